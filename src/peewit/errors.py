@@ -1,0 +1,40 @@
+"""What can go wrong, in words for the person in front of the screen."""
+
+from __future__ import annotations
+
+
+class PeewitError(Exception):
+    """A failure that the user can understand and mend.
+
+    Parameters
+    ----------
+    what : str
+        What happened, naming the file, option or value at fault. No full stop.
+    why : str, optional
+        The reason, where it is known and not plain from ``what``.
+    todo : str, optional
+        What to do next, as an instruction.
+
+    Examples
+    --------
+    >>> print(PeewitError("cannot read a.png", "it is empty", "choose another picture"))
+    cannot read a.png: it is empty; choose another picture
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, why: str = "", todo: str = "") -> None:
+        self.what, self.why, self.todo = what, why, todo
+        super().__init__(what + (f": {why}" if why else "") + (f"; {todo}" if todo else ""))
+
+
+class UsageError(PeewitError):
+    """A value that was given (an option, a recipe field, an argument) makes no sense."""
+
+    exit_code = 2
+
+
+class Interrupted(PeewitError):
+    """The user asked to stop (Ctrl-C); everything done so far has been saved."""
+
+    exit_code = 130
