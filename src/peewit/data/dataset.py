@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +152,3 @@ class Dataset:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image_shape))
         return f"Dataset({len(self):,} images of {shape}, {len(self.class_names)} classes)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("images", "labels", "class_names", "origin")}
