@@ -1,0 +1,110 @@
+"""What all tests share: no test touches the user's own files or the network, small data, the archive."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peewit.data.dataset import Dataset
+
+# where the real data for the slower tests is; the tests that need it are skipped without
+ARCHIVE = "PEEWIT_TEST_ARCHIVE"
+TRACE = "PEEWIT_TRACE"
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a home, a cache and a working directory of its own, and no network.
+
+    Returns the home folder. The working directory is an empty folder beside it.
+    """
+    place = tmp_path_factory.mktemp("isolated")
+    home, desk = place / "home", place / "desk"
+    home.mkdir()
+    desk.mkdir()
+    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
+        monkeypatch.setenv(name, str(home))
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(home / name.removeprefix("XDG_").lower()))
+    for name in ("PEEWIT_HOME", "KERAS_HOME", "PEEWIT_DEBUG", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    # programs that a test starts meet a proxy that is not there; loopback stays open to both
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost,::1")
+    lookup = socket.getaddrinfo
+
+    def only_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host not in ("127.0.0.1", "localhost", "::1", None):
+            raise socket.gaierror(socket.EAI_NONAME, f"a test asked for the address of {host}")
+        return lookup(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_loopback)
+    monkeypatch.chdir(desk)
+    return home
+
+
+def _given(variable: str, what: str) -> Path:
+    path = os.environ.get(variable)
+    if not path:
+        pytest.skip(f"needs {what}: set {variable} to its path")
+    if not Path(path).is_file():
+        pytest.fail(f"{variable} is {path}, which is not a file")
+    return Path(path).resolve()
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """The CIFAR-10 archive (python layout) that PEEWIT_TEST_ARCHIVE names; skips without it."""
+    return _given(ARCHIVE, "a CIFAR-10 archive")
+
+
+@pytest.fixture(scope="session")
+def trace() -> Path:
+    """The training steps recorded in TensorFlow 2.4.4 that PEEWIT_TRACE names; skips without it."""
+    return _given(TRACE, "a TensorFlow trace")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
+    """Fail instead of skipping for want of data where PEEWIT_REQUIRE_DATA is set (as in CI)."""
+    report = (yield).get_result()
+    if report.skipped and os.environ.get("PEEWIT_REQUIRE_DATA"):
+        reason = str(report.longrepr)
+        if ARCHIVE in reason or TRACE in reason:
+            report.outcome = "failed"
+            report.longrepr = f"skipped for want of data, which CI must have: {reason}"
+
+
+def _coloured(count: int, size: int, channels: int, seed: int) -> Dataset:
+    # each class has its own brightness, so that even one epoch of a tiny network can learn it
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    noise = random.integers(0, 60, (count, size, size, channels))
+    images = (noise + labels[:, None, None, None] * 90).astype(np.uint8)
+    return Dataset(images, labels, ["dark", "middle", "bright"], f"{count} made-up pictures")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    """60 RGB images of 32 x 32 in three classes that are easy to tell apart."""
+    return _coloured(60, 32, 3, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_test() -> Dataset:
+    """30 more images like those of ``tiny``."""
+    return _coloured(30, 32, 3, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_grey() -> Dataset:
+    """60 grey images of 8 x 8 in three classes that are easy to tell apart."""
+    return _coloured(60, 8, 1, seed=2)
