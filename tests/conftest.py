@@ -1,4 +1,4 @@
-"""What all tests share: no test touches the user's own files or the network, small data, the archive."""
+"""What all tests share: nothing of the user's is touched, no network, small data, the archive."""
 
 from __future__ import annotations
 
