@@ -1,0 +1,140 @@
+"""From pixels to what a network reads: one rule, kept with the network that was trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.errors import PeewitError
+
+if TYPE_CHECKING:
+    import torch
+
+# ITU-R BT.601, the weights that Pillow's and Keras's greyscale conversions use as well
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, channels and scale of a network's input.
+
+    Parameters
+    ----------
+    height, width : int
+        The network's input size in pixels. Pictures of another size are resized whole.
+    channels : int
+        1 (grey) or 3 (RGB). Pictures with the other number are converted.
+    mean, std : tuple of float
+        One value a channel, in units of the full range (0 to 1): the network reads
+        ``(pixel / 255 - mean) / std``. The tutorial only divides by 255: mean 0, std 1.
+
+    Raises
+    ------
+    PeewitError
+        A value makes no sense.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rule = Preprocessing(2, 2, 1, mean=(0.5,), std=(0.5,))
+    >>> rule.tensor(np.array([[[[0], [255]], [[51], [204]]]], np.uint8)).flatten().tolist()
+    [-1.0, 1.0, -0.6000000238418579, 0.6000000238418579]
+    >>> Preprocessing.from_dict(rule.to_dict()) == rule
+    True
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        # JSON and numpy hand over lists and numpy scalars; plain tuples compare and serialise
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        wrong = (
+            "height and width are not both at least 1"
+            if self.height < 1 or self.width < 1
+            else "channels is neither 1 nor 3"
+            if self.channels not in (1, 3)
+            else "mean and std do not have one value a channel"
+            if not len(self.mean) == len(self.std) == self.channels
+            else "a mean or std is not finite"
+            if not np.isfinite((*self.mean, *self.std)).all()
+            else "a std is not positive"
+            if min(self.std) <= 0
+            else ""
+        )
+        if wrong:
+            raise PeewitError(f"{self} cannot prepare pictures", wrong)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by name, ready for JSON or YAML (mean and std as lists)."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Return what ``to_dict`` gave.
+
+        Raises
+        ------
+        PeewitError
+            A value is missing, unknown or makes no sense.
+        """
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise PeewitError(f"{dict(values)} is not a preprocessing", str(error)) from error
+
+    def tensor(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Return what the network reads for ``images``.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (N, H, W, 1) or (N, H, W, 3)
+            Any size; grey or RGB.
+
+        Returns
+        -------
+        float32 tensor, shape (N, channels, height, width)
+            In channels_last memory (the order of the bytes is still N, H, W, C).
+
+        Raises
+        ------
+        PeewitError
+            ``images`` has another type or shape.
+        """
+        import torch
+        from torch.nn import functional as F
+
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise PeewitError(
+                "these images cannot be prepared for the network",
+                f"they are {images.dtype} with shape {images.shape}",
+                "give uint8 with shape (N, H, W, 1) or (N, H, W, 3)",
+            )
+        # one pass from uint8 into new memory: `images` may be read-only, which from_numpy dislikes
+        nhwc = torch.empty(images.shape, dtype=torch.float32)
+        np.copyto(nhwc.numpy(), images)
+        if images.shape[3] > self.channels:
+            nhwc = (nhwc @ torch.tensor(LUMA)).unsqueeze(3)
+        x = nhwc.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W), the same memory
+        if images.shape[1:3] != (self.height, self.width) and len(images):
+            size = (self.height, self.width)
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        elif not len(images):
+            x = x.new_empty(0, x.shape[1], self.height, self.width)
+        if x.shape[1] < self.channels:
+            x = x.expand(-1, self.channels, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.div_(255)  # a true division: times 1/255 would be off by one unit in the last place
+        if any(self.mean):
+            x = x.sub_(torch.tensor(self.mean).view(-1, 1, 1))
+        if any(value != 1 for value in self.std):
+            x = x.div_(torch.tensor(self.std).view(-1, 1, 1))
+        return x
