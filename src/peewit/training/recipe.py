@@ -1,0 +1,237 @@
+"""How to train, as one checked value. Nothing here needs PyTorch: `--help` reads it too."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from peewit.errors import PeewitError, UsageError
+from peewit.models import find
+
+# changing these changes neither the weights nor what they mean, so that a Run can go on with them
+FREE_TO_CHANGE = frozenset({"name", "epochs", "threads", "checkpoint_minutes"})
+
+
+def _setting(
+    default: Any,
+    help: str,
+    must: str = "",
+    valid: Callable[[Any], bool] = lambda value: True,
+    **flag: str | None,
+) -> Any:
+    """Return a field with its help, its rule in words and in code, and its command-line flag.
+
+    ``flag`` is None for what is no flag; without it the flag is made from the field's name.
+    """
+    metadata = {"help": help, "must": must, "valid": valid, **flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _at_least(lowest: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"at least {lowest}", lambda value: value >= lowest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: everything that decides the weights, besides the data.
+
+    Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
+    made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
+    None where there is no flag.
+
+    Raises
+    ------
+    UsageError
+        A value has the wrong type or makes no sense.
+
+    Examples
+    --------
+    >>> Recipe.preset("tutorial", epochs=1).batch_size
+    32
+    >>> Recipe(epochs=0)
+    Traceback (most recent call last):
+    ...
+    peewit.errors.UsageError: epochs is 0: it must be at least 1
+    """
+
+    name: str = _setting(
+        "tutorial", "name of the recipe", "a name", lambda value: bool(value.strip()), flag=None
+    )
+    model: str = _setting("tutorial", "network to train")
+    epochs: int = _setting(10, "passes over the training images", *_at_least(1))
+    batch_size: int = _setting(32, "images a training step", *_at_least(1))
+    optimizer: Literal["adam"] = _setting("adam", "how the weights follow the gradient")
+    lr: float = _setting(1e-3, "learning rate", "more than 0", lambda rate: rate > 0)
+    seed: int = _setting(
+        0,
+        "number that fixes everything random: the same seed, the same weights",
+        "from 0 to 2**63 - 1",
+        lambda seed: 0 <= seed < 2**63,
+    )
+    threads: int | None = _setting(
+        None, "processor threads to use (default: one a core)", *_at_least(1)
+    )
+    validate_on: Literal["holdout", "test"] = _setting(
+        "holdout",
+        "what to watch the training with: images held out of the training set, or the test set",
+    )
+    validation_fraction: float = _setting(
+        0.1,
+        "share of the training set that is held out for validation",
+        "more than 0 and less than 1",
+        lambda share: 0 < share < 1,
+    )
+    image_size: int | None = _setting(
+        None,
+        "height and width in pixels to resize the images to (default: as they are)",
+        *_at_least(1),
+    )
+    checkpoint_minutes: float = _setting(
+        5.0,
+        "minutes between checkpoints within an epoch (0: after every step)",
+        "at least 0",
+        lambda minutes: minutes >= 0,
+    )
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _typed(field.name, getattr(self, field.name), hints[field.name])
+            if value is not None and not field.metadata["valid"](value):
+                raise UsageError(
+                    f"{field.name} is {value!r}", f"it must be {field.metadata['must']}"
+                )
+            # frozen: object.__setattr__ is how a frozen dataclass normalises its own fields
+            object.__setattr__(self, field.name, value)
+        info = find(self.model)
+        if self.image_size is not None and self.image_size < info.minimum_size:
+            raise UsageError(
+                f"image_size is {self.image_size}",
+                f"the model {self.model} needs at least {info.minimum_size}",
+            )
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Recipe:
+        """Return the recipe ``name`` of ``PRESETS`` with ``changes``.
+
+        Raises
+        ------
+        UsageError
+            There is no such recipe or field, or a value makes no sense.
+        """
+        if name not in PRESETS:
+            known = ", ".join(sorted(PRESETS))
+            raise UsageError(
+                f"there is no recipe {name!r}", todo=f"choose one of {known}, or give a YAML file"
+            )
+        return PRESETS[name].replace(**changes)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a YAML file; fields that are not there keep their defaults.
+
+        A file without ``name`` is named after itself.
+
+        Raises
+        ------
+        UsageError
+            The file is not YAML, or has a field or value that makes no sense.
+        PeewitError
+            The file cannot be read.
+        """
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise PeewitError(f"cannot read the recipe {path}", reason) from error
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"see its line {mark.line + 1}" if mark else ""
+            raise UsageError(f"cannot read the recipe {path}", "it is not YAML", where) from error
+        if not isinstance(values, dict):
+            raise UsageError(
+                f"cannot read the recipe {path}",
+                "it is not a list of fields and values",
+                'write one a line, such as "epochs: 10"',
+            )
+        try:
+            return cls(name=values.pop("name", path.stem)).replace(**_plain_numbers(values))
+        except UsageError as error:
+            raise UsageError(f"cannot use the recipe {path}", str(error)) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by name, ready for YAML or JSON."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """Return what ``from_yaml`` reads."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text
+
+    def replace(self, **changes: Any) -> Recipe:
+        """Return the same recipe with other values for some fields.
+
+        Raises
+        ------
+        UsageError
+            There is no such field, or a value makes no sense.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=3)
+                raise UsageError(
+                    f"a recipe has no field {name!r}",
+                    todo=f"did you mean {' or '.join(close)}?"
+                    if close
+                    else f"it has {', '.join(known)}",
+                )
+        return dataclasses.replace(self, **changes)
+
+
+def _plain_numbers(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Read ``lr: 1e-3`` as the number that it looks like: to YAML 1.1 it is a text."""
+    hints = typing.get_type_hints(Recipe)
+    numbers = {}
+    for name, value in values.items():
+        numbers[str(name)] = value
+        if hints.get(name) is float and isinstance(value, str):
+            try:
+                numbers[name] = float(value)
+            except ValueError:
+                continue
+    return numbers
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Return ``value`` if it has the type ``hint`` (a whole number is a fine float), or raise."""
+    if typing.get_origin(hint) is types.UnionType:
+        if value is None:
+            return None
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            choices = " or ".join(map(repr, typing.get_args(hint)))
+            raise UsageError(f"{name} is {value!r}", f"it must be {choices}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < 1e300 else math.inf
+    if not isinstance(value, hint) or isinstance(value, bool):
+        kinds = {int: "a whole number", float: "a number", str: "a text"}
+        raise UsageError(f"{name} is {value!r}", f"it must be {kinds[hint]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} is {value!r}", "it must be a finite number")
+    return value
+
+
+PRESETS: dict[str, Recipe] = {"tutorial": Recipe()}
