@@ -1,0 +1,170 @@
+"""Picture files of any origin -> pixels. The files are not trusted.
+
+Only the common formats are read: Pillow knows many more, and some of their readers start other
+programs (EPS starts Ghostscript). The size that a file declares is checked before anything is
+decoded, so that a small file cannot fill the memory.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from peewit.errors import PeewitError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+# 50 megapixels are 150 MB of RGB; the cameras of most phones make 12 to 50
+PIXEL_LIMIT = 50_000_000
+
+# What Pillow's readers raise when a file is damaged; found by feeding them damaged files
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+def read_picture(
+    source: str | Path | bytes, name: str = "", *, limit: int = PIXEL_LIMIT
+) -> npt.NDArray[np.uint8]:
+    """Read a picture, whatever its kind, as 8-bit grey or RGB.
+
+    Turned as its EXIF orientation says; transparency becomes white; 16 bits a channel are scaled
+    to 8; of an animation the first frame is taken. Colour profiles are not applied.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        The file, or its content.
+    name : str, optional
+        What to call it in errors; the path where there is one.
+    limit : int
+        Pictures that declare more pixels than this are refused before they are decoded.
+
+    Returns
+    -------
+    uint8 array, shape (H, W, 1) for grey and (H, W, 3) for RGB
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be read, is empty, is not a picture, is damaged, or is too large.
+    """
+    name = name or ("the picture" if isinstance(source, bytes) else str(source))
+    try:
+        with warnings.catch_warnings():
+            # notes on odd metadata are nothing to a person who wants the pixels
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _read(source, name, limit)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, f"it declares more than {limit:,} pixels") from error
+    except MemoryError as error:
+        raise _too_large(name, "it does not fit in the memory") from error
+    except _DAMAGE as error:
+        raise PeewitError(
+            f"cannot read {name}",
+            "the picture is damaged or cut short",
+            "save it again as PNG or JPEG, or choose another",
+        ) from error
+
+
+def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.uint8]:
+    with _opened(source, name) as stream:
+        if not stream.read(1):
+            raise PeewitError(f"cannot read {name}", "it is empty", "choose another picture")
+        try:
+            picture: Image.Image = Image.open(stream, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise PeewitError(
+                f"cannot read {name}",
+                "it is not a picture of a known kind",
+                "give PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
+            ) from error
+        width, height = picture.size
+        if width * height > limit:
+            raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
+        # before any conversion, which would lose the orientation
+        return _pixels(ImageOps.exif_transpose(picture), name)
+
+
+def _opened(source: str | Path | bytes, name: str) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = Path(source)
+    try:
+        # asked first, because Windows calls a folder a file without permission
+        if path.is_dir():
+            raise PeewitError(f"cannot read {name}", "it is a folder", "give a picture in it")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise PeewitError(
+            f"cannot read {name}", "there is no such file", "check the path"
+        ) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PeewitError(f"cannot read {name}", reason, "check the file and its rights") from error
+
+
+def _pixels(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    """Return uint8 (H, W, 1) or (H, W, 3) from a picture of any mode."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _deep_grey(picture, name)
+    if picture.has_transparency_data:
+        grey = picture.mode in ("1", "L", "LA", "La")
+        return _over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
+    grey = picture.mode in ("1", "L")
+    pixels = np.array(picture.convert("L" if grey else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Lay (H, W, C + 1) with alpha last over white: (H, W, C)."""
+    wide = pixels.astype(np.uint32)
+    colour, alpha = wide[:, :, :-1], wide[:, :, -1:]
+    blended = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return np.asarray(blended, dtype=np.uint8)
+
+
+def _deep_grey(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    """Scale grey of 16 bits (0 to 65535) or floats (0 to 1) to 8 bits: (H, W, 1)."""
+    values = np.asarray(picture).astype(np.float32)
+    if picture.mode == "F":
+        top, full = 1.0, "0 to 1"
+    else:
+        # "I" has 32 bits, but Pillow also uses it for PNG and PGM with 16
+        top, full = 65535.0, "0 to 65,535"
+    low, high = float(values.min()), float(values.max())
+    # written so that NaN fails too
+    if not (low >= 0 and high <= top):
+        raise PeewitError(
+            f"cannot read {name}",
+            f"its pixels run from {low:g} to {high:g}, not within {full}",
+            "save it with 8 bits a channel",
+        )
+    # rounded, not cut: 65535 / 257 is 255
+    return np.asarray(np.rint(values * (255 / top)), dtype=np.uint8)[:, :, None]
+
+
+def _too_large(name: str, why: str) -> PeewitError:
+    return PeewitError(f"cannot read {name}", why, "make the picture smaller first")

@@ -1,0 +1,190 @@
+"""What a Run says of pictures that it has not seen: files of any size and kind -> classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.errors import PeewitError, UsageError
+from peewit.pictures import SUFFIXES, read_picture
+
+if TYPE_CHECKING:
+    from peewit.run import Run
+
+# Pictures of one size in a row go through the network together: 3 times faster than one by one
+BATCH = 64
+STDIN = "-"
+# A picture that is piped in has no size to look at first
+LARGEST_PIPED = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one picture was taken for.
+
+    Attributes
+    ----------
+    name : str
+        The picture's path.
+    labels : tuple of (str, float)
+        The likeliest classes and their probabilities, the best first.
+    """
+
+    name: str
+    labels: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name and labels as JSON has them."""
+        return {
+            "image": self.name,
+            "labels": [{"class": name, "probability": share} for name, share in self.labels],
+        }
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to read: its name, and its path or its content."""
+
+    name: str
+    content: Path | bytes
+
+
+def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> list[Source]:
+    """Return the pictures that the arguments of a command name.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Files (of any name), folders (everything in them and their subfolders that has the suffix
+        of a picture, sorted), or ``-`` for one picture on ``stdin``.
+    stdin : binary stream, optional
+        Where ``-`` is read from.
+
+    Raises
+    ------
+    PeewitError
+        A file or folder is missing or cannot be listed, a folder holds no pictures, or nothing
+        (or too much) came on ``stdin``.
+    """
+    found: list[Source] = []
+    for argument in arguments:
+        path = Path(argument)
+        if argument == STDIN:
+            found.append(Source("standard input", _piped(stdin)))
+        elif path.is_dir():
+            found.extend(Source(str(file), file) for file in _pictures_in(path))
+        elif path.exists():
+            found.append(Source(argument, path))
+        else:
+            raise PeewitError(
+                f"cannot read {argument}", "there is no such file or folder", "check the path"
+            )
+    return found
+
+
+def predict(
+    run: Run, sources: Iterable[Source | str | Path], top: int = 1
+) -> Iterator[Prediction | PeewitError]:
+    """Say what each picture shows, as soon as it is known.
+
+    A picture that cannot be read does not stop the others: its error is given in its place.
+
+    Parameters
+    ----------
+    run : Run
+        Each picture is resized whole (antialiased, not cropped) to what its network reads.
+    sources : iterable of Source, str or Path
+        Pictures, as :func:`find_pictures` returns them, or their paths.
+    top : int
+        How many classes to name for each picture; all where there are fewer.
+
+    Returns
+    -------
+    iterator of Prediction or PeewitError
+        One a picture, in order.
+
+    Raises
+    ------
+    UsageError
+        ``top`` is less than 1.
+    """
+    if top < 1:
+        raise UsageError(f"cannot name the {top} likeliest classes", "", "give 1 or more")
+    return _predict(run, sources, top)
+
+
+def _predict(
+    run: Run, sources: Iterable[Source | str | Path], top: int
+) -> Iterator[Prediction | PeewitError]:
+    # pictures of one shape that wait to go through the network together
+    names: list[str] = []
+    images: list[npt.NDArray[np.uint8]] = []
+
+    def answers() -> Iterator[Prediction]:
+        if images:
+            probabilities = run.probabilities(np.stack(images))
+            for name, row in zip(names, probabilities, strict=True):
+                yield Prediction(name, _likeliest(row, run.class_names, top))
+            names.clear()
+            images.clear()
+
+    for item in sources:
+        source = item if isinstance(item, Source) else Source(str(item), Path(item))
+        try:
+            image = read_picture(source.content, source.name)
+        except PeewitError as error:
+            yield from answers()
+            yield error
+            continue
+        if len(images) == BATCH or (images and image.shape != images[0].shape):
+            yield from answers()
+        names.append(source.name)
+        images.append(image)
+    yield from answers()
+
+
+def _likeliest(
+    probabilities: npt.NDArray[np.float32], class_names: Sequence[str], top: int
+) -> tuple[tuple[str, float], ...]:
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((class_names[index], float(probabilities[index])) for index in best)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        raise PeewitError(f"cannot list {error.filename}", reason, "check the folder's rights")
+
+    # os.walk does not follow links to folders, so a link to a parent cannot trap it
+    found = [
+        Path(place) / name
+        for place, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        raise PeewitError(
+            f"there are no pictures in {folder}",
+            "no file in it ends in .png, .jpg or the like",
+            "choose another folder, or name the files themselves",
+        )
+    return sorted(found)
+
+
+def _piped(stdin: BinaryIO | None) -> bytes:
+    content = stdin.read(LARGEST_PIPED + 1) if stdin else b""
+    if not content:
+        raise PeewitError("nothing came on standard input", "", "pipe a picture in")
+    if len(content) > LARGEST_PIPED:
+        raise PeewitError(
+            "cannot read standard input",
+            f"it is larger than {LARGEST_PIPED // 1024**2} MB",
+            "give one picture at a time",
+        )
+    return content
