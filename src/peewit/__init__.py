@@ -1,0 +1,61 @@
+"""Image classifiers trained on the CPU you have.
+
+>>> import peewit
+>>> peewit.Recipe().epochs
+10
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from peewit.data.dataset import Dataset as Dataset
+    from peewit.data.sources import Splits as Splits
+    from peewit.data.sources import load as load
+    from peewit.errors import Interrupted as Interrupted
+    from peewit.errors import PeewitError as PeewitError
+    from peewit.errors import UsageError as UsageError
+    from peewit.evaluation import Evaluation as Evaluation
+    from peewit.evaluation import evaluate as evaluate
+    from peewit.prediction import Prediction as Prediction
+    from peewit.prediction import predict as predict
+    from peewit.preprocessing import Preprocessing as Preprocessing
+    from peewit.run import Run as Run
+    from peewit.trainer import train as train
+    from peewit.training.recipe import Recipe as Recipe
+
+# name -> the module that has it. They are imported when first asked for (PEP 562), so that
+# `import peewit` and `peewit --help` do not wait for torch (1 to 2 seconds).
+_PLACES = {
+    "Dataset": "peewit.data.dataset",
+    "Evaluation": "peewit.evaluation",
+    "Interrupted": "peewit.errors",
+    "PeewitError": "peewit.errors",
+    "Prediction": "peewit.prediction",
+    "Preprocessing": "peewit.preprocessing",
+    "Recipe": "peewit.training.recipe",
+    "Run": "peewit.run",
+    "Splits": "peewit.data.sources",
+    "UsageError": "peewit.errors",
+    "evaluate": "peewit.evaluation",
+    "load": "peewit.data.sources",
+    "predict": "peewit.prediction",
+    "train": "peewit.trainer",
+}
+__all__ = ["__version__", *_PLACES]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'peewit' has no attribute {name!r}")
+    value = getattr(import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

@@ -1,0 +1,53 @@
+# `make` says what there is. Everything is installed into .venv, nothing outside this folder.
+
+PYTHON ?=
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+INSTALLED := .venv/.installed
+
+.PHONY: help
+help:
+	@echo "make train   set up, then train the tutorial's network on CIFAR-10 (ARGS='--epochs 2' changes it)"
+	@echo "make test    set up, then lint, check types and run the tests"
+	@echo "make setup   make .venv and install Peewit into it, if that is not done yet"
+	@echo "make clean   remove .venv and what tools have cached (not data/ and runs/)"
+	@echo
+	@echo "PYTHON=python3.12 chooses the Python, 3.11 or newer."
+	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build (on Linux: 200 MB, not 3 GB)."
+
+.PHONY: train
+train: $(INSTALLED)
+	@$(BIN)/peewit train cifar10 --recipe tutorial --fallback digits $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: setup
+setup: $(INSTALLED)
+
+.PHONY: clean
+clean:
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "making .venv with $$("$$python" -V)" >&2; \
+	    "$$python" -m venv .venv && exit 0; \
+	    echo "make: $$python cannot make .venv; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "make: Peewit needs Python 3.11 or newer, and $(or $(PYTHON),python3) is not; install one and name it: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+	@echo "installing (PyTorch is large: some minutes)" >&2
+	@$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

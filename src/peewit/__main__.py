@@ -1,0 +1,90 @@
+"""The way in from a shell: whatever goes wrong becomes one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+import click
+
+from peewit.errors import PeewitError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``peewit`` with ``arguments`` (default: those of the process); return the exit code.
+
+    The code is 0 when all went well, 1 for a failure, 2 for a command line or a value that makes
+    no sense, and 130 after Ctrl-C. Failures are one sentence on stderr, which begins "peewit: ".
+    ``PEEWIT_DEBUG=1`` shows the traceback of what should not have happened.
+    """
+    if not os.environ.get("PEEWIT_DEBUG"):
+        sys.excepthook = _bug
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that knows few characters (an old code page) gets "?" and not a crash
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        from peewit.cli import cli
+
+        code = cli.main(arguments, prog_name="peewit", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (click.Abort, KeyboardInterrupt):
+        return _say("stopped", 130)
+    except click.ClickException as error:
+        return _say(usage_sentence(error), error.exit_code)
+    except PeewitError as error:
+        return _say(str(error), error.exit_code)
+    except MemoryError:
+        return _say("the memory is not enough; close other programs or use smaller batches", 1)
+    except BrokenPipeError:
+        # the reader of a pipe (head, less) has left: nothing more to say to it, now or at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{(error.strerror or str(error)).lower()}", 1)
+
+
+def usage_sentence(error: click.ClickException) -> str:
+    """Turn click's several lines about a wrong command line into one sentence.
+
+    Examples
+    --------
+    >>> usage_sentence(click.NoSuchOption("--epoch", possibilities=["--epochs"]))
+    "there is no option --epoch; did you mean --epochs?"
+    """
+    if isinstance(error, click.NoSuchOption):
+        what = f"there is no option {error.option_name}"
+        if error.possibilities:
+            what += f"; did you mean {' or '.join(error.possibilities)}?"
+    elif isinstance(error, click.MissingParameter) and error.param is not None:
+        what = f"{error.param.get_error_hint(error.ctx or click.Context(click.Command(''))).strip(chr(39))} is missing"
+    else:
+        what = " ".join(error.format_message().split()).removesuffix(".")
+        what = what[:1].lower() + what[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{what}; see '{context.command_path} --help'" if context else what
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"peewit: {sentence}", file=sys.stderr)
+    return code
+
+
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    last = trace
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = f" ({last.tb_frame.f_code.co_filename}, line {last.tb_lineno})" if last else ""
+    _say(
+        f"this is a bug in Peewit: {kind.__name__}: {' '.join(str(error).split())}{where}; "
+        "please report it with what PEEWIT_DEBUG=1 shows",
+        1,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
