@@ -1,0 +1,13 @@
+"""Pictures of data sets and Runs, as PNG files. Needs no display and keeps no global state."""
+
+from peewit.plots.confusion import save_confusion
+from peewit.plots.curves import save_compared_curves, save_curves
+from peewit.plots.grids import save_grid, save_mistakes
+
+__all__ = [
+    "save_compared_curves",
+    "save_confusion",
+    "save_curves",
+    "save_grid",
+    "save_mistakes",
+]

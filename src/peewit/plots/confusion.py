@@ -1,0 +1,75 @@
+"""Which class is taken for which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import PercentFormatter
+
+from peewit.evaluation import Evaluation
+from peewit.plots.style import ACCENT, INK, drawing
+
+# With more classes the numbers in the cells could not be read
+NUMBERED_CLASSES = 20
+
+
+def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") -> None:
+    """Draw the confusion matrix as a PNG file.
+
+    The colour is the share of a true class (a row) that was taken for each class (a column); the
+    numbers are images. More than 20 classes have no numbers.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    counts = evaluation.confusion
+    names = [scores.name for scores in evaluation.per_class]
+    classes = len(names)
+    # a class without images has an empty row, not a division by zero
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    numbered = classes <= NUMBERED_CLASSES
+    side = max(3.2, 0.46 * classes) if numbered else min(14.0, max(7.0, 0.125 * classes))
+    with drawing(path, side + 2.0, side + 1.4) as figure:
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        colours = LinearSegmentedColormap.from_list("peewit", ["#ffffff", "#9cc4de", ACCENT])
+        image = axes.imshow(shares, cmap=colours, vmin=0, vmax=1)
+        axes.set_title(title or f"{evaluation.accuracy:.1%} of {evaluation.images:,} images right")
+        size = 9 if classes <= NUMBERED_CLASSES else max(3.5, min(8, 72 * side / classes * 0.7))
+        axes.set_xticks(
+            range(classes),
+            names,
+            rotation=90 if not numbered else 45,
+            fontsize=size,
+            ha="center" if not numbered else "right",
+            rotation_mode="anchor",
+        )
+        axes.set_yticks(range(classes), names, fontsize=size)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        if numbered:
+            digits = len(str(counts.max()))
+            for (row, column), count in np.ndenumerate(counts):
+                if count:
+                    colour = "white" if shares[row, column] > 0.6 else INK
+                    axes.text(
+                        column,
+                        row,
+                        str(count),
+                        ha="center",
+                        va="center",
+                        color=colour,
+                        fontsize=8 if digits <= 4 else 6,
+                    )
+        bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=20, pad=0.02)
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        bar.ax.tick_params(length=0, labelsize=8)
+        bar.outline.set_visible(False)
+        bar.set_label("share of the true class", fontsize=8)

@@ -1,0 +1,166 @@
+"""Accuracy and loss over the epochs: of one Run, and of several against each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, say
+
+if TYPE_CHECKING:
+    from peewit.run import Run
+
+History = Sequence[Mapping[str, float]]
+MEASURES = (("accuracy", "Accuracy"), ("loss", "Loss"))
+# Points between the middles of two labels, so that they do not touch
+LABEL_DISTANCE = 12
+# With more epochs than this, a mark at each would hide the line
+MARKED_EPOCHS = 30
+
+
+def save_curves(path: Path | str, history: History, title: str = "") -> None:
+    """Draw accuracy and loss, in training and validation, as a PNG file.
+
+    Parameters
+    ----------
+    path : Path or str
+    history : sequence of mappings
+        One an epoch, with ``epoch``, ``accuracy``, ``loss``, ``validation_accuracy`` and
+        ``validation_loss`` (accuracies 0 to 1). Values that are missing or not finite are left
+        out.
+    title : str, optional
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    with drawing(path, 9.0, 3.6) as figure:
+        for axes, measure in _panels(figure, title):
+            ends = []
+            for key, label, colour in (
+                (measure, "training", FAINT),
+                (f"validation_{measure}", "validation", ACCENT),
+            ):
+                epochs, values = _line(history, key)
+                if epochs:
+                    _draw(axes, epochs, values, colour)
+                    ends.append((values[-1], f"{label} {_number(measure, values[-1])}", colour))
+            _finish(axes, history, measure)
+            _label_ends(axes, history, ends)
+
+
+def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
+    """Draw accuracy and loss of several Runs over each other, as a PNG file.
+
+    Validation is a full line, training a faint one of the same colour.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    names = [run.path.name for run in runs]
+    rows = math.ceil(len(runs) / 2)
+    with drawing(path, 9.0, 3.8 + 0.2 * rows) as figure:
+        longest: History = max((run.history for run in runs), key=len, default=[])
+        for axes, measure in _panels(figure, "Validation (full lines) and training (faint)"):
+            for index, run in enumerate(runs):
+                colour = SERIES[index % len(SERIES)]
+                # an eighth run has the first one's colour, so it must differ otherwise
+                style = ("-", "--", ":")[index // len(SERIES) % 3]
+                _draw(axes, *_line(run.history, measure), colour, style, faint=True)
+                _draw(axes, *_line(run.history, f"validation_{measure}"), colour, style)
+            _finish(axes, longest, measure)
+        lines = [line for line in figure.axes[0].lines if line.get_alpha() is None]
+        figure.legend(lines, names, loc="outside lower left", ncols=2)
+
+
+def _panels(figure: Figure, title: str) -> list[tuple[Axes, str]]:
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    panels = figure.subplots(1, 2)
+    for axes, (_, name) in zip(panels, MEASURES, strict=True):
+        axes.set_title(name)
+    return [(axes, key) for axes, (key, _) in zip(panels, MEASURES, strict=True)]
+
+
+def _line(history: History, key: str) -> tuple[list[int], list[float]]:
+    points = [
+        (int(row["epoch"]), float(row[key]))
+        for row in history
+        if key in row and math.isfinite(row[key])
+    ]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def _draw(
+    axes: Axes,
+    epochs: list[int],
+    values: list[float],
+    colour: str,
+    style: str = "-",
+    faint: bool = False,
+) -> None:
+    axes.plot(
+        epochs,
+        values,
+        color=colour,
+        linestyle=style,
+        linewidth=1.0 if faint else 1.8,
+        alpha=0.4 if faint else None,
+        marker="o" if len(epochs) <= MARKED_EPOCHS else None,
+        markersize=2.0 if faint else 3.5,
+        clip_on=False,
+    )
+
+
+def _finish(axes: Axes, history: History, measure: str) -> None:
+    """Give the axes their ticks and limits."""
+    if not history:
+        say(axes, "no epoch has ended yet")
+        return
+    first, last = int(history[0]["epoch"]), int(history[-1]["epoch"])
+    # a single epoch would have no width
+    axes.set_xlim((first, last) if last > first else (first - 1, last + 1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    axes.margins(y=0.08)
+    axes.set_xlabel("epoch")
+    axes.tick_params(length=0)
+    axes.spines["left"].set_visible(False)
+    if measure == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+
+
+def _label_ends(axes: Axes, history: History, ends: list[tuple[float, str, str]]) -> None:
+    """Write each line's last value beside its end, apart from each other."""
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    # about 2.6 inches of 72 points are the height of the drawing in the figure of 3.6
+    points = 2.6 * 72 / (high - low)
+    lifted = -math.inf
+    for value, text, colour in sorted(ends):
+        place = max((value - low) * points, lifted + LABEL_DISTANCE)
+        lifted = place
+        axes.annotate(
+            text,
+            (int(history[-1]["epoch"]), value),
+            xytext=(9, place - (value - low) * points),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontweight="bold" if colour == ACCENT else "normal",
+            annotation_clip=False,
+        )
+
+
+def _number(measure: str, value: float) -> str:
+    return f"{value:.1%}" if measure == "accuracy" else f"{value:.3f}"

@@ -1,0 +1,168 @@
+"""Grids of labelled pictures: from a data set, and the mistakes that a classifier was surest of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from peewit.data.dataset import Dataset
+from peewit.gallery import titles
+from peewit.plots.style import DPI, FAINT, INK, WARNING, drawing
+
+# All in pixels of the PNG file
+PICTURE = 160
+GAP = 22
+LINE = 22
+HEADING = 46
+FONT_POINTS = 8.0
+
+Caption = Sequence[tuple[str, str]]
+
+
+def save_grid(
+    path: Path | str, dataset: Dataset, indices: npt.ArrayLike, heading: str = ""
+) -> None:
+    """Draw pictures with their class names as a PNG file.
+
+    Small pictures are enlarged by a whole factor, so that each pixel is a crisp square.
+
+    Parameters
+    ----------
+    path : Path or str
+    dataset : Dataset
+    indices : int array, shape (pictures,)
+        Which pictures, in this order, at least one.
+    heading : str, optional
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    chosen = np.asarray(indices, dtype=np.int64)
+    captions = [
+        [(name, INK), (f"{index}", FAINT)]
+        for name, index in zip(titles(dataset, chosen), chosen, strict=True)
+    ]
+    _save(path, [dataset.images[index] for index in chosen], captions, heading)
+
+
+def save_mistakes(
+    path: Path | str,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    class_names: Sequence[str],
+    count: int = 24,
+) -> None:
+    """Draw the wrong answers that were given with most confidence as a PNG file.
+
+    Parameters
+    ----------
+    path : Path or str
+    images : uint8 array, shape (N, H, W, 1) or (N, H, W, 3)
+    labels : int array, shape (N,)
+        The right classes.
+    probabilities : float array, shape (N, classes)
+    class_names : sequence of str
+    count : int
+        How many to show.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    if not len(wrong):
+        with drawing(path, 6.0, 1.6) as figure:
+            figure.text(0.5, 0.5, f"No mistakes in {len(labels):,} images", ha="center", size=11)
+        return
+    # stable, so that the same Run gives the same picture
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    captions = [
+        [
+            (f"{class_names[predicted[index]]} {confidence[index]:.1%}", WARNING),
+            (f"is {class_names[labels[index]]}", INK),
+        ]
+        for index in worst
+    ]
+    heading = (
+        f"The {len(worst)} most confident of {len(wrong):,} mistakes in {len(labels):,} images"
+    )
+    _save(path, [images[index] for index in worst], captions, heading)
+
+
+def _save(
+    path: Path | str,
+    images: Sequence[npt.NDArray[np.uint8]],
+    captions: Sequence[Caption],
+    heading: str,
+) -> None:
+    sized = [_sized(image) for image in images]
+    columns = _columns(len(images))
+    rows = math.ceil(len(images) / columns)
+    cell_height = max(len(image) for image in sized)
+    cell_width = max(image.shape[1] for image in sized)
+    step_x = cell_width + GAP
+    step_y = cell_height + LINE * max(map(len, captions)) + GAP
+    top = HEADING if heading else 0
+    width, height = GAP + columns * step_x, GAP + top + rows * step_y
+    with drawing(path, width / DPI, height / DPI) as figure:
+        if heading:
+            _write(figure, GAP, height - GAP - 14, heading, INK, width - 2 * GAP, 10, bold=True)
+        for index, (image, caption) in enumerate(zip(sized, captions, strict=True)):
+            x = GAP + index % columns * step_x
+            y = height - GAP - top - index // columns * step_y
+            figure.figimage(image, x, y - len(image))
+            for line, (text, colour) in enumerate(caption):
+                base = y - cell_height - LINE * (line + 1) + 3
+                _write(figure, x, base, text, colour, cell_width + GAP - 6, FONT_POINTS)
+
+
+def _columns(count: int) -> int:
+    """Return how many pictures to put side by side: one row up to 6, then wider than high."""
+    if count <= 6:
+        return count
+    return min(10, math.ceil(math.sqrt(count * 1.5)))
+
+
+def _sized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return RGB, uint8 (h, w, 3), with the longer side near ``PICTURE`` pixels."""
+    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    height, width = rgb.shape[:2]
+    factor = PICTURE // max(height, width)
+    if factor:
+        return rgb.repeat(factor, axis=0).repeat(factor, axis=1)
+    from PIL import Image
+
+    scale = PICTURE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
+
+
+def _write(
+    figure: Figure,
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    room: float,
+    size: float,
+    bold: bool = False,
+) -> None:
+    """Write ``text`` at pixel ``x``, ``y`` from below, cut where it needs more than ``room``."""
+    width, height = figure.get_size_inches() * DPI
+    weight = "bold" if bold else "normal"
+    written = figure.text(x / width, y / height, text, color=colour, size=size, weight=weight)
+    shown = text
+    while len(shown) > 1 and written.get_window_extent().width > room:
+        shown = shown[:-1]
+        written.set_text(shown.rstrip() + "…")
