@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, say
 
@@ -128,15 +128,19 @@ def _finish(axes: Axes, history: History, measure: str) -> None:
         say(axes, "no epoch has ended yet")
         return
     first, last = int(history[0]["epoch"]), int(history[-1]["epoch"])
-    # a single epoch would have no width
-    axes.set_xlim((first, last) if last > first else (first - 1, last + 1))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    if first == last:
+        # a single epoch has no width
+        axes.set_xlim(first - 1, last + 1)
+        axes.set_xticks([first])
+    else:
+        axes.set_xlim(first, last)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if last < 100 else 5, integer=True))
     axes.margins(y=0.08)
     axes.set_xlabel("epoch")
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
     if measure == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def _label_ends(axes: Axes, history: History, ends: list[tuple[float, str, str]]) -> None:

@@ -94,9 +94,10 @@ def save_mistakes(
         ]
         for index in worst
     ]
-    heading = (
-        f"The {len(worst)} most confident of {len(wrong):,} mistakes in {len(labels):,} images"
-    )
+    which = f"The {len(worst)} most confident of {len(wrong):,} mistakes"
+    if len(worst) == len(wrong):
+        which = f"All {len(wrong)} mistakes" if len(wrong) > 1 else "The only mistake"
+    heading = f"{which} in {len(labels):,} images"
     _save(path, [images[index] for index in worst], captions, heading)
 
 
@@ -117,21 +118,31 @@ def _save(
     width, height = GAP + columns * step_x, GAP + top + rows * step_y
     with drawing(path, width / DPI, height / DPI) as figure:
         if heading:
-            _write(figure, GAP, height - GAP - 14, heading, INK, width - 2 * GAP, 10, bold=True)
+            title = figure.text(0, 0, heading, size=10, weight="bold", va="center")
+            # a heading may be wider than a picture or two
+            width = max(width, math.ceil(title.get_window_extent().width) + 2 * GAP)
+            figure.set_size_inches(width / DPI, height / DPI)
+            title.set_position((GAP / width, 1 - (GAP + 8) / height))
         for index, (image, caption) in enumerate(zip(sized, captions, strict=True)):
             x = GAP + index % columns * step_x
             y = height - GAP - top - index // columns * step_y
             figure.figimage(image, x, y - len(image))
             for line, (text, colour) in enumerate(caption):
                 base = y - cell_height - LINE * (line + 1) + 3
-                _write(figure, x, base, text, colour, cell_width + GAP - 6, FONT_POINTS)
+                _write(figure, x, base, text, colour, cell_width + GAP - 6)
 
 
 def _columns(count: int) -> int:
-    """Return how many pictures to put side by side: one row up to 6, then wider than high."""
+    """Return how many pictures to put side by side.
+
+    >>> [_columns(count) for count in (4, 9, 10, 16, 17, 24, 100)]
+    [4, 5, 5, 4, 6, 6, 10]
+    """
     if count <= 6:
         return count
-    return min(10, math.ceil(math.sqrt(count * 1.5)))
+    # somewhat wider than high, and with few holes in the last row
+    wanted = min(10.0, math.sqrt(count * 1.5))
+    return min(range(4, 11), key=lambda columns: -count % columns + abs(columns - wanted))
 
 
 def _sized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -148,20 +159,10 @@ def _sized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
 
 
-def _write(
-    figure: Figure,
-    x: float,
-    y: float,
-    text: str,
-    colour: str,
-    room: float,
-    size: float,
-    bold: bool = False,
-) -> None:
+def _write(figure: Figure, x: float, y: float, text: str, colour: str, room: float) -> None:
     """Write ``text`` at pixel ``x``, ``y`` from below, cut where it needs more than ``room``."""
     width, height = figure.get_size_inches() * DPI
-    weight = "bold" if bold else "normal"
-    written = figure.text(x / width, y / height, text, color=colour, size=size, weight=weight)
+    written = figure.text(x / width, y / height, text, color=colour, size=FONT_POINTS)
     shown = text
     while len(shown) > 1 and written.get_window_extent().width > room:
         shown = shown[:-1]

@@ -41,6 +41,7 @@ _LOOK: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.grid.axis": "y",
     "axes.axisbelow": True,
     "grid.color": RULE,
     "grid.linewidth": 0.8,
