@@ -1,0 +1,175 @@
+"""A Run: the folder that a training leaves, and the object over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit import runfolder
+from peewit.errors import PeewitError
+from peewit.formats import damaged
+from peewit.preprocessing import Preprocessing
+from peewit.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """What is known of a training. It needs nothing but its folder; get one by ``Run.open``.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    recipe : Recipe
+        How it was trained, with the number of threads that were used.
+    class_names : tuple of str
+        The classes, in the order of the logits.
+    preprocessing : Preprocessing
+        How pictures become what the model reads.
+    history : list of dict
+        One row an epoch: epoch, seconds (validation included), images_per_second (of training),
+        loss, accuracy, validation_loss, validation_accuracy.
+    metrics : dict
+        The numbers of the final test; empty until the run is finished. ``metrics["split"]`` is
+        "test", or "validation" where there was no test set.
+    environment : dict
+        Versions, processor, threads, command line.
+    source : dict
+        How to load the data again: source, data, coarse. Empty if the data came from elsewhere.
+    dataset : dict
+        What the data was: origin, counts, fingerprints.
+    status : str
+        "running", "interrupted" or "finished".
+    """
+
+    path: Path
+    recipe: Recipe
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    history: list[dict[str, float]]
+    metrics: dict[str, Any]
+    environment: dict[str, Any]
+    source: dict[str, Any]
+    dataset: dict[str, Any]
+    status: str
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Read the folder ``path``.
+
+        Raises
+        ------
+        PeewitError
+            It is no run folder, a file is missing or broken, or a newer Peewit wrote it.
+        """
+        path = Path(path)
+        facts = runfolder.read_facts(path)
+        status = runfolder.actual_status(path, facts)
+        finished = status == "finished"
+        try:
+            return cls(
+                path=path,
+                recipe=runfolder.read_recipe(path),
+                class_names=tuple(str(name) for name in facts["class_names"]),
+                preprocessing=Preprocessing.from_dict(facts["preprocessing"]),
+                history=runfolder.read_history(path, required=finished),
+                metrics=runfolder.read_json(path / runfolder.METRICS) if finished else {},
+                environment=dict(facts["environment"]),
+                source=dict(facts["source"]),
+                dataset=dict(facts["dataset"]),
+                status=status,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path / runfolder.FACTS, f"it lacks or misstates {error}") from error
+
+    @classmethod
+    def find_all(cls, folder: str | Path) -> tuple[list[Run], list[PeewitError]]:
+        """Return the runs directly in ``folder`` by name, and what is wrong with broken ones.
+
+        Raises
+        ------
+        PeewitError
+            There is no such folder.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise PeewitError(f"there is no folder {folder}", todo="train something first")
+        runs, broken = [], []
+        for path in sorted(file.parent for file in folder.glob(f"*/{runfolder.FACTS}")):
+            if path.name.startswith("."):  # one that is just being made
+                continue
+            try:
+                runs.append(cls.open(path))
+            except PeewitError as error:
+                broken.append(error)
+        return runs, broken
+
+    def model(self) -> nn.Module:
+        """Return the network with its trained weights, in evaluation mode: a new one each time.
+
+        Raises
+        ------
+        PeewitError
+            There are no weights yet, or their file is broken or of another model.
+        """
+        from peewit.models import build
+        from peewit.training.checkpoint import load_weights, read_tensors
+
+        file = self.path / runfolder.WEIGHTS
+        if not file.is_file() and self.status != "finished":
+            raise PeewitError(
+                f"the run {self.path} has no weights yet",
+                "its first epoch has not ended",
+                f"go on with peewit train --resume {self.path}",
+            )
+        rule = self.preprocessing
+        shape = (rule.height, rule.width, rule.channels)
+        network = build(self.recipe.model, shape, len(self.class_names), self.recipe.seed)
+        load_weights(file, network, read_tensors(file)[0])
+        return network.eval()
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        return self.model()
+
+    def logits(
+        self, images: npt.NDArray[np.uint8], batch_size: int = 256
+    ) -> npt.NDArray[np.float32]:
+        """Return the model's logits for ``images``.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (N, H, W, C)
+            Any size, grey or RGB.
+        batch_size : int
+            How many go through the network at once; a question of memory only.
+
+        Returns
+        -------
+        float32 array, shape (N, classes)
+        """
+        from peewit.inference import logits_in_batches
+
+        none = np.empty((0, len(self.class_names)), np.float32)
+        parts = logits_in_batches(self._network, self.preprocessing, images, batch_size)
+        return np.concatenate([none, *parts])
+
+    def probabilities(
+        self, images: npt.NDArray[np.uint8], batch_size: int = 256
+    ) -> npt.NDArray[np.float32]:
+        """Return each class's probability, float32, shape (N, classes); see ``logits``."""
+        logits = self.logits(images, batch_size)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+        return shares
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status}, epochs={len(self.history)})"

@@ -1,0 +1,234 @@
+"""The files of a run folder: their names, and reading and writing them whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from peewit.errors import PeewitError, UsageError
+from peewit.files import cannot_write, write_text
+from peewit.formats import cannot_read, check_format, damaged
+from peewit.training.recipe import Recipe
+
+# raised with every change after which older versions would misread the folder
+FORMAT = 1
+FACTS, RECIPE, HISTORY, METRICS = "run.json", "recipe.yaml", "history.csv", "metrics.json"
+WEIGHTS, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
+LOCK, PARTIAL = ".lock", ".part"
+COLUMNS = (
+    "epoch",
+    "seconds",
+    "images_per_second",
+    "loss",
+    "accuracy",
+    "validation_loss",
+    "validation_accuracy",
+)
+
+
+def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
+    """Make the run folder ``path`` with its first two files, whole or not at all.
+
+    Raises
+    ------
+    PeewitError
+        It exists and is not empty, or it cannot be made.
+    """
+    check_free(path)
+    partial = path.parent / f".{path.name}.{os.getpid()}{PARTIAL}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        write_recipe(partial, recipe)
+        write_facts(partial, {"format": FORMAT, "status": "running", **facts})
+        if os.name == "nt" and path.is_dir():  # Windows renames onto nothing only
+            path.rmdir()
+        partial.rename(path)  # fails if somebody has filled it in the meantime
+    except OSError as error:
+        check_free(path)
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that has anything in it.
+
+    Raises
+    ------
+    UsageError
+        It has, or it is no folder.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UsageError(
+            f"{path} is taken",
+            "it exists and is not an empty folder" if path.is_dir() else "it is a file",
+            "choose another name, or go on with a run by --resume",
+        )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep the run folder ``path`` for this process alone.
+
+    Raises
+    ------
+    PeewitError
+        Another process trains there, or the folder cannot be written to.
+    """
+    lock = filelock.FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise PeewitError(
+            f"{path} is being trained by another process", todo="wait for it, or stop it"
+        ) from error
+    except OSError as error:
+        raise cannot_write(path / LOCK, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``run.json`` in the folder ``path``."""
+    write_text(path / FACTS, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_status(path: Path, status: str) -> None:
+    """Change the status in ``run.json``."""
+    write_facts(path, read_json(path / FACTS) | {"status": status})
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write ``recipe.yaml`` in the folder ``path``."""
+    write_text(path / RECIPE, recipe.to_yaml())
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write ``history.csv`` in the folder ``path``."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    write_text(path / HISTORY, text.getvalue())
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json`` in the folder ``path``."""
+    write_text(path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read ``run.json`` in the folder ``path``.
+
+    Raises
+    ------
+    PeewitError
+        This is no run folder, or a newer Peewit wrote it.
+    """
+    if not path.is_dir():
+        raise PeewitError(f"there is no run folder {path}", todo="peewit runs lists the runs")
+    if not (path / FACTS).is_file():
+        raise PeewitError(
+            f"{path} is not a run folder", f"it has no {FACTS}", "peewit runs lists the runs"
+        )
+    facts = read_json(path / FACTS)
+    check_format(path / FACTS, facts.get("format"), FORMAT)
+    return facts
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read ``recipe.yaml`` in the folder ``path``."""
+    if not (path / RECIPE).is_file():
+        raise _missing(path / RECIPE)
+    try:
+        return Recipe.from_yaml(path / RECIPE)
+    except UsageError as error:
+        # nobody typed this value now, so it is not the command line that is wrong
+        raise PeewitError(str(error)) from error
+
+
+def read_history(path: Path, required: bool) -> list[dict[str, float]]:
+    """Read ``history.csv`` in the folder ``path``; without it, unless ``required``, no rows."""
+    file = path / HISTORY
+    if not file.is_file():
+        if required:
+            raise _missing(file)
+        return []
+    rows: list[dict[str, float]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))):
+            rows.append({name: float(row[name]) for name in COLUMNS} | {"epoch": int(row["epoch"])})
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise damaged(file, "it is not a whole table of epochs") from error
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    return rows
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    PeewitError
+        The file is missing, cut or something else.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(file) from error
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, "it is not whole JSON") from error
+    if not isinstance(value, dict):
+        raise damaged(file, "it is not a JSON object")
+    return value
+
+
+def actual_status(path: Path, facts: Mapping[str, Any]) -> str:
+    """Return the status: "running" only if a process really trains there at this moment."""
+    status = str(facts.get("status"))
+    if status not in ("running", "interrupted", "finished"):
+        raise damaged(path / FACTS, f"it has the status {status!r}")
+    if status != "running" or not (path / LOCK).exists():
+        return "interrupted" if status == "running" else status
+    try:
+        with filelock.FileLock(path / LOCK, timeout=0):
+            return "interrupted"  # killed, or the machine went off
+    except filelock.Timeout:
+        return "running"
+    except OSError:  # a read-only copy: nobody trains there
+        return "interrupted"
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed process left half-written in the folder ``path``."""
+    for file in path.glob(f".*{PARTIAL}"):
+        file.unlink(missing_ok=True)
+
+
+def remove_results(path: Path) -> None:
+    """Remove the results of the end: with further training they are no longer the model's."""
+    for name in (METRICS, CURVES, CONFUSION, MISTAKES):
+        (path / name).unlink(missing_ok=True)
+
+
+def _missing(file: Path) -> PeewitError:
+    return PeewitError(f"the run folder lacks {file}", todo="put a copy of the file in its place")

@@ -1,0 +1,328 @@
+"""The whole job: from a data set and a recipe to a finished run folder."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from peewit import plots, runfolder
+from peewit.data.dataset import Dataset
+from peewit.errors import Interrupted, PeewitError, UsageError
+from peewit.evaluation import evaluate
+from peewit.inference import logits_in_batches
+from peewit.models import build, minimum_size, native_size
+from peewit.preprocessing import Preprocessing
+from peewit.run import Run
+from peewit.training import checkpoint, environment
+from peewit.training.checkpoint import Position
+from peewit.training.interrupt import StopRequest
+from peewit.training.loop import VALIDATION_BATCH, Job, fit
+from peewit.training.optimizers import KerasAdam
+from peewit.training.progress import Progress, automatic
+from peewit.training.recipe import FREE_TO_CHANGE, Recipe
+
+
+def train(
+    dataset: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    test: Dataset | None = None,
+    out: str | Path | None = None,
+    source: Mapping[str, Any] | None = None,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train a classifier, test it once, and leave everything in a run folder.
+
+    Ctrl-C once ends the step, saves, and raises ``Interrupted``; twice stops at once.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The training images. Validation images are held out of them, unless the recipe says to
+        validate on the test set.
+    recipe : Recipe, optional
+        How to train; the tutorial's by default, or with ``resume`` the run's own.
+    test : Dataset, optional
+        The test set, used once, at the end. Without it the final numbers are those of the
+        validation images.
+    out : path, optional
+        The run folder to make; ``runs/<date>-<time>-<source>-<recipe>`` by default.
+    source : mapping, optional
+        How to load the data again (source, data, coarse), kept in the run.
+    resume : path, optional
+        A run folder to go on with. Only epochs, threads and checkpoint_minutes may differ from
+        its recipe. With the same threads the weights end bit-identical to those of a training
+        that was never stopped; a finished run can be trained for more epochs.
+    progress : Progress, optional
+        What shows how it goes: by default what suits the terminal, the notebook or the log.
+
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    UsageError
+        The recipe does not fit the data, or ``out`` is taken.
+    PeewitError
+        The training cannot go on; what was saved last is still there.
+    Interrupted
+        The user stopped it. Everything is saved.
+    """
+    shown = progress or automatic()
+    try:
+        with StopRequest() as stop:
+            if resume is not None:
+                return _resume(dataset, recipe, test, Path(resume), out, shown, stop)
+            return _begin(dataset, recipe or Recipe(), test, out, source, shown, stop)
+    finally:
+        shown.close()
+
+
+def _begin(
+    dataset: Dataset,
+    recipe: Recipe,
+    test: Dataset | None,
+    out: str | Path | None,
+    source: Mapping[str, Any] | None,
+    progress: Progress,
+    stop: StopRequest,
+) -> Run:
+    source = dict(source or {})
+    path = Path(out) if out is not None else _default_folder(source, recipe)
+    runfolder.check_free(path)
+    if recipe.threads is None:
+        recipe = recipe.replace(threads=environment.usable_threads())
+    job = _job(dataset, test, recipe, progress)
+    facts = {
+        "class_names": dataset.class_names,
+        "preprocessing": job.preprocessing.to_dict(),
+        "source": source,
+        "dataset": _describe(dataset, test, job),
+        "environment": environment.describe(recipe.threads or 1),
+    }
+    runfolder.create(path, facts, recipe)
+    with runfolder.locked(path):
+        return _work(path, job, test, progress, stop)
+
+
+def _resume(
+    dataset: Dataset,
+    recipe: Recipe | None,
+    test: Dataset | None,
+    path: Path,
+    out: str | Path | None,
+    progress: Progress,
+    stop: StopRequest,
+) -> Run:
+    if out is not None and Path(out) != path:
+        raise UsageError("a run goes on in its own folder", todo=f"leave out {out}")
+    Run.open(path)  # says what is wrong with the folder before a lock is put there
+    with runfolder.locked(path):
+        runfolder.sweep(path)
+        run = Run.open(path)
+        recipe = _same_recipe(run, recipe)
+        if run.status == "finished" and recipe.epochs == run.recipe.epochs:
+            progress.note(
+                f"{path} is finished after {recipe.epochs} epochs; ask for more to train it on"
+            )
+            return run
+        job = _job(dataset, test, recipe, progress)
+        if _describe(dataset, test, job) != run.dataset:
+            raise PeewitError(
+                f"cannot go on with {path}",
+                f"this is not the data that it was trained on ({run.dataset.get('origin')})",
+                "give the same data, or train anew",
+            )
+        if run.status == "finished" and test is not None:
+            progress.note(
+                "the test set has been used for this run before: choosing the number of epochs "
+                "by it makes the final accuracy too hopeful"
+            )
+        runfolder.write_status(path, "running")
+        runfolder.write_recipe(path, recipe)
+        runfolder.remove_results(path)
+        return _work(path, job, test, progress, stop)
+
+
+def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: StopRequest) -> Run:
+    """Train in the run folder ``path`` from where its checkpoint stands, and test."""
+    recipe, file = job.recipe, path / runfolder.CHECKPOINT
+    go_on = f"go on with peewit train --resume {path}"
+    with environment.isolated(recipe.threads or 1):
+        torch.manual_seed(recipe.seed)
+        position = Position()
+        if file.is_file():
+            position = checkpoint.load(file, job.model, job.optimizer)
+            progress.note(f"going on after {position.epoch} epochs and {position.step} steps")
+
+        def save() -> None:
+            try:
+                checkpoint.save(file, job.model, job.optimizer, position)
+                if position.step == 0:  # an epoch has just ended
+                    weights = job.model.state_dict()
+                    checkpoint.write_tensors(path / runfolder.WEIGHTS, weights, {})
+                    runfolder.write_history(path, position.history)
+            except PeewitError as error:
+                raise PeewitError(
+                    error.what, error.why, f"make room or mend the folder, then {go_on}"
+                ) from error
+
+        progress.start(recipe.epochs, len(job.training), recipe.batch_size, position)
+        try:
+            ended = fit(
+                job, position, progress=progress, stop=lambda: stop.requested, save=save
+            ) and _finish(path, job, test, position, progress, stop)
+        except PeewitError:
+            runfolder.write_status(path, "interrupted")
+            raise
+    if not ended:
+        runfolder.write_status(path, "interrupted")
+        raise Interrupted("the training was stopped", "everything is saved", go_on)
+    runfolder.write_status(path, "finished")
+    return Run.open(path)
+
+
+def _finish(
+    path: Path,
+    job: Job,
+    test: Dataset | None,
+    position: Position,
+    progress: Progress,
+    stop: StopRequest,
+) -> bool:
+    """Write the numbers and pictures of the trained model; False if stopped before the end."""
+    data = test if test is not None else job.validation
+    split = "test" if test is not None else "validation"
+    progress.note(f"testing on {len(data):,} {split} images")
+    parts = []
+    for part in logits_in_batches(job.model, job.preprocessing, data.images, VALIDATION_BATCH):
+        if stop.requested:
+            return False
+        parts.append(part)
+    logits = np.concatenate(parts)
+    evaluation = evaluate(logits, data.labels, data.class_names)
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    title = f"{job.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
+    plots.save_curves(path / runfolder.CURVES, position.history, title)
+    plots.save_confusion(path / runfolder.CONFUSION, evaluation)
+    mistakes = path / runfolder.MISTAKES
+    plots.save_mistakes(mistakes, data.images, data.labels, probabilities, data.class_names)
+    runfolder.write_metrics(path, {"split": split, **evaluation.to_dict()})
+    return True
+
+
+def _job(dataset: Dataset, test: Dataset | None, recipe: Recipe, progress: Progress) -> Job:
+    """Return what the recipe makes of the data, after checking that they fit together."""
+    if test is not None and (
+        test.class_names != dataset.class_names or test.image_shape[2] != dataset.image_shape[2]
+    ):
+        raise PeewitError(
+            "the test set does not go with the training set",
+            "they differ in class names or channels",
+        )
+    if recipe.validate_on == "test":
+        if test is None:
+            raise UsageError(
+                "cannot validate on the test set",
+                "there is none",
+                "validate on held-out images (validate_on: holdout)",
+            )
+        training, validation = dataset, test
+        progress.note(
+            "validating on the test set, as the tutorial does: whatever is chosen by watching it "
+            "makes the test accuracy too hopeful; holding images out keeps the test honest"
+        )
+    else:
+        training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
+        if test is None:
+            progress.note(
+                "there is no test set: the final numbers are those of the validation images"
+            )
+    if recipe.batch_size > len(training):
+        raise UsageError(
+            f"batch_size is {recipe.batch_size:,}",
+            f"there are only {len(training):,} training images",
+        )
+    rule = _preprocessing(dataset, recipe, progress)
+    shape = (rule.height, rule.width, rule.channels)
+    model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
+    return Job(
+        model=model,
+        optimizer=KerasAdam(model.parameters(), lr=recipe.lr),
+        preprocessing=rule,
+        training=training,
+        validation=validation,
+        recipe=recipe,
+    )
+
+
+def _preprocessing(dataset: Dataset, recipe: Recipe, progress: Progress) -> Preprocessing:
+    height, width, channels = dataset.image_shape
+    if recipe.image_size is not None:
+        height = width = recipe.image_size
+    elif min(height, width) < minimum_size(recipe.model):
+        size = native_size(recipe.model)
+        progress.note(
+            f"the images of {height} x {width} pixels are enlarged to {size} x {size}, "
+            f"because the model {recipe.model} needs at least {minimum_size(recipe.model)}"
+        )
+        height = width = size
+    # pixels / 255 and no more: the tutorial's
+    return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
+
+
+def _describe(dataset: Dataset, test: Dataset | None, job: Job) -> dict[str, Any]:
+    return {
+        "origin": dataset.origin,
+        "images": {
+            "training": len(job.training),
+            "validation": len(job.validation),
+            "test": len(test) if test is not None else 0,
+        },
+        "fingerprints": {
+            "training": dataset.fingerprint,
+            "test": test.fingerprint if test is not None else "",
+        },
+    }
+
+
+def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
+    """Return the recipe to go on with, or raise if it would make other weights."""
+    if recipe is None:
+        return run.recipe
+    if recipe.threads is None:
+        recipe = recipe.replace(threads=run.recipe.threads)
+    old, new = run.recipe.to_dict(), recipe.to_dict()
+    for name in old.keys() - FREE_TO_CHANGE:
+        if new[name] != old[name]:
+            raise UsageError(
+                f"cannot go on with {run.path} and {name} {new[name]}",
+                f"it was trained with {old[name]}",
+                "leave it as it was, or train anew",
+            )
+    if recipe.epochs < len(run.history):
+        raise UsageError(
+            f"cannot go on with {run.path} to epoch {recipe.epochs}",
+            f"it has already been trained for {len(run.history)}",
+        )
+    return recipe
+
+
+def _default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
+    name = Path(str(source.get("source") or "data")).name.removesuffix(".tar.gz")
+    words = [time.strftime("%Y-%m-%d-%H%M%S"), name, recipe.name]
+    stem = "-".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
+    path, number = Path("runs") / stem, 2
+    while path.exists():
+        path, number = Path("runs") / f"{stem}-{number}", number + 1
+    return path

@@ -1,0 +1,192 @@
+"""A training's whole state in one file: weights, optimiser, random numbers, position."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from peewit.errors import PeewitError
+from peewit.files import replacing
+from peewit.formats import cannot_read, check_format, damaged
+
+# raised with every change after which older versions would misread the file
+FORMAT = 1
+Row = dict[str, float]
+
+
+@dataclass
+class Position:
+    """How far a training is.
+
+    Parameters
+    ----------
+    epoch : int
+        Finished epochs.
+    step : int
+        Finished steps of the epoch after those. After the last step of an epoch and before its
+        validation this is the number of steps.
+    images, correct : int
+        Images in those steps, and how many of them were classified right.
+    loss_sum : float
+        The sum of their losses.
+    seconds : float
+        The time those steps took.
+    history : list of dict
+        One row a finished epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the current epoch so far, as Keras reports it."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the current epoch's images so far that were classified right."""
+        return self.correct / max(self.images, 1)
+
+    def next_epoch(self, row: Row) -> None:
+        """Note the epoch that has ended, and stand at the start of the next."""
+        self.history.append(row)
+        self.epoch += 1
+        self.step = self.images = self.correct = 0
+        self.loss_sum = self.seconds = 0.0
+
+
+def save(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+) -> None:
+    """Write everything that going on needs, PyTorch's random state included, to ``path``.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written; the one before it is still there.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors["random"] = torch.get_rng_state()
+    state = optimizer.state_dict()
+    plain: dict[str, dict[str, Any]] = {}  # what the optimiser keeps that is no tensor
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    facts = {
+        "format": FORMAT,
+        "position": asdict(position),
+        "optimizer": {"param_groups": state["param_groups"], "state": plain},
+    }
+    write_tensors(path, tensors, {"peewit": json.dumps(facts)})
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Put back everything that ``save`` wrote, PyTorch's random state included.
+
+    Returns
+    -------
+    Position
+        Where the training stood.
+
+    Raises
+    ------
+    PeewitError
+        The file is missing, cut, of a newer version, or of another model.
+    """
+    tensors, metadata = read_tensors(path)
+    try:
+        facts = json.loads(metadata["peewit"])
+        check_format(path, facts["format"], FORMAT)
+        position = Position(**facts["position"])
+        state = {int(index): dict(values) for index, values in facts["optimizer"]["state"].items()}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/", 2)
+                like = parameters[int(index)]
+                state.setdefault(int(index), {})[name] = _in_memory_order_of(like, tensor)
+        groups = facts["optimizer"]["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_weights(path, model, tensors, "model/")
+        torch.set_rng_state(tensors["random"])
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise PeewitError(
+            f"cannot go on from {path}", "it is not a checkpoint of this training", "train anew"
+        ) from error
+    return position
+
+
+def load_weights(
+    path: Path, model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str = ""
+) -> None:
+    """Copy those of ``tensors`` (read from ``path``) that begin with ``prefix`` into ``model``.
+
+    Raises
+    ------
+    PeewitError
+        They are not this model's.
+    """
+    chosen = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    try:
+        model.load_state_dict(chosen)
+    except RuntimeError as error:
+        raise PeewitError(
+            f"cannot use the weights in {path}", "they do not fit the model of this run"
+        ) from error
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file, whole or not at all."""
+    # not safetensors' own save_file: it hides the reason (disk full) in an error of its own
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(plain, metadata)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file: the tensors and the metadata.
+
+    Raises
+    ------
+    PeewitError
+        The file is missing, cut or something else.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            # cloned, because they are views of a mapped file, and Windows refuses to replace that
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise PeewitError(f"there is no {path}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except safetensors.SafetensorError as error:
+        raise damaged(path, "it is cut or damaged") from error
+
+
+def _in_memory_order_of(like: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    # The optimiser works through memory in order; in another order its vectorised and its scalar
+    # code would meet other elements, and those two need not round alike.
+    if tensor.shape != like.shape:
+        return tensor
+    return torch.empty_like(like).copy_(tensor)

@@ -1,0 +1,73 @@
+"""Where a training runs: for the record, and for using the processor as it is."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import peewit
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@contextmanager
+def isolated(threads: int) -> Iterator[None]:
+    """Use ``threads`` threads and private random numbers; put the caller's back afterwards."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def usable_threads() -> int:
+    """Return how many threads to use: PyTorch's choice, within what a container may use.
+
+    PyTorch counts the machine's cores, or takes ``OMP_NUM_THREADS``. It does not know a
+    container's processor time limit, and many threads on little time are far slower than few.
+    """
+    threads = torch.get_num_threads()
+    try:
+        limit, period = CGROUP_LIMIT.read_text(encoding="ascii").split()
+        allowed = round(int(limit) / int(period))
+    except (OSError, ValueError):  # no Linux, no container, or "max": no limit
+        return threads
+    return max(1, min(threads, allowed))
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Return what a later reader of the numbers wants to know of machine and versions."""
+    return {
+        "peewit": peewit.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "vector_features": torch.backends.cpu.get_cpu_capability(),
+        "cores": torch.get_num_threads(),
+        "threads": threads,
+        "command": shlex.join(sys.argv),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as its maker gives it, or as near as the system tells."""
+    try:
+        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,55 @@
+"""Stopping politely: Ctrl-C once saves and stops, twice stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class StopRequest:
+    """While entered, turns the first SIGINT (Ctrl-C) or SIGTERM into ``requested``.
+
+    A second one raises KeyboardInterrupt, wherever the program is. Signals that the process was
+    started to ignore (``nohup``, ``&`` in a script) stay ignored. Outside the main thread, where
+    Python cannot catch signals, nothing is changed and ``requested`` stays False.
+
+    Examples
+    --------
+    >>> with StopRequest() as stop:
+    ...     stop.requested
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     stop.requested
+    False
+    True
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(number)
+                # None: a handler from outside Python, which could not be put back
+                if before not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        # nothing is printed here: the signal may have come in the middle of a print
+        self.requested = True
