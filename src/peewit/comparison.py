@@ -1,0 +1,196 @@
+"""Several runs side by side: what each came to, in what they differ, and what that says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from peewit.run import Run
+
+# the command line and the time differ between any two runs, and say nothing that the rest does not
+UNREMARKABLE = ("command", "date")
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """Return what a run came to, as JSON has it; None stands for what it has not come to yet.
+
+    Returns
+    -------
+    dict
+        ``run`` (its path), ``date`` (when it began), ``status``, ``source``, ``recipe``,
+        ``epochs`` (finished ones), ``of_epochs`` (that the recipe asks for), ``seconds`` (of the
+        finished epochs together), ``images_per_second`` (median of the epochs),
+        ``validation_accuracy`` (after the last epoch), and of the final test: ``accuracy``,
+        ``accuracy_interval`` (95 %), ``loss``, and ``split``, the images that it was made on.
+    """
+    history, metrics = run.history, run.metrics
+    return {
+        "run": str(run.path),
+        "date": run.environment.get("date"),
+        "status": run.status,
+        "source": run.source.get("source"),
+        "recipe": run.recipe.name,
+        "epochs": len(history),
+        "of_epochs": run.recipe.epochs,
+        "seconds": sum(row["seconds"] for row in history) if history else None,
+        "images_per_second": (
+            median(row["images_per_second"] for row in history) if history else None
+        ),
+        "validation_accuracy": history[-1]["validation_accuracy"] if history else None,
+        "accuracy": metrics.get("accuracy"),
+        "accuracy_interval": metrics.get("accuracy_interval"),
+        "loss": metrics.get("loss"),
+        "split": metrics.get("split"),
+    }
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Return what each of ``runs`` came to as text, a line a run.
+
+    The accuracy is that of the final test with half its 95 % interval; the validation accuracy is
+    that of the last finished epoch.
+    """
+    from peewit.terminal import text_table
+
+    rows = []
+    for run in runs:
+        fact = facts(run)
+        low, high = fact["accuracy_interval"] or (0.0, 0.0)
+        tested = fact["accuracy"] is not None
+        rows.append(
+            [
+                fact["run"],
+                fact["status"],
+                f"{fact['epochs']}/{fact['of_epochs']}",
+                f"{fact['accuracy']:.2%} ± {(high - low) / 2:.2%}" if tested else "-",
+                _number(fact["loss"], ".4f"),
+                _number(fact["validation_accuracy"], ".2%"),
+                _duration(fact["seconds"]),
+                fact["source"] or "-",
+                fact["recipe"],
+                str(fact["date"] or "-")[:16].replace("T", " "),
+            ]
+        )
+    header = ["run", "status", "epochs", "accuracy", "loss", "validation", "time", "source"]
+    return text_table([*header, "recipe", "date"], rows, "llrrrrrlll")
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the settings in which ``runs`` differ: recipe, data, machine and versions.
+
+    Returns
+    -------
+    dict
+        From a name such as ``recipe.lr`` to one value a run; None where a run has no such value.
+    """
+    settings = [
+        _prefixed("recipe", run.recipe.to_dict())
+        | _prefixed("data", {"source": run.source.get("source"), **_data(run)})
+        | _prefixed("environment", _without(run.environment, UNREMARKABLE))
+        for run in runs
+    ]
+    names = list(dict.fromkeys(name for one in settings for name in one))
+    values = {name: [one.get(name) for one in settings] for name in names}
+    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+
+
+def readings(runs: Sequence[Run]) -> list[str]:
+    """Return, for each run after the first, what its accuracy against the first one's says."""
+    return [_reading(runs[0], run) for run in runs[1:]]
+
+
+def comparison(runs: Sequence[Run]) -> str:
+    """Return the whole comparison as text: what they came to, in what they differ, what it says."""
+    from peewit.terminal import text_table
+
+    differing = [[name, *map(_said, row)] for name, row in differences(runs).items()]
+    header = ["difference", *(run.path.name for run in runs)]
+    parts = [
+        table(runs),
+        text_table(header, differing, "l" * len(header))
+        if differing
+        else "They have the same recipe, data and environment.",
+        "\n".join(readings(runs)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _reading(first: Run, other: Run) -> str:
+    name, base = other.path.name, first.path.name
+    if not (first.metrics and other.metrics):
+        untested = base if not first.metrics else name
+        return f"{name} cannot be compared with {base}: {untested} has not been tested yet."
+    if _tested_on(first) != _tested_on(other):
+        return (
+            f"{name} and {base} were tested on different images: their accuracies cannot be "
+            "compared; run peewit evaluate for both on the same source."
+        )
+    gain = other.metrics["accuracy"] - first.metrics["accuracy"]
+    if gain == 0:
+        return f"{name} is as accurate as {base}."
+    which = "more" if gain > 0 else "less"
+    (low, high), (other_low, other_high) = (
+        run.metrics["accuracy_interval"] for run in (first, other)
+    )
+    apart = other_low > high or low > other_high
+    # two 95 % intervals that do not touch: by chance in less than 1 of 100 pairs of equal models
+    # (Schenker and Gentleman, The American Statistician 55 (2001), 182-186)
+    meaning = (
+        "their 95 % intervals do not overlap, so this is more than luck with the test images"
+        if apart
+        else "their 95 % intervals overlap, so this may be luck with the test images"
+    )
+    return (
+        f"{name} is {abs(gain) * 100:.2f} points {which} accurate than {base}: {meaning} "
+        "(luck with the seed comes on top: repeat with other seeds)."
+    )
+
+
+def _tested_on(run: Run) -> tuple[Any, ...]:
+    """Return what identifies the images of the final test.
+
+    The test set by its pixels; held-out images also by how they were drawn.
+    """
+    prints = run.dataset.get("fingerprints", {})
+    if run.metrics.get("split") == "test":
+        return ("test", prints.get("test"))
+    return ("validation", prints.get("training"), run.recipe.seed, run.recipe.validation_fraction)
+
+
+def _data(run: Run) -> dict[str, Any]:
+    # 12 digits are enough to tell data sets apart, and fit a table
+    prints = run.dataset.get("fingerprints", {})
+    return {f"{part} fingerprint": str(print_)[:12] for part, print_ in prints.items() if print_}
+
+
+def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}
+
+
+def _without(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _said(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _duration(seconds: float | None) -> str:
+    """Return a time as a person says it.
+
+    >>> _duration(43.2), _duration(759), _duration(7_300)
+    ('43 s', '12 min 39 s', '2 h 1 min')
+    """
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
