@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def usable_threads() -> int:
 def describe(threads: int) -> dict[str, Any]:
     """Return what a later reader of the numbers wants to know of machine and versions."""
     return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "peewit": peewit.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
