@@ -1,0 +1,222 @@
+"""Read chosen files from a ``.tar.gz``, in memory, believing nothing that it says.
+
+Nothing is ever written to disk, so no member can leave its folder; names that try are refused all
+the same. The archive gets only the bytes that were allowed to it: an archive that unfolds to more
+than its format can need (a bomb) is refused before the memory is spent.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
+
+from peewit.errors import PeewitError
+
+# Headers, padding and the small files beside the wanted ones (readme.html is 88 bytes).
+SLACK = 2 << 20
+MAX_MEMBERS = 1000
+_CHUNK = 1 << 20
+
+
+class BadArchiveError(PeewitError):
+    """An archive or a folder of extracted files that does not hold what it should."""
+
+
+def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    """Give the wanted files of an archive, in the archive's order.
+
+    Parameters
+    ----------
+    path : Path
+        A gzip-compressed tar.
+    wanted : mapping of str to int
+        File names (without folders), and the largest size in bytes that each can have.
+
+    Yields
+    ------
+    tuple of str and bytes
+        File name and content.
+
+    Raises
+    ------
+    BadArchiveError
+        It is cut, damaged, no archive at all, a bomb, or has members with names or kinds that
+        have no place in a data set (absolute, ``..``, links, devices).
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _members(path, file, wanted)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def cannot_read(path: Path, error: OSError) -> BadArchiveError:
+    """Return the sentence for a failed read."""
+    return BadArchiveError(f"cannot read {path}", (error.strerror or str(error)).lower())
+
+
+def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    reader = _Gunzip(path, file)
+    reader.allow(SLACK)
+    seen: set[str] = set()
+    try:
+        # "r|": tarfile only ever reads forward, through our reader
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK, tarinfo=_Header) as tar:
+            for number, member in enumerate(tar):
+                if number == MAX_MEMBERS:
+                    raise BadArchiveError(f"{path} is refused", f"more than {number} files in it")
+                _check_name(path, member.name)
+                name = PurePosixPath(member.name).name
+                if not member.isfile() or name not in wanted:
+                    reader.allow(SLACK)
+                    continue
+                if member.size > wanted[name]:
+                    raise BadArchiveError(
+                        f"{path} is refused",
+                        f"{member.name} in it has {member.size:,} bytes, where the format has at"
+                        f" most {wanted[name]:,}",
+                    )
+                if name in seen:
+                    raise BadArchiveError(f"{path} is refused", f"it holds {name} twice")
+                seen.add(name)
+                reader.allow(member.size + SLACK)
+                content = tar.extractfile(member)
+                assert content is not None  # isfile() said so
+                yield name, content.read()
+        reader.finish()
+    except tarfile.TarError as error:
+        raise BadArchiveError(
+            f"cannot read {path}", f"it is not a sound tar archive ({error})", "download it again"
+        ) from error
+
+
+def _check_name(path: Path, name: str) -> None:
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    leaves = ".." in posix.parts or ".." in windows.parts
+    if leaves or posix.is_absolute() or windows.drive or windows.root:
+        raise BadArchiveError(
+            f"{path} is refused", f"its member {name!r} would leave its folder", "do not trust it"
+        )
+
+
+class _Header(tarfile.TarInfo):
+    """Headers are checked as they are met, before tarfile acts on them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+            raise BadArchiveError(
+                "this archive is refused",
+                f"its member {header.name!r} is a link",
+                "do not trust it",
+            )
+        if header.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
+            raise BadArchiveError(
+                "this archive is refused",
+                f"its member {header.name!r} is a device",
+                "do not trust it",
+            )
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise BadArchiveError(
+                "this archive is refused", f"its member {header.name!r} is a sparse file"
+            )
+        return header
+
+
+class _Gunzip(io.BufferedIOBase):
+    """A stream of decompressed bytes that stops where the allowance stops.
+
+    zlib itself checks the trailer (length and CRC-32) at the end of the stream.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.inflate = zlib.decompressobj(wbits=31)
+        self.allowance = 0
+        self.given = 0
+        self.pending = b""
+        start = file.read(512)
+        file.seek(0)
+        check_start(path, start)
+
+    def allow(self, count: int) -> None:
+        """Allow ``count`` bytes from here on (what was allowed before and not read is void)."""
+        # tarfile reads up to a chunk ahead of what it gives
+        self.allowance = self.given + count + _CHUNK
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Give ``size`` bytes, fewer only at the end."""
+        assert size is not None
+        assert size >= 0, "reading without a limit is what this class is against"
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            part = self._some(missing)
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
+        self.given += size - missing
+        if self.given > self.allowance:
+            raise BadArchiveError(
+                f"{self.path} is refused", "it unfolds to more than this data can be"
+            )
+        return b"".join(parts)
+
+    def _some(self, limit: int) -> bytes:
+        while not self.inflate.eof:
+            compressed = self.inflate.unconsumed_tail or self.file.read(_CHUNK)
+            if not compressed:
+                raise BadArchiveError(f"cannot read {self.path}", "it is cut off", _AGAIN)
+            try:
+                part = self.inflate.decompress(compressed, limit)
+            except zlib.error as error:
+                raise BadArchiveError(
+                    f"cannot read {self.path}", "it is damaged", _AGAIN
+                ) from error
+            if part:
+                return part
+        return b""
+
+    def finish(self) -> None:
+        """Read to the end, where the checksum is."""
+        self.allow(SLACK)
+        while self.read(_CHUNK):
+            pass
+
+
+_AGAIN = "get it again"
+
+
+def check_start(path: Path, start: bytes) -> None:
+    """Say what a file is instead of a gzip archive, from its first bytes.
+
+    Raises
+    ------
+    BadArchiveError
+        It is empty, a web page, or something else.
+    """
+    if start[:2] == b"\x1f\x8b":
+        return
+    if not start:
+        what = "it is empty"
+    elif looks_like_a_page(start):
+        what = "it is a web page, not an archive (a server's error page saved under that name?)"
+    else:
+        what = "it is not a .tar.gz archive"
+    raise BadArchiveError(f"cannot read {path}", what, _AGAIN)
+
+
+def looks_like_a_page(start: bytes) -> bool:
+    """Whether these first bytes are those of an HTML page.
+
+    >>> looks_like_a_page(b"\\n<!DOCTYPE html><title>503"), looks_like_a_page(b"\\x1f\\x8b\\x08")
+    (True, False)
+    """
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<body"))

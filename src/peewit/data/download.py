@@ -1,0 +1,280 @@
+"""Get a file from whichever mirror gives it, whole or not at all.
+
+Bytes go to a ``.part`` file beside the target, which the next attempt continues, on the same mirror
+or on another (they serve the same bytes, or the checksum says so). A mirror that is slow is left
+for the next; when all are slow, the fastest is used after all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from peewit.data.layouts import MIRRORS, Layout, file_checksum, find_layout
+from peewit.data.mirror import (
+    Answer,
+    CutError,
+    Meter,
+    MirrorError,
+    SlowError,
+    check_content,
+)
+from peewit.data.places import SourceNotAvailable
+from peewit.errors import PeewitError
+from peewit.files import cannot_write
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a download is."""
+
+    url: str
+    received: int
+    """Bytes on disk, those of an earlier attempt included."""
+    total: int | None
+    """Bytes in all, where known."""
+    rate: float
+    """Bytes a second, over the last seconds."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at this rate, in seconds, where it can be known.
+
+        >>> Progress("https://example.org/a", 50, 150, 20.0).seconds_left
+        5.0
+        """
+        if self.total is None or self.rate <= 0:
+            return None
+        return (self.total - self.received) / self.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """When a mirror is given up."""
+
+    rate: float = 200_000.0
+    """Bytes a second under which a mirror is slow ..."""
+    window: float = 20.0
+    """... when it stays under it for so many seconds."""
+    stall: float = 20.0
+    """Seconds without any byte, or without an answer."""
+    cuts: int = 3
+    """Cuts in a row, on one mirror, that are resumed there."""
+
+
+class Fetched(NamedTuple):
+    """A file that is there now."""
+
+    path: Path
+    downloaded: bool
+    """False where it was there already."""
+    notes: tuple[str, ...] = ()
+    """What went wrong on the way, a sentence a mirror."""
+
+
+def fetch_archive(
+    name: str,
+    folder: Path,
+    *,
+    mirrors: Sequence[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    patience: Patience | None = None,
+) -> Fetched:
+    """Download the published archive of a source, unless it is there.
+
+    Two processes may do this at once: the second waits for the first and takes what it got.
+
+    Parameters
+    ----------
+    name : str
+        ``cifar10`` or ``cifar100``.
+    folder : Path
+        Where the archive goes; made if needed.
+    mirrors : sequence of str, optional
+        URLs to try, in order; without it the known ones.
+    progress : callable, optional
+        Called a few times a second with a `Progress`.
+    patience : Patience, optional
+        When a mirror is given up.
+
+    Returns
+    -------
+    Fetched
+        The archive, with the published checksum.
+
+    Raises
+    ------
+    SourceNotAvailable
+        No mirror gave it; says which failed and why, and how to get it by hand.
+    PeewitError
+        The folder cannot be written to, or the disk is full.
+    """
+    import filelock
+
+    layout = find_layout(name)
+    target = folder / layout.archive
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / f".{layout.archive}.lock"):
+            if target.is_file() and _sound(target, layout):
+                return Fetched(target, downloaded=False)
+            job = _Job(layout, target, progress or _silent, patience or Patience())
+            return Fetched(target, True, tuple(job.run(mirrors or MIRRORS[name])))
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def _silent(_: Progress) -> None:
+    pass
+
+
+def _sound(path: Path, layout: Layout) -> bool:
+    algorithm, expected = layout.checksum
+    return file_checksum(path, algorithm) == expected
+
+
+class _Job:
+    """One archive, from any of several mirrors."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        target: Path,
+        progress: Callable[[Progress], None],
+        patience: Patience,
+    ) -> None:
+        self.layout, self.target = layout, target
+        self.part = target.with_name(f"{target.name}.part")
+        self.progress, self.patience = progress, patience
+
+    def run(self, mirrors: Sequence[str]) -> list[str]:
+        """Try the mirrors until one has given the file; return what failed before."""
+        self.check_room()
+        failures: list[str] = []
+        slow: list[tuple[float, str]] = []
+        for url in mirrors:
+            try:
+                self.from_mirror(url, self.patience.rate)
+                return failures
+            except SlowError as error:
+                slow.append((error.rate, url))
+                failures.append(f"{_host(url)}: {error}")
+            except MirrorError as error:
+                failures.append(f"{_host(url)}: {error}")
+        # better slow than not at all, the fastest first
+        for _, url in sorted(slow, reverse=True):
+            try:
+                self.from_mirror(url, 0.0)
+                return failures
+            except MirrorError as error:
+                failures.append(f"{_host(url)}, once more: {error}")
+        raise self.unavailable(failures)
+
+    def unavailable(self, failures: list[str]) -> SourceNotAvailable:
+        layout = self.layout
+        algorithm, digits = layout.checksum
+        size = f"{layout.size:,} bytes, " if layout.size else ""
+        return SourceNotAvailable(
+            f"cannot download {layout.title}",
+            ", ".join(failures) or "no mirror is known",
+            f"get {layout.archive} ({size}{algorithm} {digits}) in another way and put it in"
+            f" {self.target.parent}, or give its path with --data",
+        )
+
+    def check_room(self) -> None:
+        """Say so before the download, not after, where the disk cannot hold it."""
+        needed = (self.layout.size or 0) - _size(self.part)
+        free = shutil.disk_usage(self.target.parent).free
+        if needed > free:
+            raise PeewitError(
+                f"cannot download {self.layout.archive} to {self.target.parent}",
+                f"it needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
+                "make room on the disk, or set PEEWIT_HOME to another folder",
+            )
+
+    def from_mirror(self, url: str, least_rate: float) -> None:
+        """Get the whole file from one mirror, resuming after cuts, and put it in place."""
+        cuts = 0
+        while True:
+            before = _size(self.part)
+            try:
+                self.transfer(url, least_rate)
+            except CutError:
+                # one that brings a megabyte each time is worth staying with
+                cuts = 0 if _size(self.part) > before + 1_000_000 else cuts + 1
+                if cuts > self.patience.cuts:
+                    raise
+                continue
+            if _sound(self.part, self.layout):
+                self.put_in_place()
+                return
+            self.part.unlink()
+            # what came before may have been the wrong part: one honest try from the start
+            if not before:
+                raise WrongContentError(
+                    "what it served has another checksum than the published one"
+                )
+
+    def put_in_place(self) -> None:
+        with self.part.open("rb+") as file:
+            os.fsync(file.fileno())
+        if self.target.exists():
+            # not what was published, but perhaps dear to somebody
+            self.target.replace(self.target.with_name(f"{self.target.name}.replaced"))
+        self.part.replace(self.target)
+
+    def transfer(self, url: str, least_rate: float) -> None:
+        """Do one request, from where the part ends to the end of the file."""
+        start = _size(self.part)
+        with Answer(url, start, self.patience.stall) as answer:
+            total = self.agree(answer)
+            received = start = answer.start
+            meter = Meter(received, self.patience.window)
+            with self.part.open("ab" if start else "wb") as file:
+                for chunk in answer.chunks():
+                    if not received:
+                        check_content(chunk)
+                    self.write(file, chunk)
+                    received += len(chunk)
+                    meter.add(received)
+                    if meter.due():
+                        self.progress(Progress(url, received, total, meter.rate))
+                    if meter.full and meter.rate < least_rate:
+                        raise SlowError(meter.rate)
+                    if total is not None and received > total:
+                        break  # the checksum will say what it thinks of that
+        self.progress(Progress(url, received, total, meter.rate))
+        if total is not None and received < total:
+            raise CutError(f"it cut the connection after {received:,} of {total:,} bytes")
+
+    def agree(self, answer: Answer) -> int | None:
+        """Return the size of the whole file, unless the mirror offers another file."""
+        expected = self.layout.size
+        if expected is not None and answer.total not in (None, expected):
+            raise MirrorError(f"it offers {answer.total:,} bytes instead of {expected:,}")
+        return expected or answer.total
+
+    def write(self, file: BinaryIO, chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            # a full disk must not stay full because of us
+            file.close()
+            self.part.unlink(missing_ok=True)
+            raise cannot_write(self.part, error) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc or url

@@ -1,0 +1,190 @@
+"""From a name or a path to data sets, and what is to be said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from peewit.data.archive import BadArchiveError
+from peewit.data.dataset import Dataset
+from peewit.data.places import (
+    SOURCES,
+    Place,
+    SourceNotAvailable,
+    expanded,
+    home,
+    resolve,
+    unknown_source,
+    where,
+)
+from peewit.errors import UsageError
+
+if TYPE_CHECKING:  # imported where used: they take time that `peewit --help` does not have
+    from peewit.data.cache import Loaded
+    from peewit.data.download import Fetched, Progress
+
+__all__ = ["SOURCES", "Place", "SourceNotAvailable", "Splits", "fetch", "load", "where"]
+
+
+class Splits(NamedTuple):
+    """A source's training set, its test set where it has one, and sentences for the user."""
+
+    train: Dataset
+    test: Dataset | None
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    source: str,
+    *,
+    data: str | Path | None = None,
+    coarse: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Splits:
+    """Load a source by name, or what lies at a path.
+
+    Parameters
+    ----------
+    source : str
+        ``cifar10``, ``cifar100``, ``digits``, or the path of a ``.tar.gz`` of CIFAR-10 or CIFAR-100
+        (python or binary layout) or of the folder with its extracted files.
+    data : str or Path, optional
+        Where the named source lies; without it, the usual places are searched in the order that
+        `where` gives, and then it is downloaded.
+    coarse : bool, optional
+        CIFAR-100 with its 20 coarse labels instead of its 100 fine ones.
+    progress : callable, optional
+        Called a few times a second during a download.
+
+    Returns
+    -------
+    Splits
+        Images as uint8, mapped from a cache where one can be kept.
+
+    Raises
+    ------
+    UsageError
+        No such source.
+    SourceNotAvailable
+        It is nowhere here, and no mirror gave it.
+    PeewitError
+        What lies at the path is not sound.
+
+    Examples
+    --------
+    >>> load("digits").train.image_shape
+    (8, 8, 1)
+    >>> load("cifar11")
+    Traceback (most recent call last):
+    peewit.errors.UsageError: there is no source cifar11: known are cifar10, cifar100 and digits; \
+give one of these, or the path of an archive or a folder
+    """
+    if source == "digits":
+        if data is not None or coarse:
+            raise UsageError(
+                "digits takes neither a path nor coarse labels", "it has just one form"
+            )
+        from peewit.data import digits
+
+        return Splits(*digits.load())
+    if source not in SOURCES:
+        if data is not None:
+            raise unknown_source(source)
+        return _from_path(Path(source), None, coarse)
+    if coarse and source != "cifar100":
+        raise UsageError(f"{source} has no coarse labels", "only cifar100 has")
+    if data is not None:
+        return _from_path(Path(data), source, coarse)
+    fetched, loaded = _search(source, progress)
+    return _splits(fetched.path, loaded, coarse, fetched.notes)
+
+
+def fetch(name: str, *, progress: Callable[[Progress], None] | None = None) -> Fetched:
+    """Make sure that a named source is on this machine, downloading it if it is not.
+
+    Returns
+    -------
+    Fetched
+        Where it is, whether it was downloaded now, and what was met on the way.
+
+    Raises
+    ------
+    UsageError
+        The source has no name that is known, or is not kept in files.
+    SourceNotAvailable
+        It is nowhere here, and no mirror gave it.
+    """
+    return _search(name, progress)[0]
+
+
+def load_path(path: Path, name: str | None) -> Loaded:
+    """Read the archive or folder at a path, which must be of ``name`` where one is given.
+
+    Raises
+    ------
+    BadArchiveError
+        It is missing, not sound, or of another source.
+    """
+    from peewit.data import cache
+
+    loaded = cache.load(path, home() / "decoded")
+    layout = loaded.decoded.layout
+    if name is not None and layout.name != name:
+        raise BadArchiveError(
+            f"{path} is not {name}", f"it holds {layout.title}", f"use {layout.name} as the source"
+        )
+    return loaded
+
+
+def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
+    if name is None and not expanded(path).exists() and _looks_like_a_name(str(path)):
+        raise unknown_source(str(path))
+    path = resolve(path, name)
+    loaded = load_path(path, name)
+    if coarse and loaded.decoded.layout.name != "cifar100":
+        raise UsageError(f"{path} has no coarse labels", "only cifar100 has")
+    return _splits(path, loaded, coarse, ())
+
+
+def _search(name: str, progress: Callable[[Progress], None] | None) -> tuple[Fetched, Loaded]:
+    """Find a named source, or download it; what lies about broken is left for the next place."""
+    from peewit.data.download import Fetched, fetch_archive
+
+    notes: list[str] = []
+    for place in where(name):
+        if place.found:
+            try:
+                loaded = load_path(place.path, name)
+            except BadArchiveError as error:
+                notes.append(f"{error} (looked elsewhere)")
+            else:
+                return Fetched(place.path, False, tuple(notes)), loaded
+    fetched = fetch_archive(name, home(), progress=progress)
+    fetched = fetched._replace(notes=(*notes, *fetched.notes))
+    return fetched, load_path(fetched.path, name)
+
+
+def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) -> Splits:
+    layout, decoded = loaded.decoded.layout, loaded.decoded
+    kind = "coarse" if coarse else "fine"
+    labels = decoded.labels[:, list(layout.classes).index(kind)].astype(np.int64)
+    names = decoded.class_names[kind]
+    cut = layout.training_images
+    train, test = (
+        Dataset(decoded.images[rows], labels[rows], names, f"{layout.name} {part}, {path}")
+        for part, rows in (("train", slice(cut)), ("test", slice(cut, None)))
+    )
+    said = [*notes, *loaded.notes]
+    if loaded.published is False:
+        said.append(
+            f"{path} is sound, but its checksum is not the published one: it is not the original"
+            f" {layout.title}, and accuracies on it compare only with others on it"
+        )
+    return Splits(train, test, tuple(said))
+
+
+def _looks_like_a_name(source: str) -> bool:
+    return not any(mark in source for mark in "/\\.~")
