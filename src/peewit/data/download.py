@@ -21,6 +21,7 @@ from peewit.data.mirror import (
     CutError,
     Meter,
     MirrorError,
+    NothingLeftError,
     SlowError,
     check_content,
 )
@@ -210,15 +211,15 @@ class _Job:
                 if cuts > self.patience.cuts:
                     raise
                 continue
+            except NothingLeftError:
+                pass  # the checksum tells whether what is here is the file
             if _sound(self.part, self.layout):
                 self.put_in_place()
                 return
             self.part.unlink()
-            # what came before may have been the wrong part: one honest try from the start
+            # what came before may have been at fault: one honest try from the start
             if not before:
-                raise WrongContentError(
-                    "what it served has another checksum than the published one"
-                )
+                raise MirrorError("what it served has another checksum than the published one")
 
     def put_in_place(self) -> None:
         with self.part.open("rb+") as file:
