@@ -1,0 +1,54 @@
+"""Find and load the compiled kernels, if they were built."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from functools import cache
+
+# what native.c's functions take: addresses, sizes, real numbers, the number of threads
+_ADDRESS, _SIZE, _REAL, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
+_IMAGES = [_ADDRESS, *[_SIZE] * 4]  # x, N, H, W, C
+_ARGUMENTS = {
+    "relu_norm_pool_forward": [*_IMAGES, *[_ADDRESS] * 4, _REAL, _REAL, *[_ADDRESS] * 6, _INT],
+    "relu_norm_pool_inference": [*_IMAGES, *[_ADDRESS] * 3, _INT],
+    "relu_norm_pool_backward": [*_IMAGES, *[_ADDRESS] * 10, _INT],
+}
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None.
+
+    There are none where no compiler was at hand when Peewit was installed, or where the
+    environment variable ``PEEWIT_KERNELS`` is ``off``.
+    """
+    # PyTorch comes first: the kernels then share its pool of threads, instead of fighting it
+    import torch  # noqa: F401
+
+    if os.environ.get("PEEWIT_KERNELS") == "off":
+        return None
+    found = importlib.util.find_spec("peewit.kernels.native")
+    if found is None or found.origin is None:
+        return None
+    try:
+        library = ctypes.CDLL(found.origin)
+    except OSError:  # built for another system, or against a library that is gone
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None
+    return library
+
+
+def available() -> bool:
+    """Return whether the compiled kernels are used here."""
+    return load() is not None
+
+
+@cache
+def parallel() -> bool:
+    """Return whether the compiled kernels can use more than one thread."""
+    library = load()
+    return library is not None and bool(library.is_parallel())

@@ -1,0 +1,184 @@
+"""The fused stage against PyTorch's own layers in double precision."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from peewit import kernels
+from peewit.kernels import library, stage
+
+pytestmark = pytest.mark.skipif(
+    not kernels.available(), reason="the native kernels were not built here (no C compiler)"
+)
+
+# (in, out, height, width): the tutorial's three stages; odd and even sizes; channel counts that
+# are less than, no multiple of, and a multiple of the kernels' block of 16
+SHAPES = [(3, 64, 32, 32), (64, 128, 15, 15), (128, 64, 6, 6), (1, 5, 9, 8), (4, 24, 4, 11)]
+
+
+def layers(inputs, outputs):
+    generator = torch.Generator().manual_seed(outputs)
+    conv = nn.Conv2d(inputs, outputs, 3).to(memory_format=torch.channels_last)
+    norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+    with torch.no_grad():
+        for tensor in (*conv.parameters(), *norm.parameters(), norm.running_mean):
+            tensor.normal_(generator=generator)  # about half of the scales are negative
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+    return conv, norm
+
+
+def images(inputs, height, width, count=6):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, inputs, height, width, generator=generator)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def reference(x, conv, norm):
+    return F.max_pool2d(norm(F.relu(conv(x))), 2)
+
+
+def relative(found, exact):
+    """Return the largest difference in units of the largest exact value."""
+    return ((found.double() - exact).abs().max() / exact.abs().max()).item()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_training_step_is_that_of_the_layers(shape):
+    inputs, outputs, height, width = shape
+    conv, norm = layers(inputs, outputs)
+    exact_conv, exact_norm = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
+    x = images(inputs, height, width).requires_grad_()
+    exact_x = x.detach().double().requires_grad_()
+
+    out = kernels.conv_relu_norm_pool(x, conv, norm)
+    exact = reference(exact_x, exact_conv, exact_norm)
+    gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    out.backward(gradient)
+    exact.backward(gradient.double())
+
+    assert out.grad_fn.name() == "_StageBackward"
+    # float32 rounds at 6e-8; sums over some hundred terms of both signs lose one digit more
+    assert relative(out, exact) < 3e-6
+    assert relative(norm.running_mean, exact_norm.running_mean) < 1e-6
+    assert relative(norm.running_var, exact_norm.running_var) < 1e-6
+    assert norm.num_batches_tracked == exact_norm.num_batches_tracked == 1
+    assert relative(x.grad, exact_x.grad) < 1e-5
+    pairs = zip(
+        (*conv.parameters(), *norm.parameters()),
+        (*exact_conv.parameters(), *exact_norm.parameters()),
+        strict=True,
+    )
+    for found, wanted in pairs:
+        assert relative(found.grad, wanted.grad) < 1e-5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inference_is_that_of_the_layers(shape):
+    inputs, outputs, height, width = shape
+    conv, norm = (layer.eval() for layer in layers(inputs, outputs))
+    before = copy.deepcopy(norm.state_dict())
+    x = images(inputs, height, width)
+    with torch.no_grad():
+        out = kernels.conv_relu_norm_pool(x, conv, norm)
+        exact = reference(x.double(), copy.deepcopy(conv).double(), copy.deepcopy(norm).double())
+    assert relative(out, exact) < 3e-6
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+
+
+def test_kernels_are_what_training_and_inference_use(monkeypatch):
+    """The comparisons above would also pass if everything fell back to PyTorch."""
+    conv, norm = layers(3, 8)
+    used = []
+    monkeypatch.setattr(stage, "_inference", lambda x, norm: used.append("inference") or x)
+    with torch.no_grad():
+        kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm.eval())
+    assert used == ["inference"]
+    monkeypatch.setattr(library, "load", lambda: None)
+    out = kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm.train())
+    assert out.grad_fn.name() == "MaxPool2DWithIndicesBackward0"
+
+
+def test_first_layer_takes_no_gradient_for_the_images():
+    conv, norm = layers(3, 8)
+    x = images(3, 8, 8)
+    kernels.conv_relu_norm_pool(x, conv, norm).sum().backward()
+    assert x.grad is None
+    assert conv.weight.grad is not None
+
+
+def test_memory_order_of_the_images_does_not_matter():
+    conv, norm = layers(4, 8)
+    x = images(4, 9, 9)
+    assert torch.equal(
+        kernels.conv_relu_norm_pool(x, conv, norm),
+        kernels.conv_relu_norm_pool(x.contiguous(), conv, norm),
+    )
+
+
+def test_fused_passes_do_not_depend_on_the_number_of_threads():
+    kernel = library.load()
+    y = images(24, 7, 9)
+    n, channels, height, width = y.shape
+    results = []
+    for threads in (1, 2, 3):
+        _, norm = layers(3, channels)
+        pooled, chosen = torch.zeros(2, n, height // 2, width // 2, channels).unbind()
+        place = torch.zeros(n, height // 2, width // 2, channels, dtype=torch.uint8)
+        mean, inverse, *gradients = torch.zeros(5, channels).unbind()
+        work = stage._workspace(n, channels)
+        x = y.clone(memory_format=torch.channels_last)
+        shape = (n, height, width, channels)
+        kernel.relu_norm_pool_forward(
+            x.data_ptr(),
+            *shape,
+            *(t.data_ptr() for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var)),
+            *(0.01, 1e-3),
+            *(t.data_ptr() for t in (pooled, chosen, place, mean, inverse, work)),
+            threads,
+        )
+        kernel.relu_norm_pool_backward(
+            x.data_ptr(),
+            *shape,
+            *(t.data_ptr() for t in (pooled, chosen, place, norm.weight, mean, inverse)),
+            *(t.data_ptr() for t in (*gradients, work)),
+            threads,
+        )
+        results.append([pooled, x, norm.running_var.clone(), *gradients])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_nan_is_not_hidden():
+    conv, norm = layers(3, 8)
+    x = images(3, 8, 8)
+    x[0, 0, 3, 3] = float("nan")
+    assert kernels.conv_relu_norm_pool(x, conv, norm).isnan().any()
+
+
+def test_second_gradient_of_one_step_is_refused():
+    conv, norm = layers(3, 8)
+    loss = kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="its gradient was taken"):
+        loss.backward()
+
+
+def test_gradient_through_fixed_statistics_is_left_to_pytorch():
+    conv, norm = layers(3, 8)
+    x = images(3, 8, 8).requires_grad_()
+    kernels.conv_relu_norm_pool(x, conv, norm.eval()).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_kernels_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("PEEWIT_KERNELS", "off")
+    library.load.cache_clear()
+    try:
+        assert not kernels.available()
+    finally:
+        monkeypatch.undo()
+        library.load.cache_clear()
+    assert kernels.available()
