@@ -61,7 +61,7 @@ def usage_sentence(error: click.ClickException) -> str:
         if error.possibilities:
             what += f"; did you mean {' or '.join(error.possibilities)}?"
     elif isinstance(error, click.MissingParameter) and error.param is not None:
-        what = f"{error.param.get_error_hint(error.ctx or click.Context(click.Command(''))).strip(chr(39))} is missing"
+        what = f"{error.param.human_readable_name} is missing"
     else:
         what = " ".join(error.format_message().split()).removesuffix(".")
         what = what[:1].lower() + what[1:]

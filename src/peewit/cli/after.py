@@ -1,0 +1,207 @@
+"""The commands about models and runs: summary, evaluate, predict, runs, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peewit.cli.output import complain, note, print_json
+from peewit.cli.parameters import (
+    complete_model,
+    complete_run,
+    complete_source,
+    data_options,
+    examples,
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+run_argument = click.argument(
+    "folder", metavar="RUN", type=click.Path(path_type=Path), shell_complete=complete_run
+)
+
+
+@click.command(
+    short_help="Show a model's layers, and explain their parameters.",
+    epilog=examples("peewit summary tutorial --explain"),
+)
+@click.argument("model", metavar="MODEL|RUN", shell_complete=complete_model)
+@click.option("--explain", is_flag=True, help="Say where each layer's numbers come from.")
+@json_option
+def summary(model: str, explain: bool, as_json: bool) -> None:
+    """Print the layers of a model or of a run's model: shapes, parameters, work and memory."""
+    from peewit.models import MODELS, build, native_size
+    from peewit.models.summary import summarise
+    from peewit.run import Run
+
+    if model not in MODELS and Path(model).exists():
+        run = Run.open(model)
+        network = run.model()
+        rule = run.preprocessing
+        shape = (rule.height, rule.width, rule.channels)
+    else:
+        size = native_size(model)
+        shape = (size, size, 3)
+        network = build(model, shape, classes=10, seed=0)
+    result = summarise(network, shape)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(result.explain() if explain else result.table())
+
+
+@click.command(
+    short_help="Judge a run on a test set.",
+    epilog=examples("peewit evaluate runs/NAME", "peewit evaluate runs/NAME cifar10 --json"),
+)
+@run_argument
+@click.argument("source", required=False, shell_complete=complete_source)
+@data_options
+@json_option
+def evaluate(
+    folder: Path, source: str | None, data: str | None, coarse: bool, as_json: bool
+) -> None:
+    """Judge RUN on the test set of SOURCE: by default of the source that it was trained on.
+
+    Prints accuracy with its 95 % interval, loss, top-3, calibration error, and precision, recall
+    and F1 of each class.
+    """
+    from peewit.cli.download import download_shown
+    from peewit.data.sources import load
+    from peewit.errors import PeewitError
+    from peewit.evaluation import evaluate as judge
+    from peewit.run import Run
+
+    run = Run.open(folder)
+    if source is not None:
+        place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
+    elif run.source:
+        place = run.source | ({"data": data} if data else {})
+    else:
+        raise click.UsageError("the run does not know where its data came from: name a SOURCE")
+    with download_shown() as progress:
+        splits = load(**place, progress=progress)
+    for sentence in splits.notes:
+        note(sentence)
+    dataset = splits.test
+    if dataset is None:
+        note(f"{splits.train.origin} has no test set: all its images are judged")
+        dataset = splits.train
+    if tuple(dataset.class_names) != run.class_names:
+        raise PeewitError(
+            f"cannot evaluate {folder} on {dataset.origin}",
+            f"the run knows the classes {', '.join(run.class_names)}, "
+            f"the data has {', '.join(dataset.class_names)}",
+        )
+    result = judge(run.logits(dataset.images), dataset.labels, run.class_names)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(result.table())
+
+
+@click.command(
+    short_help="Say what pictures show.",
+    epilog=examples(
+        "peewit predict runs/NAME photo.jpg holiday/ --top 3",
+        "cat photo.jpg | peewit predict runs/NAME -",
+    ),
+)
+@run_argument
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--top", type=int, default=1, show_default=True, metavar="K", help="How many classes to name."
+)
+@json_option
+@click.pass_context
+def predict(
+    context: click.Context, folder: Path, images: tuple[str, ...], top: int, as_json: bool
+) -> None:
+    """Say what each IMAGE shows: a file of any size and kind, a folder, or - for standard input."""
+    from peewit.errors import PeewitError
+    from peewit.prediction import find_pictures
+    from peewit.prediction import predict as look
+    from peewit.run import Run
+
+    run = Run.open(folder)
+    answers: list[dict[str, Any]] = []
+    failures = 0
+    for answer in look(run, find_pictures(images, click.get_binary_stream("stdin")), top):
+        if isinstance(answer, PeewitError):
+            failures += 1
+            complain(answer)
+        elif as_json:
+            answers.append(answer.to_dict())
+        else:
+            likely = ", ".join(f"{name} {share:.1%}" for name, share in answer.labels)
+            click.echo(f"{answer.name}: {likely}")
+    if as_json:
+        print_json(answers)
+    if failures:
+        context.exit(1)
+
+
+@click.command(short_help="List runs and what each came to.", epilog=examples("peewit runs"))
+@click.argument("folder", type=click.Path(path_type=Path), default="runs")
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER (by default runs) with what each came to."""
+    from peewit.comparison import facts, table
+    from peewit.run import Run
+
+    found, broken = Run.find_all(folder)
+    for problem in broken:
+        note(str(problem))
+    if as_json:
+        print_json([facts(run) for run in found])
+    elif found:
+        click.echo(table(found))
+    else:
+        note(f"there are no runs in {folder}")
+
+
+@click.command(
+    short_help="Compare runs in a table and a picture.",
+    epilog=examples("peewit compare runs/A runs/B --out compared.png"),
+)
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    metavar="RUN RUN...",
+    type=click.Path(path_type=Path),
+    shell_complete=complete_run,
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    default="compared.png",
+    show_default=True,
+    help="Where to draw their curves.",
+)
+@json_option
+def compare(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Compare runs: what each came to, in what they differ, and their curves in one picture."""
+    from peewit.comparison import comparison, differences, facts, readings
+    from peewit.plots import save_compared_curves
+    from peewit.run import Run
+
+    if len(folders) < 2:
+        raise click.UsageError("name two runs or more")
+    opened = [Run.open(folder) for folder in folders]
+    save_compared_curves(out, opened)
+    if as_json:
+        print_json(
+            {
+                "runs": [facts(run) for run in opened],
+                "differences": differences(opened),
+                "readings": readings(opened),
+            }
+        )
+    else:
+        click.echo(comparison(opened))
+    note(f"their curves are in {out}")

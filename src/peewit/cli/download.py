@@ -1,0 +1,72 @@
+"""How a download is shown: a bar in a terminal, a line now and then elsewhere; on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from peewit.terminal import console_err
+
+if TYPE_CHECKING:
+    from peewit.data.download import Progress
+
+# between the lines of a log
+SECONDS_A_LINE = 10.0
+
+
+@contextmanager
+def download_shown() -> Iterator[Callable[[Progress], None]]:
+    """Give the function to call as a download goes on; it shows nothing before it is called."""
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = console_err()
+    if not console.is_terminal:
+        last = -SECONDS_A_LINE
+
+        def line(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_A_LINE:
+                last = time.monotonic()
+                console.print(in_words(progress))
+
+        yield line
+        return
+
+    bar = Bar(BarColumn(), TextColumn("{task.description}"), console=console, transient=True)
+
+    def redraw(progress: Progress) -> None:
+        if not bar.tasks:
+            bar.start()
+            bar.add_task("")
+        bar.update(
+            bar.task_ids[0],
+            description=in_words(progress),
+            completed=progress.received,
+            total=progress.total,
+        )
+
+    try:
+        yield redraw
+    finally:
+        bar.stop()
+
+
+def in_words(progress: Progress) -> str:
+    """Return how far a download is.
+
+    >>> from peewit.data.download import Progress
+    >>> in_words(Progress("https://example.org/a/b.tar.gz?x=1", 52_000_000, 170_498_071, 2e6))
+    'example.org: 52.0 of 170.5 MB, 2.0 MB/s, 59 s left'
+    """
+    text = f"{urlsplit(progress.url).netloc}: {progress.received / 1e6:.1f}"
+    if progress.total is not None:
+        text += f" of {progress.total / 1e6:.1f}"
+    text += f" MB, {progress.rate / 1e6:.1f} MB/s"
+    if progress.seconds_left is not None:
+        minutes, seconds = divmod(round(progress.seconds_left), 60)
+        text += f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
+    return text

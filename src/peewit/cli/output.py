@@ -1,0 +1,38 @@
+"""Results go to stdout, for people and for scripts; notes go to stderr."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from peewit.errors import PeewitError
+    from peewit.run import Run
+
+
+def note(sentence: str) -> None:
+    """Tell something on stderr that is no result."""
+    click.echo(f"note: {sentence}", err=True)
+
+
+def complain(error: PeewitError) -> None:
+    """Tell a failure on stderr that does not end the command."""
+    click.echo(f"peewit: {error}", err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON, UTF-8, a key a line."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_run(run: Run) -> None:
+    """Print how good a finished run is, and where it is."""
+    if run.metrics:
+        low, high = run.metrics["accuracy_interval"]
+        click.echo(
+            f"accuracy {run.metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) "
+            f"on {run.metrics['images']:,} {run.metrics['split']} images"
+        )
+    click.echo(run.path)

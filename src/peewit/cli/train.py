@@ -1,0 +1,113 @@
+"""``peewit train``: from a source to a tested Run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peewit.cli.parameters import (
+    RecipeCommand,
+    complete_recipe,
+    complete_run,
+    complete_source,
+    data_options,
+    examples,
+    find_recipe,
+    recipe_flags,
+)
+
+if TYPE_CHECKING:
+    from peewit.data.sources import Splits
+
+
+@click.command(
+    cls=RecipeCommand,
+    short_help="Train a classifier, and test it.",
+    epilog=examples(
+        "peewit train cifar10 --epochs 20",
+        "peewit train cifar10 --data Downloads/cifar-10-python.tar.gz",
+        "peewit train --resume runs/NAME",
+    ),
+)
+@click.argument("source", required=False, shell_complete=complete_source)
+@data_options
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.yaml",
+    help="What to train and how; the flags below change it. [tutorial]",
+    shell_complete=complete_recipe,
+)
+@recipe_flags
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the run, which must not be there yet. [runs/DATE-TIME-SOURCE-RECIPE]",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run that was stopped, or train a finished one for more --epochs.",
+    shell_complete=complete_run,
+)
+@click.option(
+    "--fallback",
+    metavar="SOURCE",
+    help="Train on this where SOURCE is not to be had.",
+    shell_complete=complete_source,
+)
+def train(
+    source: str | None,
+    data: str | None,
+    coarse: bool,
+    recipe: str | None,
+    out: Path | None,
+    resume: Path | None,
+    fallback: str | None,
+    **flags: Any,
+) -> None:
+    """Train a classifier on SOURCE: cifar10, cifar100, digits, or the path of an archive or folder.
+
+    The run's folder gets the weights, the history, the pictures and the result on the test set.
+    """
+    from peewit.cli.output import note, print_run
+    from peewit.run import Run
+    from peewit.trainer import train as work
+
+    changes = {name: value for name, value in flags.items() if value is not None}
+    if resume is not None:
+        if source or recipe or out:
+            raise click.UsageError("a run that goes on keeps its source, recipe and folder")
+        earlier = Run.open(resume)
+        settings = earlier.recipe.replace(**changes)
+        place = earlier.source | ({"data": data} if data else {})
+    elif source is not None:
+        settings = find_recipe(recipe or "tutorial").replace(**changes)
+        place = {"source": source, "data": data, "coarse": coarse}
+    else:
+        raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
+    splits, place = _load(place, fallback)
+    for sentence in splits.notes:
+        note(sentence)
+    run = work(splits.train, settings, test=splits.test, out=out, source=place, resume=resume)
+    print_run(run)
+
+
+def _load(place: dict[str, Any], fallback: str | None) -> tuple[Splits, dict[str, Any]]:
+    """Load the source, or the fallback where it is not to be had; return what was loaded."""
+    from peewit.cli.download import download_shown
+    from peewit.cli.output import note
+    from peewit.data.sources import SourceNotAvailable, load
+
+    try:
+        with download_shown() as progress:
+            return load(**place, progress=progress), place
+    except SourceNotAvailable as error:
+        if fallback is None:
+            raise
+        note(f"{error}; going on with {fallback}")
+    place = {"source": fallback, "data": None, "coarse": False}
+    return load(**place), place

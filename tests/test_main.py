@@ -1,0 +1,176 @@
+"""The way in: exit codes, one sentence for whatever goes wrong, and nothing heavy for --help."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import peewit
+import peewit.cli
+from peewit.__main__ import main
+
+HEAVY = ("torch", "matplotlib", "PIL", "sklearn", "safetensors")
+
+
+@pytest.fixture(autouse=True)
+def hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    # main puts a hook of its own there, which must not outlive the test
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    """Run peewit in a process of its own, or ``code`` in its place."""
+    command = ["-c", code] if code else ["-m", "peewit"]
+    return subprocess.run(
+        [sys.executable, *command, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_answers_without_importing_what_is_heavy(option: str) -> None:
+    code = (
+        "import sys; from peewit.__main__ import main; main(sys.argv[1:]);"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    result = run(option, code=code)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout
+    assert result.stderr == ""
+
+
+def test_python_m_peewit_tells_the_version() -> None:
+    result = run("--version")
+    assert (result.returncode, result.stdout) == (0, f"peewit {peewit.__version__}\n")
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trian"], "there is no command 'trian'; did you mean train?; see 'peewit --help'"),
+        (["xyzzy"], "there is no command 'xyzzy'; see 'peewit --help'"),
+        (["data", "wher"], "there is no command 'wher'; did you mean where?; see 'peewit data"),
+        (["--vresion"], "there is no option --vresion; did you mean --version?"),
+        (
+            ["train", "cifar10", "--epoch", "2"],
+            "there is no option --epoch; did you mean --epochs?; see 'peewit train --help'",
+        ),
+        (["show"], "SOURCE is missing; see 'peewit show --help'"),
+        (["train", "cifar10", "--epochs", "two"], "invalid value for '--epochs': 'two'"),
+        (["train", "cifar10", "--epochs"], "option '--epochs' requires an argument"),
+        (["train", "--validate-on", "luck", "cifar10"], "'luck' is not one of 'holdout', 'test'"),
+        (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+    ],
+)
+def test_wrong_command_lines_are_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("peewit: ")
+    assert output.err.count("\n") == 1
+    assert sentence in output.err
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def command(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (peewit.PeewitError("a is bad", "it is old", "take b"), 1, "a is bad: it is old; take b"),
+        (peewit.UsageError("epochs is 0"), 2, "epochs is 0"),
+        (peewit.Interrupted("stopped after step 7"), 130, "stopped after step 7"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (click.Abort(), 130, "stopped"),
+        (MemoryError(), 1, "the memory is not enough; close other programs or use smaller batches"),
+        (OSError(errno.EIO, "Input/output error", "a.bin"), 1, "a.bin: input/output error"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_failures_are_one_sentence(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(peewit.cli.cli, "main", raising(error))
+    assert main(["train", "digits"]) == code
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", f"peewit: {sentence}\n")
+
+
+BUG = (
+    "import sys, peewit.cli\n"
+    "from peewit.__main__ import main\n"
+    "peewit.cli.cli.main = lambda *a, **k: {}['missing']\n"
+    "sys.exit(main(['runs']))"
+)
+
+
+def test_a_bug_asks_to_be_reported_without_a_traceback() -> None:
+    result = run(code=BUG)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("peewit: this is a bug in Peewit: KeyError: 'missing'")
+    assert "PEEWIT_DEBUG=1" in result.stderr
+
+
+def test_a_bug_shows_its_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEEWIT_DEBUG", "1")
+    result = run(code=BUG)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_a_reader_that_leaves_is_no_failure_to_tell_of() -> None:
+    # the child waits for its input, so that the pipe is closed before anything is printed
+    code = "import sys; sys.stdin.read(); from peewit.__main__ import main; sys.exit(main(['-h']))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, stderr = child.communicate(timeout=60)
+    assert stderr == b""
+
+
+def test_public_names_are_there_when_asked_for() -> None:
+    for name in peewit.__all__:
+        assert getattr(peewit, name) is not None
+    assert set(peewit.__all__) <= set(dir(peewit))
+    with pytest.raises(AttributeError, match="nothing_like_this"):
+        _ = peewit.nothing_like_this
+
+
+def test_public_names_are_those_that_type_checkers_see() -> None:
+    import ast
+
+    tree = ast.parse(Path(peewit.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == peewit._PLACES
