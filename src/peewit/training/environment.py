@@ -15,6 +15,7 @@ import numpy
 import torch
 
 import peewit
+from peewit import kernels
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -58,6 +59,7 @@ def describe(threads: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor_name(),
         "vector_features": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.available(),
         "cores": torch.get_num_threads(),
         "threads": threads,
         "command": shlex.join(sys.argv),

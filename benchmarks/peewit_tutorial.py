@@ -1,0 +1,55 @@
+"""One epoch of the tutorial in Peewit, by its public interface.
+
+usage: python peewit_tutorial.py FOLDER    (FOLDER as for keras_tutorial.py)
+
+The last line printed is one JSON object. With PEEWIT_KERNELS=off in the environment the compiled
+kernels are not used. Unlike in TensorFlow's run, the first steps' set-up is part of the epoch.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from peak_memory import peak_memory
+
+import peewit
+from peewit import kernels
+from peewit.training.progress import Silent
+
+
+class Stopwatch(Silent):
+    """Takes the time from the start of the training to the end of its last step."""
+
+    def start(self, *_):
+        self.began = time.perf_counter()
+
+    def step(self, _):
+        self.ended = time.perf_counter()
+
+
+folder = Path(sys.argv[1])
+watch = Stopwatch()
+names = [str(number) for number in range(10)]
+data = peewit.Dataset(np.load(folder / "images.npy"), np.load(folder / "labels.npy"), names)
+some = data.take(np.arange(1000))
+recipe = peewit.Recipe.preset("tutorial", epochs=1, validate_on="test", checkpoint_minutes=60)
+with tempfile.TemporaryDirectory() as runs:
+    run = peewit.train(data, recipe, test=some, out=Path(runs, "run"), progress=watch)
+    print(
+        json.dumps(
+            {
+                "images_per_second": len(data) / (watch.ended - watch.began),
+                "peak_memory_mib": peak_memory(),
+                "loss": run.history[-1]["loss"],
+                "peewit": peewit.__version__,
+                "torch": torch.__version__,
+                "kernels": kernels.available(),
+                "threads": run.recipe.threads,
+                "python": sys.version.split()[0],
+            }
+        )
+    )

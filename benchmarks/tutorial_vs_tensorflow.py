@@ -1,0 +1,120 @@
+"""The tutorial's epoch in TensorFlow 2.4.4, in today's TensorFlow and in Peewit, side by side.
+
+usage: python benchmarks/tutorial_vs_tensorflow.py --data cifar-10-python.tar.gz
+           --tensorflow24 PYTHON --tensorflow PYTHON [--rounds 5] [--images 50000]
+
+The two PYTHONs are interpreters of virtual environments that have the two versions:
+
+    python3.8  -m venv tf24 && tf24/bin/pip install tensorflow-cpu==2.4.4 'protobuf<3.21'
+    python3.11 -m venv tf   && tf/bin/pip install tensorflow-cpu
+
+Each measurement is a process of its own: it trains one epoch and reports images a second and its
+peak memory. A round measures every engine once, in an order that turns from round to round, so
+that a machine that slows down or speeds up does so for all. Ratios are taken within each round.
+The raw log, with the machine and all versions, goes to benchmarks/results/.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import peewit
+from peewit.training.environment import describe
+
+HERE = Path(__file__).parent
+BASE = "TensorFlow 2.4.4"
+
+
+def engines(options):
+    """Return each engine's name, command and environment."""
+    keras, own = HERE / "keras_tutorial.py", HERE / "peewit_tutorial.py"
+    return {
+        BASE: ([options.tensorflow24, keras], {}),
+        "TensorFlow newest, Keras 3": ([options.tensorflow, keras], {}),
+        "Peewit": ([sys.executable, own], {}),
+        "Peewit without its kernels": ([sys.executable, own], {"PEEWIT_KERNELS": "off"}),
+    }
+
+
+def measure(command, environment, folder):
+    """Run one engine in a process of its own and return what it reports."""
+    done = subprocess.run(
+        [*map(str, command), folder],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def summary(rows, names):
+    """Return the table: mean and deviation of each engine, ratios within the rounds."""
+    by_engine = {name: [row for row in rows if row["engine"] == name] for name in names}
+    rate = {n: [row["images_per_second"] for row in r] for n, r in by_engine.items()}
+    memory = {n: [row["peak_memory_mib"] or 0 for row in r] for n, r in by_engine.items()}
+    lines = [
+        f"{'engine':<28} {'images/s':>15} {'ratio to 2.4.4: median (min - max)':>36} "
+        f"{'peak MiB':>9} {'ratio':>6}"
+    ]
+    for name in names:
+        ratios = [a / b for a, b in zip(rate[name], rate[BASE], strict=True)]
+        spread = statistics.stdev(rate[name]) if len(ratios) > 1 else 0.0
+        peak = statistics.mean(memory[name])
+        lines.append(
+            f"{name:<28} {statistics.mean(rate[name]):7.0f} +- {spread:4.0f} "
+            f"{statistics.median(ratios):20.2f} ({min(ratios):.2f} - {max(ratios):.2f}) "
+            f"{peak:9.0f} {peak / statistics.mean(memory[BASE]):6.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="CIFAR-10 archive or folder")
+    parser.add_argument("--tensorflow24", required=True, metavar="PYTHON")
+    parser.add_argument("--tensorflow", required=True, metavar="PYTHON")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=50_000)
+    options = parser.parse_args()
+
+    train = peewit.load("cifar10", data=options.data).train.take(np.arange(options.images))
+    names = engines(options)
+    log = HERE / "results" / f"tutorial_vs_tensorflow-{time.strftime('%Y-%m-%d-%H%M')}.jsonl"
+    head = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "rounds": options.rounds,
+        "images": options.images,
+        "load_before": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        **describe(os.cpu_count() or 1),
+    }
+    del head["command"]  # its paths are of one machine
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, log.open("w") as file:
+        np.save(Path(folder, "images.npy"), train.images)
+        np.save(Path(folder, "labels.npy"), train.labels)
+        print(json.dumps(head), file=file, flush=True)
+        for number in range(options.rounds):
+            turn = number % len(names)
+            for name in [*names, *names][turn : turn + len(names)]:
+                row = {"round": number + 1, "engine": name, **measure(*names[name], folder)}
+                rows.append(row)
+                print(json.dumps(row), file=file, flush=True)
+                print(f"round {number + 1}: {name}: {row['images_per_second']:.0f} images/s")
+    table = summary(sorted(rows, key=lambda row: row["round"]), names)
+    log.with_suffix(".txt").write_text(f"{json.dumps(head, indent=1)}\n\n{table}\n")
+    print(f"\n{table}\n\nraw log: {log.name}")
+
+
+if __name__ == "__main__":
+    main()
