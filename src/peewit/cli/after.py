@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def predict(
     run = Run.open(folder)
     answers: list[dict[str, Any]] = []
     failures = 0
-    for answer in look(run, find_pictures(images, click.get_binary_stream("stdin")), top):
+    for answer in look(run, find_pictures(images, sys.stdin.buffer), top):
         if isinstance(answer, PeewitError):
             failures += 1
             complain(answer)

@@ -126,7 +126,6 @@ def fetch(name: str) -> None:
 @where_option
 def verify(name: str, place: str | None) -> None:
     """Check that NAME is whole, and whether it is as published."""
-    from peewit.data.sources import verify
+    from peewit.data.verify import verify
 
-    for sentence in verify(name, place):
-        click.echo(sentence)
+    click.echo(verify(name, place))
