@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -18,9 +19,9 @@ import tensorflow as tf
 from peak_memory import peak_memory
 from tensorflow.keras import layers, models
 
-folder = sys.argv[1]
-images = np.load(os.path.join(folder, "images.npy"))
-labels = np.load(os.path.join(folder, "labels.npy"))
+folder = Path(sys.argv[1])
+images = np.load(folder / "images.npy")
+labels = np.load(folder / "labels.npy")
 images = images / 255.0  # float64, as in the tutorial
 
 model = models.Sequential()

@@ -1,0 +1,125 @@
+"""Where a training step of the tutorial's network spends its time, with and without the kernels.
+
+usage: python benchmarks/step_profile.py [--steps 200] [--rounds 5]
+
+Each round profiles both forms, in turns; the table gives the median over the rounds of milliseconds
+a step. `ceiling` is the time that the step's convolutions would take at the rate of the fastest
+single 3x3 convolution found in the same round (64 to 256 channels, 8x8 to 32x32, channels_last):
+what is above it in the convolutions' own rows is lost inside PyTorch's operators. The raw log goes
+to benchmarks/results/.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.profiler import profile
+
+from peewit.kernels import library
+from peewit.models import build
+from peewit.training.environment import describe
+from peewit.training.optimizers import KerasAdam
+
+BATCH = 32
+# forward and twice as much backward, but the images need no gradient; multiply-add = 2 operations
+FLOPS = 2 * BATCH * (3 * (13 * 13 * 128 * 576 + 4 * 4 * 64 * 1152) + 2 * 30 * 30 * 64 * 27)
+GROUPS = {
+    "convolution forward": ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward"),
+    "convolution backward": ("aten::convolution_backward",),
+    "fused passes": ("_Stage", "_StageBackward"),
+    "batch normalisation": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "ReLU": ("aten::clamp_min", "aten::threshold_backward"),
+    "pooling": (
+        "aten::max_pool2d_with_indices",
+        "aten::max_pool2d_with_indices_backward",
+        "aten::fill_",  # the zeros that pooling's gradient is written into
+    ),
+    "Adam": ("aten::_fused_adam_", "aten::_foreach_copy_"),
+}
+
+
+def step_times(kernels, steps):
+    """Return milliseconds a step of each group, and of the whole step without the profiler."""
+    found = library.load
+    if not kernels:
+        library.load = lambda: None
+    try:
+        model = build("tutorial", (32, 32, 3), 10, 0)
+        optimizer = KerasAdam(model.parameters())
+        x = torch.rand(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        y = torch.arange(BATCH) % 10
+
+        def run():
+            for _ in range(steps):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+
+        run()
+        began = time.perf_counter()
+        run()
+        whole = time.perf_counter() - began
+        with profile() as recorded:
+            run()
+    finally:
+        library.load = found
+    own = {event.key: event.self_cpu_time_total / 1000 for event in recorded.key_averages()}
+    groups = {g: sum(own.get(name, 0) for name in names) for g, names in GROUPS.items()}
+    groups["everything else"] = sum(own.values()) - sum(groups.values())
+    groups["whole step, not profiled"] = whole * 1000
+    return {group: total / steps for group, total in groups.items()}
+
+
+def best_rate():
+    """Return the rate of the fastest 3x3 convolution tried, in FLOP/s."""
+    best = 0.0
+    for channels in (64, 128, 256):
+        for size in (8, 16, 32):
+            x = torch.randn(BATCH, channels, size, size)
+            x = x.contiguous(memory_format=torch.channels_last)
+            weight = torch.randn(channels, channels, 3, 3)
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            flops = 2 * BATCH * size**2 * channels**2 * 9
+            for _ in range(8):
+                began = time.perf_counter()
+                F.conv2d(x, weight, padding=1)
+                best = max(best, flops / (time.perf_counter() - began))
+    return best
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    head = describe(torch.get_num_threads())
+    del head["command"]  # its paths are of one machine
+    rounds = []
+    for _ in range(options.rounds):
+        with torch.no_grad():
+            rate = best_rate()
+        times = {form: step_times(form == "fused", options.steps) for form in ("fused", "plain")}
+        for form in times.values():
+            form["ceiling"] = 1000 * FLOPS / rate
+        rounds.append({"best_gflops": rate / 1e9, **times})
+    lines = [f"{'milliseconds a step of 32 (medians)':<36} {'fused':>8} {'plain':>8}"]
+    for group in rounds[0]["fused"]:
+        fused, plain = (statistics.median(r[f][group] for r in rounds) for f in ("fused", "plain"))
+        lines.append(f"{group:<36} {fused:8.2f} {plain:8.2f}")
+    best = statistics.median(r["best_gflops"] for r in rounds)
+    lines.append(
+        f"\nfastest single convolution: {best:.0f} GFLOP/s; a step: {FLOPS / 1e9:.2f} GFLOP"
+    )
+    table = "\n".join(lines)
+    log = Path(__file__).parent / "results" / f"step_profile-{time.strftime('%Y-%m-%d-%H%M')}.txt"
+    rows = "\n".join(json.dumps(row) for row in rounds)
+    log.write_text(f"{json.dumps(head, indent=1)}\n\n{table}\n\n{rows}\n")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
