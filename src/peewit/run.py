@@ -72,7 +72,7 @@ class Run:
         """
         path = Path(path)
         facts = runfolder.read_facts(path)
-        status = runfolder.actual_status(path, facts)
+        status = runfolder.status(path, facts)
         finished = status == "finished"
         try:
             return cls(

@@ -53,7 +53,7 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
         raise cannot_write(path, error) from error
     try:
         write_recipe(partial, recipe)
-        write_facts(partial, {"format": FORMAT, "status": "running", **facts})
+        write_facts(partial, {"format": FORMAT, "finished": False, **facts})
         if os.name == "nt" and path.is_dir():  # Windows renames onto nothing only
             path.rmdir()
         partial.rename(path)  # fails if somebody has filled it in the meantime
@@ -109,9 +109,9 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     write_text(path / FACTS, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_status(path: Path, status: str) -> None:
-    """Change the status in ``run.json``."""
-    write_facts(path, read_json(path / FACTS) | {"status": status})
+def write_finished(path: Path, finished: bool) -> None:
+    """Note in ``run.json`` that all is done, or that it is not."""
+    write_facts(path, read_json(path / FACTS) | {"finished": finished})
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -202,16 +202,16 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def actual_status(path: Path, facts: Mapping[str, Any]) -> str:
-    """Return the status: "running" only if a process really trains there at this moment."""
-    status = str(facts.get("status"))
-    if status not in ("running", "interrupted", "finished"):
-        raise damaged(path / FACTS, f"it has the status {status!r}")
-    if status != "running" or not (path / LOCK).exists():
-        return "interrupted" if status == "running" else status
+def status(path: Path, facts: Mapping[str, Any]) -> str:
+    """Return "finished", "running" (a process trains there at this moment) or "interrupted"."""
+    if facts.get("finished"):
+        return "finished"
+    # what killed a process may not have let it say so, but took its lock away
+    if not (path / LOCK).exists():
+        return "interrupted"
     try:
         with filelock.FileLock(path / LOCK, timeout=0):
-            return "interrupted"  # killed, or the machine went off
+            return "interrupted"
     except filelock.Timeout:
         return "running"
     except OSError:  # a read-only copy: nobody trains there

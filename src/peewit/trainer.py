@@ -148,7 +148,8 @@ def _resume(
                 "the test set has been used for this run before: choosing the number of epochs "
                 "by it makes the final accuracy too hopeful"
             )
-        runfolder.write_status(path, "running")
+        # in this order: whenever a kill comes, the folder tells the truth
+        runfolder.write_finished(path, False)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
         return _work(path, job, test, progress, stop)
@@ -167,28 +168,22 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
 
         def save() -> None:
             try:
-                checkpoint.save(file, job.model, job.optimizer, position)
                 if position.step == 0:  # an epoch has just ended
                     weights = job.model.state_dict()
                     checkpoint.write_tensors(path / runfolder.WEIGHTS, weights, {})
                     runfolder.write_history(path, position.history)
+                # last: once it says that the epoch has ended, the others are there
+                checkpoint.save(file, job.model, job.optimizer, position)
             except PeewitError as error:
                 raise PeewitError(
                     error.what, error.why, f"make room or mend the folder, then {go_on}"
                 ) from error
 
         progress.start(recipe.epochs, len(job.training), recipe.batch_size, position)
-        try:
-            ended = fit(
-                job, position, progress=progress, stop=lambda: stop.requested, save=save
-            ) and _finish(path, job, test, position, progress, stop)
-        except PeewitError:
-            runfolder.write_status(path, "interrupted")
-            raise
-    if not ended:
-        runfolder.write_status(path, "interrupted")
-        raise Interrupted("the training was stopped", "everything is saved", go_on)
-    runfolder.write_status(path, "finished")
+        ended = fit(job, position, progress=progress, stop=lambda: stop.requested, save=save)
+        if not (ended and _finish(path, job, test, position, progress, stop)):
+            raise Interrupted("the training was stopped", "everything is saved", go_on)
+    runfolder.write_finished(path, True)
     return Run.open(path)
 
 
@@ -310,10 +305,12 @@ def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
                 f"it was trained with {old[name]}",
                 "leave it as it was, or train anew",
             )
-    if recipe.epochs < len(run.history):
+    done = run.path / runfolder.CHECKPOINT
+    begun = checkpoint.read_position(done).begun if done.is_file() else 0
+    if recipe.epochs < begun:
         raise UsageError(
-            f"cannot go on with {run.path} to epoch {recipe.epochs}",
-            f"it has already been trained for {len(run.history)}",
+            f"cannot go on with {run.path} to the end of epoch {recipe.epochs}",
+            f"epoch {begun} has already begun",
         )
     return recipe
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class Position:
         """Share of the current epoch's images so far that were classified right."""
         return self.correct / max(self.images, 1)
 
+    @property
+    def begun(self) -> int:
+        """Epochs that have begun."""
+        return self.epoch + (self.step > 0)
+
     def next_epoch(self, row: Row) -> None:
         """Note the epoch that has ended, and stand at the start of the next."""
         self.history.append(row)
@@ -112,8 +118,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Posi
     """
     tensors, metadata = read_tensors(path)
     try:
-        facts = json.loads(metadata["peewit"])
-        check_format(path, facts["format"], FORMAT)
+        facts = _facts(path, metadata)
         position = Position(**facts["position"])
         state = {int(index): dict(values) for index, values in facts["optimizer"]["state"].items()}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -127,10 +132,17 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Posi
         load_weights(path, model, tensors, "model/")
         torch.set_rng_state(tensors["random"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise PeewitError(
-            f"cannot go on from {path}", "it is not a checkpoint of this training", "train anew"
-        ) from error
+        raise _foreign(path) from error
     return position
+
+
+def read_position(path: Path) -> Position:
+    """Return where the training stood when ``path`` was saved; see ``load``."""
+    try:
+        with _opened(path) as file:
+            return Position(**_facts(path, file.metadata())["position"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(path) from error
 
 
 def load_weights(
@@ -171,17 +183,35 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     PeewitError
         The file is missing, cut or something else.
     """
+    with _opened(path) as file:
+        # cloned, because they are views of a mapped file, and Windows refuses to replace that
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            # cloned, because they are views of a mapped file, and Windows refuses to replace that
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            yield file
     except FileNotFoundError as error:
         raise PeewitError(f"there is no {path}") from error
     except OSError as error:
         raise cannot_read(path, error) from error
     except safetensors.SafetensorError as error:
         raise damaged(path, "it is cut or damaged") from error
+
+
+def _facts(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((metadata or {})["peewit"])
+    check_format(path, facts["format"], FORMAT)
+    return facts
+
+
+def _foreign(path: Path) -> PeewitError:
+    return PeewitError(
+        f"cannot go on from {path}", "it is not a checkpoint of this training", "train anew"
+    )
 
 
 def _in_memory_order_of(like: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

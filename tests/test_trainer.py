@@ -1,0 +1,457 @@
+"""The whole job, with real kills and real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from peewit import plots, runfolder
+from peewit.data.dataset import Dataset
+from peewit.errors import Interrupted, PeewitError, UsageError
+from peewit.models import build
+from peewit.run import Run
+from peewit.trainer import train
+from peewit.training.checkpoint import Position, read_tensors
+from peewit.training.progress import Silent
+from peewit.training.recipe import Recipe
+
+# 37 training images (3 more held out): 3 epochs of 5 steps, the last of which is smaller. One
+# thread, because two on a busy machine wait for each other; the test with kills has two.
+RECIPE = Recipe(epochs=3, batch_size=8, threads=1, checkpoint_minutes=0)
+STEPS = 5
+
+# what a process that will be killed runs: it tells of each step on stdout
+CHILD = """
+import sys
+import numpy as np
+import peewit
+from peewit.training.progress import Silent
+
+class Telling(Silent):
+    def step(self, position):
+        print(position.epoch, position.step, flush=True)
+
+out, resume, threads = sys.argv[1:]
+with np.load("data.npz") as file:
+    data = peewit.Dataset(file["images"], file["labels"], ["dark", "middle", "bright"])
+recipe = peewit.Recipe(epochs=3, batch_size=8, threads=int(threads), checkpoint_minutes=0)
+try:
+    peewit.train(data, recipe, progress=Telling(), **{"resume" if resume == "yes" else "out": out})
+except peewit.PeewitError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def made(count: int, seed: int = 0, size: int = 22) -> Dataset:
+    """Return ``count`` easy pictures in three classes."""
+    numbers = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    noise = numbers.integers(0, 60, (count, size, size, 3))
+    images = (noise + labels[:, None, None, None] * 90).astype(np.uint8)
+    return Dataset(images, labels, ["dark", "middle", "bright"])
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return made(40)
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing, which takes longer than these trainings, except where `whole` is made."""
+    if "whole" in request.fixturenames:
+        request.getfixturevalue("whole")
+    for name in ("save_curves", "save_confusion", "save_mistakes"):
+        monkeypatch.setattr(plots, name, lambda path, *rest: path.touch())
+
+
+@pytest.fixture(scope="module")
+def whole(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training that nothing stopped."""
+    return train(data, RECIPE, out=tmp_path_factory.mktemp("whole") / "run", progress=Silent())
+
+
+def weights(run: Run | Path) -> dict[str, torch.Tensor]:
+    path = run if isinstance(run, Path) else run.path
+    return read_tensors(path / runfolder.WEIGHTS)[0]
+
+
+def assert_same(one: Run | Path, other: Run | Path) -> None:
+    """Both have the same weights, bit for bit."""
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+class StoppedAtError(Exception):
+    """Stands for a process that ends here."""
+
+
+class At(Silent):
+    """Does something at one step."""
+
+    def __init__(self, epoch: int, step: int, act: Callable[[], object]) -> None:
+        self.place, self.act = (epoch, step), act
+        self.notes: list[str] = []
+
+    def step(self, position: Position) -> None:
+        if (position.epoch, position.step) == self.place:
+            self.act()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def start(folder: Path, data: Dataset, resume: bool, threads: int = 1) -> subprocess.Popen[str]:
+    np.savez(folder / "data.npz", images=data.images, labels=data.labels)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, "run", "yes" if resume else "no", str(threads)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_has_everything(whole: Run) -> None:
+    assert {path.name for path in whole.path.iterdir()} - {runfolder.LOCK} == {
+        *("run.json", "recipe.yaml", "history.csv", "metrics.json"),
+        *("model.safetensors", "checkpoint.safetensors"),
+        *("curves.png", "confusion.png", "mistakes.png"),
+    }
+    assert whole.status == "finished"
+    assert whole.recipe == RECIPE
+    assert [row["epoch"] for row in whole.history] == [1, 2, 3]
+    assert whole.metrics["split"] == "validation"
+    assert whole.metrics["images"] == 3
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Dataset, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(threads=2)
+    whole = train(data, recipe, out=tmp_path / "whole", progress=Silent())
+    moments = random.Random(5)
+    for killed, last in enumerate(sorted(moments.sample(range(2, 3 * STEPS - 1), 3))):
+        child = start(tmp_path, data, resume=killed > 0, threads=2)
+        assert child.stdout is not None
+        for line in child.stdout:
+            epoch, step = map(int, line.split())
+            if epoch * STEPS + step > last:
+                break
+        time.sleep(moments.random() * 0.05)  # somewhere in a save, a step or a validation
+        child.kill()
+        _, complaint = child.communicate()
+        assert complaint == ""
+        assert child.returncode not in (0, 1, 2)
+    run = Run.open(tmp_path / "run")
+    assert run.status == "interrupted"
+    (tmp_path / "run" / ".history.csv.left.part").touch()  # as a kill within a write leaves it
+    finished = train(data, resume=tmp_path / "run", progress=Silent())
+    assert finished.status == "finished"
+    assert len(finished.history) == 3
+    assert not list(finished.path.glob("*.part"))
+    assert not list(finished.path.glob(".*.part"))
+    assert_same(finished, whole)
+
+
+def test_killed_before_the_first_checkpoint_it_begins_again(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    child = start(tmp_path, data, resume=False)
+    while not (tmp_path / "run" / "run.json").exists():
+        assert child.poll() is None
+        time.sleep(0.001)
+    child.kill()
+    child.communicate()
+    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+
+
+def stop_here() -> None:
+    raise StoppedAtError
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, STEPS), (2, 1), (2, STEPS)])
+def test_it_goes_on_from_any_step(
+    whole: Run, data: Dataset, tmp_path: Path, epoch: int, step: int
+) -> None:
+    with pytest.raises(StoppedAtError):
+        train(data, RECIPE, out=tmp_path / "run", progress=At(epoch, step, stop_here))
+    torch.rand(3)  # the caller's random numbers must not matter
+    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+
+
+@pytest.mark.parametrize("writer", ["write_history", "write_metrics", "write_finished"])
+def test_it_goes_on_from_between_the_files_of_the_last_epoch(
+    whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    work = getattr(runfolder, writer)
+
+    def dying(path: Path, value: object) -> None:
+        if (path / runfolder.HISTORY).exists() and len(Run.open(path).history) >= 2:
+            raise StoppedAtError
+        work(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runfolder, writer, dying)
+        with pytest.raises(StoppedAtError):
+            train(data, RECIPE, out=tmp_path / "run", progress=Silent())
+    finished = train(data, resume=tmp_path / "run", progress=Silent())
+    assert finished.metrics["accuracy"] == whole.metrics["accuracy"]
+    assert_same(finished, whole)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    torch.rand(3)
+    assert_same(train(data, RECIPE, out=tmp_path / "again", progress=Silent()), whole)
+    other = train(data, RECIPE.replace(seed=1, epochs=1), out=tmp_path / "b", progress=Silent())
+    assert not torch.equal(
+        weights(other)["logits.weight"],
+        weights(whole)["logits.weight"],
+    )
+
+
+def test_checkpoints_within_an_epoch_change_nothing(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    rare = RECIPE.replace(checkpoint_minutes=60)
+    assert_same(train(data, rare, out=tmp_path / "run", progress=Silent()), whole)
+
+
+def test_a_finished_run_can_be_trained_for_more_epochs(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Silent())
+    progress = At(9, 9, stop_here)
+    run = train(data, run.recipe.replace(epochs=3), resume=run.path, progress=progress)
+    assert run.recipe.epochs == 3
+    assert [row["epoch"] for row in run.history] == [1, 2, 3]
+    assert_same(run, whole)
+    again = train(data, resume=run.path, progress=progress)
+    assert "ask for more" in progress.notes[-1]
+    assert again.metrics == run.metrics
+
+
+def test_results_that_are_no_longer_the_models_are_removed(data: Dataset, tmp_path: Path) -> None:
+    run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Silent())
+    with pytest.raises(StoppedAtError):
+        train(data, RECIPE, resume=run.path, progress=At(1, 2, stop_here))
+    assert not (run.path / "metrics.json").exists()
+    assert not (run.path / "confusion.png").exists()
+    assert Run.open(run.path).metrics == {}
+    with pytest.raises(UsageError, match="to the end of epoch 1: epoch 2 has already begun"):
+        train(data, RECIPE.replace(epochs=1), resume=run.path, progress=Silent())
+
+
+def test_the_callers_random_numbers_and_threads_are_left_alone(
+    data: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    recipe = RECIPE.replace(epochs=1, threads=threads + 1)
+    train(data, recipe, out=tmp_path / "run", progress=Silent())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_saves_and_stops(
+    whole: Run, data: Dataset, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    progress = At(1, 2, lambda: signal.raise_signal(number))
+    rare = RECIPE.replace(checkpoint_minutes=60)
+    with pytest.raises(Interrupted, match=r"everything is saved; go on with peewit train --resume"):
+        train(data, rare, out=tmp_path / "run", progress=progress)
+    assert signal.getsignal(number) is before
+    run = Run.open(tmp_path / "run")
+    assert run.status == "interrupted"
+    assert len(run.history) == 1
+    where = At(1, 3, lambda: where.notes.append("went on in the middle of the epoch"))
+    assert_same(train(data, resume=run.path, progress=where), whole)
+    assert where.notes[-2] == "went on in the middle of the epoch"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
+def test_ctrl_c_in_a_process_exits_with_130(whole: Run, data: Dataset, tmp_path: Path) -> None:
+    child = start(tmp_path, data, resume=False)
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    _, sentence = child.communicate()
+    assert child.returncode == 130
+    assert "peewit train --resume run" in sentence
+    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_spoils_nothing(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, RECIPE, out=tmp_path / "run", progress=At(1, 2, twice))
+    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+
+
+def test_two_processes_cannot_train_in_one_folder(data: Dataset, tmp_path: Path) -> None:
+    statuses = []
+
+    def another() -> None:
+        statuses.append(Run.open(tmp_path / "run").status)
+        train(data, resume=tmp_path / "run", progress=Silent())
+
+    with pytest.raises(PeewitError, match="is being trained by another process"):
+        train(data, RECIPE, out=tmp_path / "run", progress=At(0, 1, another))
+    assert statuses == ["running"]
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    data: Dataset, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(lr=1e30)
+    with pytest.raises(PeewitError, match=r"epoch 1, step \d.*lower learning rate \(--lr\)"):
+        train(data, recipe, out=tmp_path / "run", progress=Silent())
+    run = Run.open(tmp_path / "run")
+    assert run.status == "interrupted"
+    for tensor in read_tensors(run.path / runfolder.CHECKPOINT)[0].values():
+        assert torch.isfinite(tensor).all()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        progress = At(1, 2, lambda: patch.setattr(os, "fsync", full))
+        with pytest.raises(PeewitError, match=r"checkpoint\.safetensors: no space left.*--resume"):
+            train(data, RECIPE, out=tmp_path / "run", progress=progress)
+    assert not list((tmp_path / "run").glob(".*.part"))
+    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+
+
+def test_the_test_set_gives_the_final_numbers(data: Dataset, tmp_path: Path) -> None:
+    test = made(20, seed=1)
+    recipe = RECIPE.replace(epochs=1)
+    run = train(data, recipe, test=test, out=tmp_path / "run", progress=Silent())
+    assert run.metrics["split"] == "test"
+    assert run.metrics["images"] == 20
+    accuracy = (run.logits(test.images).argmax(1) == test.labels).mean()
+    assert run.metrics["accuracy"] == pytest.approx(accuracy)
+    assert run.dataset["images"] == {"training": 37, "validation": 3, "test": 20}
+
+
+def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
+    data: Dataset, tmp_path: Path
+) -> None:
+    test, progress = made(20, seed=1), At(9, 9, stop_here)
+    recipe = RECIPE.replace(epochs=1, validate_on="test")
+    run = train(data, recipe, test=test, out=tmp_path / "run", progress=progress)
+    assert run.dataset["images"]["training"] == 40
+    assert run.history[0]["validation_accuracy"] == pytest.approx(run.metrics["accuracy"])
+    assert "too hopeful" in progress.notes[0]
+    with pytest.raises(UsageError, match="cannot validate on the test set: there is none"):
+        train(data, recipe, out=tmp_path / "other", progress=Silent())
+
+
+def test_small_images_are_enlarged_with_a_note(tmp_path: Path) -> None:
+    progress = At(9, 9, stop_here)
+    run = train(made(40, size=8), RECIPE.replace(epochs=1), out=tmp_path / "run", progress=progress)
+    assert (run.preprocessing.height, run.preprocessing.width) == (32, 32)
+    assert any("enlarged to 32 x 32" in note for note in progress.notes)
+
+
+def test_the_images_get_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    recipe = RECIPE.replace(epochs=1, image_size=24)
+    run = train(made(40, size=8), recipe, out=tmp_path / "run", progress=Silent())
+    assert (run.preprocessing.height, run.preprocessing.width) == (24, 24)
+
+
+def test_the_first_weights_are_the_models_own(data: Dataset, tmp_path: Path) -> None:
+    run = train(data, RECIPE.replace(epochs=1, lr=1e-12), out=tmp_path / "r", progress=Silent())
+    fresh = build("tutorial", (22, 22, 3), 3, seed=0).state_dict()
+    assert torch.allclose(weights(run)["hidden.weight"], fresh["hidden.weight"], atol=1e-6)
+
+
+def test_what_is_shown_is_kept(whole: Run, data: Dataset) -> None:
+    saved = json.loads((whole.path / "run.json").read_text())
+    assert saved["dataset"]["fingerprints"]["training"] == data.fingerprint
+    assert saved["environment"]["threads"] == 1
+    assert asdict(whole.recipe)["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 38}, "batch_size is 38: there are only 37 training images"),
+        ({"validate_on": "test"}, "cannot validate on the test set: there is none"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_data_is_refused_before_anything_is_made(
+    data: Dataset, tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        train(data, RECIPE.replace(**changes), out=tmp_path / "run", progress=Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_going_on_with_other_data_or_another_recipe_is_refused(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(PeewitError, match="this is not the data that it was trained on"):
+        train(made(40, seed=3), RECIPE.replace(epochs=4), resume=whole.path, progress=Silent())
+    with pytest.raises(UsageError, match=r"lr 0\.5: it was trained with 0\.001"):
+        train(data, RECIPE.replace(epochs=4, lr=0.5), resume=whole.path, progress=Silent())
+    with pytest.raises(UsageError, match="epoch 3 has already begun"):
+        train(data, RECIPE.replace(epochs=2), resume=whole.path, progress=Silent())
+    with pytest.raises(UsageError, match="goes on in its own folder"):
+        train(data, resume=whole.path, out=tmp_path / "elsewhere", progress=Silent())
+    assert Run.open(whole.path).status == "finished"
+
+
+def test_a_test_set_of_other_classes_is_refused(data: Dataset, tmp_path: Path) -> None:
+    other = Dataset(data.images, data.labels, ["a", "b", "c"])
+    with pytest.raises(PeewitError, match="test set does not go with the training set"):
+        train(data, RECIPE, test=other, out=tmp_path / "run", progress=Silent())
+
+
+def test_an_out_folder_that_is_taken_is_refused_and_left_alone(
+    data: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is taken: it exists and is not an empty folder"):
+        train(data, RECIPE, out=tmp_path, progress=Silent())
+    with pytest.raises(UsageError, match="is taken: it is a file"):
+        train(data, RECIPE, out=tmp_path / "mine.txt", progress=Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_default_folder_has_date_source_and_recipe(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
+    source = {"source": "/tmp/my data.tar.gz", "data": None, "coarse": False}
+    recipe = RECIPE.replace(epochs=1)
+    first = train(data, recipe, source=source, progress=Silent())
+    second = train(data, recipe, source=source, progress=Silent())
+    assert first.path == Path("runs/2026-07-01-120000-my-data-tutorial")
+    assert second.path == Path("runs/2026-07-01-120000-my-data-tutorial-2")
+    assert first.source == source
