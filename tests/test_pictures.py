@@ -230,7 +230,9 @@ def test_an_empty_file(tmp_path: Path) -> None:
 def test_not_a_picture(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "page.png"
     file.write_bytes(content)
-    with pytest.raises(PeewitError, match=r"page\.png: it is not a picture of a known kind; give"):
+    with pytest.raises(
+        PeewitError, match=r"page\.png: it is not a whole picture of a known kind; give"
+    ):
         read_picture(file)
 
 
@@ -245,7 +247,7 @@ def test_a_kind_that_starts_other_programs_is_not_even_tried(
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
     for name in ("a.eps", "a.png"):
         (tmp_path / name).write_bytes(postscript)
-        with pytest.raises(PeewitError, match="not a picture of a known kind"):
+        with pytest.raises(PeewitError, match="not a whole picture of a known kind"):
             read_picture(tmp_path / name)
 
 

@@ -135,4 +135,5 @@ def _class_numbers(dataset: Dataset, classes: Sequence[str] | None) -> list[int]
     for name in classes or ():
         if name not in names:
             raise UsageError(f"there is no class {name!r}", f"the classes are {', '.join(names)}")
-    return [names.index(name) for name in classes or ()]
+    # a class that is named twice is still one class
+    return [names.index(name) for name in dict.fromkeys(classes or ())]

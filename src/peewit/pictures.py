@@ -78,7 +78,8 @@ def read_picture(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _read(source, name, limit)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, f"it declares more than {limit:,} pixels") from error
+        most = min(limit, Image.MAX_IMAGE_PIXELS or limit)
+        raise _too_large(name, f"it declares more than {most:,} pixels") from error
     except MemoryError as error:
         raise _too_large(name, "it does not fit in the memory") from error
     except _DAMAGE as error:
@@ -98,7 +99,7 @@ def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.u
         except UnidentifiedImageError as error:
             raise PeewitError(
                 f"cannot read {name}",
-                "it is not a picture of a known kind",
+                "it is not a whole picture of a known kind",
                 "give PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
             ) from error
         width, height = picture.size

@@ -130,6 +130,8 @@ def show_pictures(
     width = (console.width - 1 - GAP * (columns - 1)) // columns
     for start in range(0, len(images), columns):
         row = [_fitted(image, width) for image in images[start : start + columns]]
+        if console.color_system == "256":
+            row = [_snapped(image) for image in row]
         names = [printable(title) for title in titles[start : start + columns]]
         console.print(_Row(row, names), end="")
     return True
@@ -145,6 +147,22 @@ def _fitted(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
         return pixels
     size = (width, max(1, round(height * width / full)))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _snapped(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return an RGB picture in the nearest of the 240 fixed colours of a terminal with 256.
+
+    Rich would do it by itself, but makes every dull colour grey.
+    """
+    from PIL import Image
+
+    levels = (0, 95, 135, 175, 215, 255)
+    palette = Image.new("P", (1, 1))
+    cube = [(r, g, b) for r in levels for g in levels for b in levels]
+    greys = [(level,) * 3 for level in range(8, 248, 10)]
+    palette.putpalette([value for colour in cube + greys for value in colour])
+    picture = Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE)
+    return np.asarray(picture.convert("RGB"))
 
 
 class _Row:
@@ -167,6 +185,8 @@ class _Row:
         if any(self.titles):
             for image, title in zip(self.images, self.titles, strict=True):
                 yield Segment(set_cell_size(title, image.shape[1]) + " " * GAP)
+            # and an empty line before what follows
+            yield Segment.line()
             yield Segment.line()
 
 

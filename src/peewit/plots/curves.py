@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, say
@@ -22,6 +23,8 @@ MEASURES = (("accuracy", "Accuracy"), ("loss", "Loss"))
 LABEL_DISTANCE = 12
 # With more epochs than this, a mark at each would hide the line
 MARKED_EPOCHS = 30
+# Two names of so many letters do not fit side by side
+LONG_NAME = 45
 
 
 def save_curves(path: Path | str, history: History, title: str = "") -> None:
@@ -49,8 +52,8 @@ def save_curves(path: Path | str, history: History, title: str = "") -> None:
                 (f"validation_{measure}", "validation", ACCENT),
             ):
                 epochs, values = _line(history, key)
+                _draw(axes, epochs, values, color=colour)
                 if epochs:
-                    _draw(axes, epochs, values, colour)
                     ends.append((values[-1], f"{label} {_number(measure, values[-1])}", colour))
             _finish(axes, history, measure)
             _label_ends(axes, history, ends)
@@ -67,19 +70,22 @@ def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
         The file cannot be written.
     """
     names = [run.path.name for run in runs]
-    rows = math.ceil(len(runs) / 2)
-    with drawing(path, 9.0, 3.8 + 0.2 * rows) as figure:
+    # an eighth run has the first one's colour, so it must differ otherwise
+    styles: list[dict[str, Any]] = [
+        {"color": SERIES[n % len(SERIES)], "linestyle": ("-", "--", ":")[n // len(SERIES) % 3]}
+        for n in range(len(runs))
+    ]
+    columns = 2 if max(map(len, names), default=0) < LONG_NAME else 1
+    with drawing(path, 9.0, 3.8 + 0.2 * math.ceil(len(runs) / columns)) as figure:
         longest: History = max((run.history for run in runs), key=len, default=[])
         for axes, measure in _panels(figure, "Validation (full lines) and training (faint)"):
-            for index, run in enumerate(runs):
-                colour = SERIES[index % len(SERIES)]
-                # an eighth run has the first one's colour, so it must differ otherwise
-                style = ("-", "--", ":")[index // len(SERIES) % 3]
-                _draw(axes, *_line(run.history, measure), colour, style, faint=True)
-                _draw(axes, *_line(run.history, f"validation_{measure}"), colour, style)
+            for run, style in zip(runs, styles, strict=True):
+                _draw(axes, *_line(run.history, measure), alpha=0.4, linewidth=1.0, **style)
+                _draw(axes, *_line(run.history, f"validation_{measure}"), **style)
             _finish(axes, longest, measure)
-        lines = [line for line in figure.axes[0].lines if line.get_alpha() is None]
-        figure.legend(lines, names, loc="outside lower left", ncols=2)
+        # not the drawn lines: a run without an epoch has none, but it has a name
+        lines = [Line2D([], [], linewidth=1.8, **style) for style in styles]
+        figure.legend(lines, names, loc="outside lower left", ncols=columns)
 
 
 def _panels(figure: Figure, title: str) -> list[tuple[Axes, str]]:
@@ -101,25 +107,11 @@ def _line(history: History, key: str) -> tuple[list[int], list[float]]:
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _draw(
-    axes: Axes,
-    epochs: list[int],
-    values: list[float],
-    colour: str,
-    style: str = "-",
-    faint: bool = False,
-) -> None:
-    axes.plot(
-        epochs,
-        values,
-        color=colour,
-        linestyle=style,
-        linewidth=1.0 if faint else 1.8,
-        alpha=0.4 if faint else None,
-        marker="o" if len(epochs) <= MARKED_EPOCHS else None,
-        markersize=2.0 if faint else 3.5,
-        clip_on=False,
-    )
+def _draw(axes: Axes, epochs: list[int], values: list[float], **style: Any) -> None:
+    # not clipped, so that marks at the rim are whole; matplotlib then cannot lay out empty lines
+    if epochs:
+        mark = {"marker": "o", "markersize": 3.0} if len(epochs) <= MARKED_EPOCHS else {}
+        axes.plot(epochs, values, clip_on=False, **{"linewidth": 1.8, **mark, **style})
 
 
 def _finish(axes: Axes, history: History, measure: str) -> None:

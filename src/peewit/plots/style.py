@@ -63,13 +63,13 @@ def drawing(path: Path | str, width: float, height: float) -> Iterator[Figure]:
     PeewitError
         The file cannot be written.
     """
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
+        # a name in a script that the font lacks is drawn as boxes; no reason for a note
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(width, height), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
         yield figure
-        with replacing(Path(path)) as partial, warnings.catch_warnings():
-            # a name in a script that the font lacks is drawn as boxes; no reason for a note
-            warnings.filterwarnings("ignore", message="Glyph .* missing")
+        with replacing(Path(path)) as partial:
             # no version in the file: the same data give the same bytes
             canvas.print_figure(str(partial), format="png", dpi=DPI, metadata={"Software": None})
 

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from peewit.evaluation import Evaluation, evaluate
+from peewit.plots import confusion, save_confusion
+from peewit.plots.style import drawing
+
+
+def judged(classes: int, count: int = 2000) -> Evaluation:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, count)
+    logits = random.normal(size=(count, classes))
+    logits[np.arange(count), labels] += 2
+    return evaluate(logits, labels, [f"class {number}" for number in range(classes)])
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collects the figures that are drawn."""
+    kept = []
+
+    @contextmanager
+    def keeping(*arguments: Any) -> Iterator[Figure]:
+        with drawing(*arguments) as figure:
+            kept.append(figure)
+            yield figure
+
+    monkeypatch.setattr(confusion, "drawing", keeping)
+    return kept
+
+
+def test_counts_in_the_cells_and_shares_as_colours(tmp_path: Path, figures: list[Figure]) -> None:
+    result = judged(4)
+    save_confusion(tmp_path / "a.png", result)
+    axes = figures[0].axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    for (true, predicted), count in np.ndenumerate(result.confusion):
+        assert cells[(predicted, true)] == str(count)
+    (image,) = axes.images
+    shares = result.confusion / result.confusion.sum(axis=1, keepdims=True)
+    assert np.allclose(image.get_array(), shares)
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == [f"class {number}" for number in range(4)]
+    assert axes.get_title("left") == f"{result.accuracy:.1%} of 2,000 images right"
+
+
+def test_many_classes_have_no_numbers(tmp_path: Path, figures: list[Figure]) -> None:
+    save_confusion(tmp_path / "a.png", judged(20))
+    save_confusion(tmp_path / "b.png", judged(21))
+    assert len(figures[0].axes[0].texts) > 20
+    assert len(figures[1].axes[0].texts) == 0
+
+
+def test_a_hundred_names_do_not_touch(tmp_path: Path, figures: list[Figure]) -> None:
+    save_confusion(tmp_path / "a.png", judged(100))
+    axes = figures[0].axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        extents = [label.get_window_extent() for label in labels]
+        assert not any(a.overlaps(b) for a, b in pairwise(extents))
+        inside = axes.get_window_extent()
+        assert not any(extent.overlaps(inside) for extent in extents)
+
+
+def test_a_class_without_images_is_an_empty_row(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    save_confusion(tmp_path / "a.png", evaluate([[1.0, 0.0, 0.0]], [0], ["a", "b", "c"]))
+    assert not recwarn.list
+
+
+def test_the_same_evaluation_is_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save_confusion(tmp_path / name, judged(3), "Title")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 600

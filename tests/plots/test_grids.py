@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from peewit.data.dataset import Dataset
+from peewit.errors import PeewitError
+from peewit.plots import save_grid, save_mistakes
+from peewit.plots.grids import GAP, HEADING, PICTURE, _columns
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+@pytest.mark.parametrize("heading", ["", "Some pictures"])
+def test_each_pixel_is_a_crisp_square(tiny: Dataset, tmp_path: Path, heading: str) -> None:
+    save_grid(tmp_path / "a.png", tiny, [5, 0], heading)
+    drawn = pixels(tmp_path / "a.png")
+    top = GAP + (HEADING if heading else 0)
+    for column, index in enumerate((5, 0)):
+        left = GAP + column * (PICTURE + GAP)
+        square = drawn[top : top + PICTURE, left : left + PICTURE]
+        assert (square == tiny.images[index].repeat(5, 0).repeat(5, 1)).all()
+
+
+def test_grey_pictures(tiny_grey: Dataset, tmp_path: Path) -> None:
+    save_grid(tmp_path / "a.png", tiny_grey, [3])
+    square = pixels(tmp_path / "a.png")[GAP : GAP + PICTURE, GAP : GAP + PICTURE]
+    assert (square == tiny_grey.images[3].repeat(20, 0).repeat(20, 1)).all()
+
+
+def test_large_pictures_are_reduced(tmp_path: Path) -> None:
+    images = np.full((2, 300, 600, 3), 77, np.uint8)
+    save_grid(tmp_path / "a.png", Dataset(images, np.array([0, 0]), ["a"]), [0, 1])
+    square = pixels(tmp_path / "a.png")[GAP : GAP + PICTURE // 2, GAP : GAP + PICTURE]
+    assert (square == 77).all()
+
+
+def test_the_same_pictures_are_the_same_bytes(tiny: Dataset, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save_grid(tmp_path / name, tiny, range(7), "Heading")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert b"atplotlib" not in (tmp_path / "a.png").read_bytes()
+
+
+def test_names_are_data(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    names = ["$x_1$ \\frac{", "猫" * 30, "a name that is far longer than its picture " * 3]
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    save_grid(tmp_path / "a.png", Dataset(images, np.arange(3), names), range(3))
+    assert pixels(tmp_path / "a.png").shape[1] == 3 * (PICTURE + GAP) + GAP
+    assert not recwarn.list
+
+
+def test_rows_have_few_holes() -> None:
+    for count in range(1, 200):
+        columns = _columns(count)
+        assert 1 <= columns <= 10
+        assert -count % columns <= 5, count
+
+
+def test_it_is_written_whole_or_not_at_all(tiny: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(PeewitError, match=r"cannot write .*a\.png: no such file or directory"):
+        save_grid(tmp_path / "missing" / "a.png", tiny, [0])
+    (tmp_path / "a.png").write_text("old")
+    with pytest.raises(IndexError):
+        save_grid(tmp_path / "a.png", tiny, [1000])
+    assert (tmp_path / "a.png").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def shades(levels: list[int]) -> np.ndarray:
+    return np.array(levels, np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+
+
+def test_the_most_confident_mistakes_come_first(tmp_path: Path) -> None:
+    # right, a bit wrong, very wrong, rather wrong
+    images = shades([10, 20, 30, 40])
+    labels = np.array([0, 0, 1, 1])
+    shares = np.array([[0.9, 0.1], [0.4, 0.6], [0.99, 0.01], [0.8, 0.2]], np.float32)
+    save_mistakes(tmp_path / "a.png", images, labels, shares, ["cat", "dog"], count=2)
+    drawn = pixels(tmp_path / "a.png")
+    middle = GAP + HEADING + PICTURE // 2
+    assert drawn[middle, GAP + PICTURE // 2].tolist() == [30] * 3
+    assert drawn[middle, 2 * GAP + PICTURE + PICTURE // 2].tolist() == [40] * 3
+    assert not (drawn == 20).all(axis=2).any()
+
+
+def test_no_mistakes_at_all(tmp_path: Path) -> None:
+    shares = np.eye(2, dtype=np.float32)
+    save_mistakes(tmp_path / "a.png", shades([1, 2]), np.array([0, 1]), shares, ["cat", "dog"])
+    drawn = pixels(tmp_path / "a.png")
+    # a sentence: something dark in the middle of much white
+    assert drawn.min() < 100
+    assert (drawn == 255).mean() > 0.9
+
+
+def test_a_heading_wider_than_a_picture_is_not_cut(tmp_path: Path) -> None:
+    shares = np.array([[0.1, 0.9]], np.float32)
+    save_mistakes(tmp_path / "a.png", shades([1]), np.array([0]), shares, ["cat", "dog"])
+    drawn = pixels(tmp_path / "a.png")
+    assert drawn.shape[1] > PICTURE + 2 * GAP
+    assert (drawn[:, -GAP // 2 :] == 255).all()

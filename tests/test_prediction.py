@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from peewit.errors import PeewitError, UsageError
+from peewit.prediction import BATCH, LARGEST_PIPED, Prediction, Source, find_pictures, predict
+from peewit.run import Run
+
+
+class Brightness:
+    """Stands for a Run: the brighter the picture, the more it is class "day"."""
+
+    class_names = ("night", "dusk", "day")
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.batches.append(images.shape)
+        day = images.mean(axis=(1, 2, 3)) / 255
+        return np.stack([0.9 * (1 - day), 0.1 + 0 * day, 0.9 * day], axis=1).astype(np.float32)
+
+
+@pytest.fixture
+def run() -> Run:
+    return cast(Run, Brightness())
+
+
+def paint(path: Path, level: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (level,) * len(mode) if len(mode) > 1 else level).save(path)
+    return path
+
+
+def test_pictures_of_all_sizes_and_kinds_in_order(run: Run, tmp_path: Path) -> None:
+    files = [
+        paint(tmp_path / "a.png", 255),
+        paint(tmp_path / "b.jpg", 0, (100, 3)),
+        paint(tmp_path / "c.gif", 255, mode="L"),
+        paint(tmp_path / "d.webp", 0, (1, 1)),
+    ]
+    answers = list(predict(run, files))
+    assert all(isinstance(answer, Prediction) for answer in answers)
+    told = [cast(Prediction, answer) for answer in answers]
+    assert [answer.name for answer in told] == [str(file) for file in files]
+    assert [answer.labels[0][0] for answer in told] == ["day", "night", "day", "night"]
+
+
+def test_top_names_the_likeliest_first(run: Run, tmp_path: Path) -> None:
+    (answer,) = predict(run, [paint(tmp_path / "a.png", 255)], top=2)
+    assert isinstance(answer, Prediction)
+    assert [name for name, _ in answer.labels] == ["day", "dusk"]
+    assert [share for _, share in answer.labels] == pytest.approx([0.9, 0.1])
+
+
+def test_top_of_more_than_all_is_all(run: Run, tmp_path: Path) -> None:
+    (answer,) = predict(run, [paint(tmp_path / "a.png", 255)], top=20)
+    assert isinstance(answer, Prediction)
+    assert len(answer.labels) == 3
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_top_of_nothing_is_refused_at_once(run: Run, top: int) -> None:
+    with pytest.raises(UsageError, match=f"cannot name the {top} likeliest classes; give 1"):
+        predict(run, [], top=top)
+
+
+def test_to_dict_is_json(run: Run, tmp_path: Path) -> None:
+    (answer,) = predict(run, [paint(tmp_path / "a.png", 0)])
+    told = json.loads(json.dumps(answer.to_dict()))  # type: ignore[union-attr]
+    assert told["image"].endswith("a.png")
+    assert told["labels"] == [{"class": "night", "probability": pytest.approx(0.9)}]
+
+
+def test_a_bad_picture_stops_no_other(run: Run, tmp_path: Path) -> None:
+    good = [paint(tmp_path / f"{name}.png", 255) for name in "ace"]
+    bad = tmp_path / "b.png"
+    bad.write_text("<html>")
+    empty = tmp_path / "d.png"
+    empty.touch()
+    answers = list(predict(run, [good[0], bad, good[1], empty, good[2]]))
+    kinds = [type(answer) for answer in answers]
+    assert kinds == [Prediction, PeewitError, Prediction, PeewitError, Prediction]
+    assert "b.png: it is not a whole picture" in str(answers[1])
+    assert "d.png: it is empty" in str(answers[3])
+
+
+def test_pictures_of_one_shape_go_together_and_the_memory_is_bounded(tmp_path: Path) -> None:
+    run = Brightness()
+    small = paint(tmp_path / "small.png", 255)
+    other = paint(tmp_path / "other.png", 0, (9, 9))
+    answers = list(predict(cast(Run, run), [small] * (BATCH + 6) + [other, small]))
+    assert run.batches == [(BATCH, 6, 8, 3), (6, 6, 8, 3), (1, 9, 9, 3), (1, 6, 8, 3)]
+    names = [cast(Prediction, answer).labels[0][0] for answer in answers]
+    assert names == ["day"] * (BATCH + 6) + ["night", "day"]
+
+
+def test_answers_come_before_all_is_read(run: Run, tmp_path: Path) -> None:
+    file = paint(tmp_path / "a.png", 0)
+
+    def endless() -> Any:
+        while True:
+            yield file
+
+    assert isinstance(next(iter(predict(run, endless()))), Prediction)
+
+
+def test_a_folder_is_searched_through_and_sorted(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "deep/er/c.tif", "deep/d.png", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    found = find_pictures([str(tmp_path)])
+    assert [Path(source.name).relative_to(tmp_path).as_posix() for source in found] == [
+        "a.jpeg",
+        "b.PNG",
+        "deep/d.png",
+        "deep/er/c.tif",
+    ]
+
+
+def test_arguments_keep_their_order_and_names(tmp_path: Path) -> None:
+    odd = paint(tmp_path / "z.png", 0).rename(tmp_path / "picture without suffix")
+    folder = paint(tmp_path / "folder" / "a.png", 0).parent
+    found = find_pictures([str(odd), str(folder), "-"], io.BytesIO(b"content"))
+    assert found == [
+        Source(str(odd), odd),
+        Source(str(folder / "a.png"), folder / "a.png"),
+        Source("standard input", b"content"),
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="needs symbolic links")
+def test_a_link_to_a_parent_is_no_trap(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 0)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert len(find_pictures([str(tmp_path)])) == 1
+
+
+def test_a_piped_picture_is_predicted(run: Run, tmp_path: Path) -> None:
+    content = paint(tmp_path / "a.png", 255).read_bytes()
+    (answer,) = predict(run, find_pictures(["-"], io.BytesIO(content)))
+    assert answer == Prediction("standard input", (("day", pytest.approx(0.9)),))
+
+
+def test_nothing_piped() -> None:
+    for stream in (io.BytesIO(), None):
+        with pytest.raises(PeewitError, match="nothing came on standard input; pipe a picture in"):
+            find_pictures(["-"], stream)
+
+
+def test_endless_input_is_refused_after_a_while() -> None:
+    class Zeros(io.RawIOBase):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size == LARGEST_PIPED + 1
+            return b"\0" * size
+
+    with pytest.raises(PeewitError, match="standard input: it is larger than 256 MB"):
+        find_pictures(["-"], cast(Any, Zeros()))
+
+
+def test_missing_file() -> None:
+    with pytest.raises(PeewitError, match=r"cannot read no\.png: there is no such file or folder"):
+        find_pictures(["no.png"])
+
+
+def test_folder_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(PeewitError, match=r"there are no pictures in .*: no file in it ends in"):
+        find_pictures([str(tmp_path)])
