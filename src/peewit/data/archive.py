@@ -65,11 +65,11 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
     seen: set[str] = set()
     try:
         # "r|": tarfile only ever reads forward, through our reader
-        with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK, tarinfo=_Header) as tar:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as tar:
             for number, member in enumerate(tar):
                 if number == MAX_MEMBERS:
                     raise BadArchiveError(f"{path} is refused", f"more than {number} files in it")
-                _check_name(path, member.name)
+                _check_kind(path, member)
                 name = PurePosixPath(member.name).name
                 if not member.isfile() or name not in wanted:
                     reader.allow(SLACK)
@@ -94,38 +94,23 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
         ) from error
 
 
-def _check_name(path: Path, name: str) -> None:
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+def _check_kind(path: Path, member: tarfile.TarInfo) -> None:
+    """Refuse members that have no place in a data set."""
+    posix, windows = PurePosixPath(member.name), PureWindowsPath(member.name)
     leaves = ".." in posix.parts or ".." in windows.parts
+    fault = ""
     if leaves or posix.is_absolute() or windows.drive or windows.root:
+        fault = "would leave its folder"
+    elif member.issym() or member.islnk():
+        fault = "is a link"
+    elif member.isdev():
+        fault = "is a device"
+    elif member.issparse():
+        fault = "is a sparse file"
+    if fault:
         raise BadArchiveError(
-            f"{path} is refused", f"its member {name!r} would leave its folder", "do not trust it"
+            f"{path} is refused", f"its member {member.name!r} {fault}", "do not trust it"
         )
-
-
-class _Header(tarfile.TarInfo):
-    """Headers are checked as they are met, before tarfile acts on them."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
-            raise BadArchiveError(
-                "this archive is refused",
-                f"its member {header.name!r} is a link",
-                "do not trust it",
-            )
-        if header.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
-            raise BadArchiveError(
-                "this archive is refused",
-                f"its member {header.name!r} is a device",
-                "do not trust it",
-            )
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise BadArchiveError(
-                "this archive is refused", f"its member {header.name!r} is a sparse file"
-            )
-        return header
 
 
 class _Gunzip(io.BufferedIOBase):

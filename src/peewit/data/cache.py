@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from peewit.data import layouts
 from peewit.data.archive import cannot_read
 from peewit.data.cifar import Decoded, decode
-from peewit.data.layouts import LAYOUTS, file_checksum, find_layout
+from peewit.data.layouts import file_checksum, find_layout
 
 FORMAT = 1
 # Entries kept in all: one is 184 MB
@@ -89,7 +90,7 @@ def _keys(source: Path) -> tuple[str, str]:
     try:
         files = [source]
         if source.is_dir():
-            names = {name for layout in LAYOUTS for name in layout.files}
+            names = {name for layout in layouts.LAYOUTS for name in layout.files}
             files = [source / name for name in sorted(names) if (source / name).is_file()]
         states = [(file.name, _state(file.stat())) for file in files]
     except OSError as error:

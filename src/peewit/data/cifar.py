@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from peewit.data import layouts
 from peewit.data.archive import BadArchiveError, cannot_read, members
-from peewit.data.layouts import LAYOUTS, PIXELS, SIDE, Layout
+from peewit.data.layouts import PIXELS, SIDE, Layout
 from peewit.data.unpickle import UnreadablePickleError, loads
 
 
@@ -40,7 +41,7 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
     BadArchiveError
         See `peewit.data.archive.members`.
     """
-    wanted = {file: layout.limit(file) for layout in LAYOUTS for file in layout.files}
+    wanted = {file: layout.limit(file) for layout in layouts.LAYOUTS for file in layout.files}
     if not path.is_dir():
         yield from members(path, wanted)
         return
@@ -97,7 +98,7 @@ def decode(path: Path, watch: Callable[[str, bytes], None] | None = None) -> Dec
         if watch is not None:
             watch(file, content)
         if layout is None:
-            layout = next(known for known in LAYOUTS if file in known.files)
+            layout = next(known for known in layouts.LAYOUTS if file in known.files)
             images = np.empty((layout.images, SIDE, SIDE, 3), np.uint8)
             labels = np.empty((layout.images, len(layout.classes)), np.uint8)
         elif file not in layout.files:
@@ -110,8 +111,10 @@ def decode(path: Path, watch: Callable[[str, bytes], None] | None = None) -> Dec
                 start = _start(layout, file)
                 rows = slice(start, start + layout.batches[file])
                 planes, labels[rows] = _batch(layout, file, content)
-                # (n, channel, row, column) to (n, row, column, channel)
-                images[rows] = planes.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+                # (n, channel, row, column) to (n, row, column, channel); one channel at a time is
+                # twice as fast as one transposed copy
+                for channel in range(3):
+                    images[rows, ..., channel] = planes.reshape(-1, 3, SIDE, SIDE)[:, channel]
             else:
                 names |= _class_names(layout, file, content)
         except UnreadablePickleError as error:
@@ -121,7 +124,7 @@ def decode(path: Path, watch: Callable[[str, bytes], None] | None = None) -> Dec
     if layout is None:
         raise BadArchiveError(
             f"{path} does not hold CIFAR-10 or CIFAR-100",
-            f"none of their files is in it ({', '.join(LAYOUTS[0].files[:2])}, ...)",
+            f"none of their files is in it ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)",
         )
     missing = [file for file in layout.files if file not in found]
     if missing:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from peewit.data.layouts import MIRRORS, Layout, file_checksum, find_layout
+from peewit.data import layouts
+from peewit.data.layouts import Layout, file_checksum, find_layout
 from peewit.data.mirror import (
     Answer,
     CutError,
@@ -125,7 +126,7 @@ def fetch_archive(
             if target.is_file() and _sound(target, layout):
                 return Fetched(target, downloaded=False)
             job = _Job(layout, target, progress or _silent, patience or Patience())
-            return Fetched(target, True, tuple(job.run(mirrors or MIRRORS[name])))
+            return Fetched(target, True, tuple(job.run(mirrors or layouts.MIRRORS[name])))
     except OSError as error:
         raise cannot_write(target, error) from error
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from peewit.data import layouts
 from peewit.data.archive import BadArchiveError
-from peewit.data.layouts import LAYOUTS, Layout
+from peewit.data.layouts import Layout
 from peewit.errors import PeewitError, UsageError
 
 SOURCES: dict[str, str] = {
@@ -68,8 +69,8 @@ def resolve(path: Path, name: str | None) -> Path:
     path = expanded(path)
     if not path.exists():
         raise BadArchiveError(f"cannot find {path}", "", "check the path")
-    if path.is_dir() and not any(_holds(path, layout) for layout in LAYOUTS):
-        for layout in LAYOUTS:
+    if path.is_dir() and not any(_holds(path, layout) for layout in layouts.LAYOUTS):
+        for layout in layouts.LAYOUTS:
             if name in (None, layout.name):
                 for inner in _usual_names(layout):
                     if (path / inner).exists():
@@ -89,7 +90,7 @@ def _places(name: str, data: str | Path | None) -> Iterator[tuple[str, Path]]:
     else:
         folders.append(("Peewit", own))
     for owner, folder in folders:
-        for layout in LAYOUTS:
+        for layout in layouts.LAYOUTS:
             if layout.name == name:
                 for inner in _usual_names(layout):
                     yield owner, _unfolded(folder / inner)
@@ -108,7 +109,7 @@ def _usual_names(layout: Layout) -> Iterator[str]:
 
 def _unfolded(path: Path) -> Path:
     """The folder with the files, where newer Keras extracts it into a folder of the same name."""
-    for layout in LAYOUTS:
+    for layout in layouts.LAYOUTS:
         inner = path / layout.folder
         if not _holds(path, layout) and _holds(inner, layout):
             return inner

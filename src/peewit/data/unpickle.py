@@ -18,8 +18,8 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-# A batch of 50,000 images with its file names takes about 400,000 operations in protocol 0 to 2.
-MAX_OPERATIONS = 2_000_000
+# The largest file (CIFAR-100 train, 50,000 images with file names) takes 700,000 in protocol 0.
+MAX_OPERATIONS = 1_000_000
 
 
 class UnreadablePickleError(ValueError):
@@ -166,9 +166,14 @@ class _Machine:
         self.at += count
         return piece
 
-    def number(self, layout: str) -> int:
-        (value,) = struct.unpack_from(layout, self.data, self.at)
-        self.at += struct.calcsize(layout)
+    def byte(self) -> int:
+        value = self.data[self.at]
+        self.at += 1
+        return value
+
+    def number(self, layout: struct.Struct) -> int:
+        (value,) = layout.unpack_from(self.data, self.at)
+        self.at += layout.size
         return int(value)
 
     def line(self) -> bytes:
@@ -330,6 +335,7 @@ class _Machine:
             raise UnreadablePickleError("it is of a protocol that is not known")
 
 
+_U2, _I4, _U4, _U8 = (struct.Struct(code) for code in ("<H", "<i", "<I", "<Q"))
 _LEAVES = frozenset((int, bytes, str))
 _VALUES = frozenset((int, bytes, str, bool, type(None), list, _Array))
 
@@ -347,21 +353,21 @@ _OPERATIONS: dict[int, _Operation] = {
         b"\x89": lambda m: m.push(False),  # NEWFALSE
         b"I": lambda m: m.push(m.decimal()),  # INT
         b"L": lambda m: m.push(m.decimal()),  # LONG
-        b"J": lambda m: m.push(m.number("<i")),  # BININT
-        b"K": lambda m: m.push(m.number("<B")),  # BININT1
-        b"M": lambda m: m.push(m.number("<H")),  # BININT2
-        b"\x8a": lambda m: m.little_endian(m.number("<B")),  # LONG1
+        b"J": lambda m: m.push(m.number(_I4)),  # BININT
+        b"K": lambda m: m.push(m.byte()),  # BININT1
+        b"M": lambda m: m.push(m.number(_U2)),  # BININT2
+        b"\x8a": lambda m: m.little_endian(m.byte()),  # LONG1
         b"S": _Machine.escaped,  # STRING
-        b"T": lambda m: m.push(m.take(m.number("<I"))),  # BINSTRING
-        b"U": lambda m: m.push(m.take(m.number("<B"))),  # SHORT_BINSTRING
-        b"B": lambda m: m.push(m.take(m.number("<I"))),  # BINBYTES
-        b"C": lambda m: m.push(m.take(m.number("<B"))),  # SHORT_BINBYTES
-        b"\x8e": lambda m: m.push(m.take(m.number("<Q"))),  # BINBYTES8
-        b"\x96": lambda m: m.push(m.take(m.number("<Q"))),  # BYTEARRAY8
+        b"T": lambda m: m.push(m.take(m.number(_U4))),  # BINSTRING
+        b"U": lambda m: m.push(m.take(m.byte())),  # SHORT_BINSTRING
+        b"B": lambda m: m.push(m.take(m.number(_U4))),  # BINBYTES
+        b"C": lambda m: m.push(m.take(m.byte())),  # SHORT_BINBYTES
+        b"\x8e": lambda m: m.push(m.take(m.number(_U8))),  # BINBYTES8
+        b"\x96": lambda m: m.push(m.take(m.number(_U8))),  # BYTEARRAY8
         b"V": lambda m: m.push(m.decoded(m.line(), "raw-unicode-escape")),  # UNICODE
-        b"X": lambda m: m.push(m.decoded(m.take(m.number("<I")), "utf-8")),  # BINUNICODE
-        b"\x8c": lambda m: m.push(m.decoded(m.take(m.number("<B")), "utf-8")),  # SHORT_BINUNICODE
-        b"\x8d": lambda m: m.push(m.decoded(m.take(m.number("<Q")), "utf-8")),  # BINUNICODE8
+        b"X": lambda m: m.push(m.decoded(m.take(m.number(_U4)), "utf-8")),  # BINUNICODE
+        b"\x8c": lambda m: m.push(m.decoded(m.take(m.byte()), "utf-8")),  # SHORT_BINUNICODE
+        b"\x8d": lambda m: m.push(m.decoded(m.take(m.number(_U8)), "utf-8")),  # BINUNICODE8
         b"]": lambda m: m.push([]),  # EMPTY_LIST
         b"}": lambda m: m.push({}),  # EMPTY_DICT
         b")": lambda m: m.push(()),  # EMPTY_TUPLE
@@ -376,12 +382,12 @@ _OPERATIONS: dict[int, _Operation] = {
         b"s": lambda m: m.assign([*reversed((m.pop(), m.pop()))]),  # SETITEM
         b"u": lambda m: m.assign(m.since_mark()),  # SETITEMS
         b"p": lambda m: m.remember(m.decimal()),  # PUT
-        b"q": lambda m: m.remember(m.number("<B")),  # BINPUT
-        b"r": lambda m: m.remember(m.number("<I")),  # LONG_BINPUT
+        b"q": lambda m: m.remember(m.byte()),  # BINPUT
+        b"r": lambda m: m.remember(m.number(_U4)),  # LONG_BINPUT
         b"\x94": lambda m: m.remember(len(m.memo)),  # MEMOIZE
         b"g": lambda m: m.recall(m.decimal()),  # GET
-        b"h": lambda m: m.recall(m.number("<B")),  # BINGET
-        b"j": lambda m: m.recall(m.number("<I")),  # LONG_BINGET
+        b"h": lambda m: m.recall(m.byte()),  # BINGET
+        b"j": lambda m: m.recall(m.number(_U4)),  # LONG_BINGET
         b"c": _Machine.named,  # GLOBAL
         b"\x93": _Machine.named_by_stack,  # STACK_GLOBAL
         b"R": _Machine.call,  # REDUCE
