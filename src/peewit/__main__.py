@@ -64,7 +64,8 @@ def usage_sentence(error: click.ClickException) -> str:
         what = f"{error.param.human_readable_name} is missing"
     else:
         what = " ".join(error.format_message().split()).removesuffix(".")
-        what = what[:1].lower() + what[1:]
+        # "Invalid value" goes on a sentence that has begun; "SOURCE" is a name
+        what = what if what[:2].isupper() else what[:1].lower() + what[1:]
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{what}; see '{context.command_path} --help'" if context else what
 

@@ -1,0 +1,511 @@
+"""The commands, as a user types them: what goes to stdout, what to stderr, and the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.shell_completion import ShellComplete
+from PIL import Image
+
+import peewit
+import peewit.trainer
+from peewit.__main__ import main
+from peewit.cli import cli
+from peewit.cli.parameters import parse_indices
+
+# 22 pixels are the fewest that the tutorial's network can take, so this is the fastest real run
+FAST = ["--epochs", "1", "--image-size", "22", "--batch-size", "64"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on digits, trained by the command line."""
+    pytest.importorskip("sklearn")
+    path = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["train", "digits", *FAST, "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Take the place of the training; the dict gets what it was called with."""
+    asked: dict[str, Any] = {}
+
+    def train(dataset: peewit.Dataset, recipe: peewit.Recipe, **options: Any) -> Any:
+        asked.update(options, dataset=dataset, recipe=recipe)
+        metrics = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "images": 9, "split": "test"}
+        return SimpleNamespace(path=Path("runs/x"), metrics=metrics)
+
+    monkeypatch.setattr(peewit.trainer, "train", train)
+    return asked
+
+
+def picture(path: Path, size: int = 30) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Return exit code and sentence of a command that must fail; check that it is one sentence."""
+    code = main(list(arguments))
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("peewit: ")
+    assert output.err.count("\n") == 1
+    assert "Traceback" not in output.err
+    return code, output.err
+
+
+# train
+
+
+def test_train_prints_accuracy_and_folder(
+    training: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "accuracy 50.00% (95 % interval 40.00% to 60.00%) on 9 test images",
+        str(Path("runs/x")),
+    ]
+    assert training["source"] == {"source": "digits", "data": None, "coarse": False}
+    assert training["recipe"] == peewit.Recipe()
+    assert len(training["test"]) > 300
+
+
+def test_a_real_training_leaves_its_numbers(folder: Path) -> None:
+    run = peewit.Run.open(folder)
+    assert run.status == "finished"
+    assert run.recipe.image_size == 22
+    assert run.source["source"] == "digits"
+    for name in ("curves.png", "confusion.png", "mistakes.png", "metrics.json"):
+        assert (folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in dataclasses.fields(peewit.Recipe) if field.name != "name"]
+)
+def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> None:
+    values = {"model": "tutorial", "optimizer": "adam", "validate_on": "test", "image_size": 40}
+    values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
+    value = values.get(field.name, 7)
+    flag = "--" + field.name.replace("_", "-")
+    assert main(["train", "digits", flag, str(value)]) == 0
+    assert getattr(training["recipe"], field.name) == value
+    assert training["recipe"] == peewit.Recipe(**{field.name: value})
+
+
+def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:
+    Path("mine.yaml").write_text("epochs: 3\nbatch_size: 16\n")
+    assert main(["train", "digits", "--recipe", "mine.yaml", "--epochs", "4"]) == 0
+    assert training["recipe"] == peewit.Recipe(name="mine", epochs=4, batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["digits", "--epochs", "0"], "epochs is 0: it must be at least 1"),
+        (["digits", "--batch-size", "-1"], "batch_size is -1"),
+        (["digits", "--lr", "-0.1"], "lr is -0.1"),
+        (["digits", "--lr", "nan"], "lr is nan"),
+        (["digits", "--recipe", "tutorail"], "there is no recipe 'tutorail'"),
+        (["digits", "--recipe", "missing.yaml"], "cannot read the recipe missing.yaml"),
+        (["digits", "--model", "resnet"], "there is no model 'resnet'"),
+        (["cifar11"], "there is no source cifar11"),
+        (["digits", "--batch-size", "5000"], "batch_size is 5,000"),
+        ([], "SOURCE is missing"),
+        (["digits", "--resume", "runs/x"], "a run that goes on keeps its source"),
+    ],
+)
+def test_train_refuses_what_makes_no_sense(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = failure(capsys, "train", *arguments)
+    assert code == (1 if "missing.yaml" in sentence else 2)
+    assert sentence in error
+    assert not Path("runs").exists()
+
+
+def test_train_says_how_to_provide_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failure(capsys, "train", "cifar10")
+    assert code == 1
+    assert "cannot download CIFAR-10" in error
+    assert "cifar-10-python.tar.gz" in error
+    assert "--data" in error
+
+
+def test_fallback_does_the_job_on_something_else(
+    training: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "cifar10", "--fallback", "digits"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("note: cannot download CIFAR-10")
+    assert error.endswith("going on with digits\n")
+    assert error.count("\n") == 1
+    assert training["source"]["source"] == "digits"
+    assert training["dataset"].image_shape == (8, 8, 1)
+
+
+def test_fallback_is_for_missing_data_and_not_for_bad_data(
+    training: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.tar.gz").write_bytes(b"<html>not found</html>")
+    arguments = ["train", "cifar10", "--data", "bad.tar.gz", "--fallback", "digits"]
+    code, error = failure(capsys, *arguments)
+    assert (code, training) == (1, {})
+    assert "bad.tar.gz" in error
+
+
+def test_resume_keeps_source_and_recipe(folder: Path, training: dict[str, Any]) -> None:
+    earlier = peewit.Run.open(folder)
+    assert main(["train", "--resume", str(folder), "--epochs", "3"]) == 0
+    assert training["recipe"] == earlier.recipe.replace(epochs=3)
+    assert training["resume"] == folder
+    assert training["source"] == earlier.source
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    command = ["train", "digits", *FAST, "--epochs", "1000", "--out", str(tmp_path / "run")]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "peewit", *command], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        history = tmp_path / "run" / "history.csv"
+        while child.poll() is None and not history.exists():
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        _, error = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130
+    last = error.splitlines()[-1]
+    assert last.startswith("peewit: ")
+    assert f"peewit train --resume {tmp_path / 'run'}" in last
+    assert peewit.Run.open(tmp_path / "run").status == "interrupted"
+
+
+# show
+
+
+def test_show_writes_the_chosen_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "digits", "--indices", "100-103", "--out", "four.png"]) == 0
+    output = capsys.readouterr().out
+    assert "1,438 images of 8 x 8, grey, in 10 classes" in output
+    assert output.splitlines()[-1] == "four.png"
+    width, height = Image.open("four.png").size
+    assert width > 3 * height
+
+
+def test_show_of_the_test_set_draws_by_seed_and_class() -> None:
+    for seed, name in (("1", "a.png"), ("1", "b.png"), ("2", "c.png")):
+        chosen = ["--test", "--classes", "3, 8", "--count", "6", "--seed", seed, "--out", name]
+        assert main(["show", "digits", *chosen]) == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
+
+
+def test_show_names_its_picture_after_the_source() -> None:
+    assert main(["show", "digits", "--count", "2"]) == 0
+    assert Path("digits.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["digits", "--indices", "9-7"], "'9-7' is no range"),
+        (["digits", "--indices", "1-"], "'1-' is not like 7 or 100-103"),
+        (["digits", "--indices", "0-999999999"], "is no range of up to 10,000"),
+        (["digits", "--indices", "1438"], "there is no picture 1438"),
+        (["digits", "--classes", "cat"], "there is no class 'cat'"),
+        (["digits", "--count", "0"], "0 pictures"),
+    ],
+)
+def test_show_refuses_what_is_not_there(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = failure(capsys, "show", *arguments)
+    assert code == 2
+    assert sentence in error
+
+
+def test_indices_keep_their_order() -> None:
+    numbers = parse_indices(None, None, "7, 3-5,3")  # type: ignore[arg-type]
+    assert numbers == [7, 3, 4, 5, 3]
+
+
+# data
+
+
+def test_data_where_lists_what_is_searched(
+    isolated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "where", "cifar10"]) == 0
+    output = capsys.readouterr()
+    assert "found" not in output.out
+    assert "Keras" in output.out
+    assert "in none of these places" in output.err
+    kept = isolated / ".keras" / "datasets" / "cifar-10-batches-py.tar.gz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    assert main(["data", "where", "cifar10"]) == 0
+    output = capsys.readouterr()
+    assert f"found  Keras        {kept}" in output.out
+    assert output.err == ""
+
+
+@pytest.mark.parametrize("command", ["where", "fetch", "verify"])
+def test_data_knows_its_names_only(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failure(capsys, "data", command, "mnist")
+    assert code == 2
+    assert "there is no source mnist" in error
+
+
+def test_data_fetch_says_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failure(capsys, "data", "fetch", "cifar10")
+    assert code == 1
+    assert "cannot download CIFAR-10" in error
+
+
+# summary
+
+
+def test_summary_counts_the_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "tutorial"]) == 0
+    table = capsys.readouterr().out
+    assert main(["summary", "tutorial", "--explain"]) == 0
+    explained = capsys.readouterr().out
+    for number in ("159,018", "158,506", "512"):
+        assert number in table
+    assert "2 x (64 + 128 + 64) = 512" in explained
+    assert len(explained) > 2 * len(table)
+
+
+def test_summary_of_a_run_is_that_of_its_own_network(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["summary", str(folder), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["layers"][0]
+    # one grey channel: 3 x 3 x 1 x 64 + 64
+    assert first["parameters"] == 640
+
+
+def test_summary_of_nothing_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failure(capsys, "summary", "resnet")
+    assert code == 2
+    assert "tutorial" in error
+
+
+# evaluate
+
+
+def test_evaluate_repeats_the_numbers_of_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    kept = peewit.Run.open(folder).metrics
+    assert result["images"] == kept["images"]
+    assert result["accuracy"] == kept["accuracy"]
+    assert result["loss"] == pytest.approx(kept["loss"], rel=1e-5)
+    assert main(["evaluate", str(folder), "digits"]) == 0
+    assert f"{kept['accuracy']:.2%}" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_other_classes(
+    folder: Path,
+    tiny: peewit.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import peewit.data.sources
+
+    splits = peewit.Splits(tiny, tiny)
+    monkeypatch.setattr(peewit.data.sources, "load", lambda source, **options: splits)
+    code, error = failure(capsys, "evaluate", str(folder), "other")
+    assert code == 1
+    assert "dark, middle, bright" in error
+
+
+def test_evaluate_without_a_test_set_judges_everything(
+    folder: Path,
+    tiny: peewit.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import peewit.data.sources
+
+    train = peewit.load("digits").train
+    monkeypatch.setattr(
+        peewit.data.sources, "load", lambda source, **options: peewit.Splits(train, None)
+    )
+    assert main(["evaluate", str(folder), "mine", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["images"] == len(train)
+    assert "has no test set" in output.err
+
+
+def test_evaluate_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failure(capsys, "evaluate", "nowhere")
+    assert code == 1
+    assert "nowhere" in error
+
+
+# predict
+
+
+def test_predict_names_the_likeliest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(Path("a.png"))
+    assert main(["predict", str(folder), "a.png"]) == 0
+    name, _, label = capsys.readouterr().out.strip().partition(": ")
+    assert name == "a.png"
+    assert label.endswith("%")
+    assert main(["predict", str(folder), "a.png", "--top", "3", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["image"] == "a.png"
+    assert len(answer["labels"]) == 3
+    assert label.startswith(answer["labels"][0]["class"])
+
+
+def test_predict_reads_folders_and_standard_input(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("holiday").mkdir()
+    content = picture(Path("holiday/a.jpg")).read_bytes()
+    picture(Path("holiday/b.png"), size=9)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert main(["predict", str(folder), "holiday", "-"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.partition(": ")[0] for line in lines]
+    assert names == [str(Path("holiday/a.jpg")), str(Path("holiday/b.png")), "standard input"]
+    # the same picture twice, the same answer
+    assert lines[0].partition(": ")[2] == lines[2].partition(": ")[2]
+
+
+def test_predict_goes_on_after_a_bad_picture_and_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.png").write_text("no picture")
+    picture(Path("good.png"))
+    assert main(["predict", str(folder), "bad.png", "good.png"]) == 1
+    output = capsys.readouterr()
+    assert output.out.startswith("good.png: ")
+    assert output.err.startswith("peewit: cannot read bad.png")
+    assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("top", "image", "code"), [("0", "a.png", 2), ("1", "missing.png", 1)])
+def test_predict_refuses(
+    top: str, image: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(Path("a.png"))
+    assert failure(capsys, "predict", str(folder), image, "--top", top)[0] == code
+
+
+# runs and compare
+
+
+def test_runs_lists_them_and_names_broken_ones(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Path("runs/broken")
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{")
+    whole = Path("runs/whole")
+    whole.mkdir()
+    for file in folder.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            (whole / file.name).write_bytes(file.read_bytes())
+    assert main(["runs"]) == 0
+    output = capsys.readouterr()
+    assert str(whole) in output.out
+    assert "finished" in output.out
+    assert str(broken) in output.err
+    assert main(["runs", "runs", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert facts["run"] == str(whole)
+    assert facts["accuracy"] == peewit.Run.open(folder).metrics["accuracy"]
+
+
+def test_runs_of_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failure(capsys, "runs")[0] == 1
+    Path("empty").mkdir()
+    assert main(["runs", "empty"]) == 0
+    assert capsys.readouterr().err == "note: there are no runs in empty\n"
+
+
+def test_compare_draws_and_tells(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(folder), str(folder), "--out", "both.png"]) == 0
+    assert str(folder) in capsys.readouterr().out
+    assert Image.open("both.png").format == "PNG"
+    assert main(["compare", str(folder), str(folder), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 2
+    assert failure(capsys, "compare", str(folder), "nowhere")[0] == 1
+
+
+def test_compare_wants_two(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = failure(capsys, "compare", str(folder))
+    assert code == 2
+    assert "two runs" in error
+
+
+# completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    output = capsys.readouterr().out
+    assert "_PEEWIT_COMPLETE" in output
+    assert f"{shell}_complete" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        ([], "tr", {"train"}),
+        (["train"], "cifar", {"cifar10", "cifar100"}),
+        (["train", "digits", "--recipe"], "tu", {"tutorial"}),
+        (["train", "digits", "--ep"], "--ep", {"--epochs"}),
+        (["summary"], "tut", {"tutorial"}),
+        (["data"], "f", {"fetch"}),
+        (["evaluate"], "runs", {str(Path("runs/one"))}),
+    ],
+)
+def test_names_are_completed(words: list[str], incomplete: str, expected: set[str]) -> None:
+    Path("runs/one").mkdir(parents=True)
+    complete = ShellComplete(cli, {}, "peewit", "_PEEWIT_COMPLETE")
+    found = complete.get_completions(words, incomplete)
+    assert {item.value for item in found} == expected
+
+
+def test_a_path_is_completed_by_the_shell() -> None:
+    complete = ShellComplete(cli, {}, "peewit", "_PEEWIT_COMPLETE")
+    (item,) = complete.get_completions(["train"], "./some")
+    assert item.type == "file"
+
+
+# every command
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_help_has_an_example_that_fits_the_screen(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Example:\n    peewit {name}" in text
+    assert max(map(len, text.splitlines())) <= 100
