@@ -14,7 +14,7 @@ import pytest
 
 import peewit
 import peewit.cli
-from peewit.__main__ import main
+from peewit.__main__ import NO_MEMORY, main
 
 HEAVY = ("torch", "matplotlib", "PIL", "sklearn", "safetensors")
 
@@ -98,7 +98,8 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (peewit.Interrupted("stopped after step 7"), 130, "stopped after step 7"),
         (KeyboardInterrupt(), 130, "stopped"),
         (click.Abort(), 130, "stopped"),
-        (MemoryError(), 1, "the memory is not enough; close other programs or use smaller batches"),
+        (MemoryError(), 1, NO_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, NO_MEMORY),
         (OSError(errno.EIO, "Input/output error", "a.bin"), 1, "a.bin: input/output error"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",

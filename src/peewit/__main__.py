@@ -11,6 +11,8 @@ import click
 
 from peewit.errors import PeewitError
 
+NO_MEMORY = "the memory is not enough; close other programs or use smaller batches"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``peewit`` with ``arguments`` (default: those of the process); return the exit code.
@@ -38,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PeewitError as error:
         return _say(str(error), error.exit_code)
     except MemoryError:
-        return _say("the memory is not enough; close other programs or use smaller batches", 1)
+        return _say(NO_MEMORY, 1)
+    except RuntimeError as error:
+        # what PyTorch raises in its place
+        if "can't allocate memory" not in str(error):
+            raise
+        return _say(NO_MEMORY, 1)
     except BrokenPipeError:
         # the reader of a pipe (head, less) has left: nothing more to say to it, now or at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
