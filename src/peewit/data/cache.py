@@ -77,6 +77,9 @@ def load(source: Path, folder: Path) -> Loaded:
         _store(entry, source, decoded, published)
         _prune(folder, entry)
     except OSError as error:
+        found = _open(entry)
+        if found is not None:  # another process was faster by a hair
+            return found
         reason = (error.strerror or str(error)).lower()
         note = f"decoded images cannot be kept in {folder} ({reason}); the next start decodes again"
         return Loaded(decoded, published, (note,))
@@ -129,6 +132,7 @@ def _decode(source: Path) -> tuple[Decoded, bool | None]:
 
 
 def _store(entry: Path, source: Path, decoded: Decoded, published: bool | None) -> None:
+    """Write an entry, whole or not at all."""
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
     try:
         sums = {}
@@ -144,8 +148,10 @@ def _store(entry: Path, source: Path, decoded: Decoded, published: bool | None) 
             "crc32": sums,
         }
         (building / "about.json").write_text(json.dumps(about), encoding="utf-8")
-        shutil.rmtree(entry, ignore_errors=True)  # a damaged one, or another process's equal one
-        building.rename(entry)
+        if entry.exists() and _open(entry) is None:
+            shutil.rmtree(entry, ignore_errors=True)
+        if not entry.exists():  # else another process has made it meanwhile
+            building.rename(entry)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

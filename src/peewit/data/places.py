@@ -124,7 +124,7 @@ def unknown_source(source: str) -> UsageError:
     """Return the sentence for a name that is none."""
     *most, last = SOURCES
     return UsageError(
-        f"there is no source {source}",
+        f"there is no source {source or repr(source)}",
         f"known are {', '.join(most)} and {last}",
         "give one of these, or the path of an archive or a folder",
     )

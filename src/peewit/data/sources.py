@@ -91,7 +91,7 @@ give one of these, or the path of an archive or a folder
 
         return Splits(*digits.load())
     if source not in SOURCES:
-        if data is not None:
+        if data is not None or not source:
             raise unknown_source(source)
         return _from_path(Path(source), None, coarse)
     if coarse and source != "cifar100":
