@@ -34,7 +34,7 @@ class UsageError(PeewitError):
     exit_code = 2
 
 
-class Interrupted(PeewitError):
+class Interrupted(PeewitError):  # noqa: N818  (it reads as a state, and is no bug)
     """The user asked to stop (Ctrl-C); everything done so far has been saved."""
 
     exit_code = 130

@@ -60,7 +60,7 @@ class Dataset:
                 f"they are {labels.dtype} with shape {labels.shape} for {len(images)} images",
                 "give one whole number an image",
             )
-        if len(labels) and not (0 <= labels.min() and labels.max() < len(self.class_names)):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.class_names)):
             raise PeewitError(
                 "these labels cannot go with the class names",
                 f"they run from {labels.min()} to {labels.max()} for {len(self.class_names)} names",
@@ -135,7 +135,9 @@ class Dataset:
             A part would be empty.
         """
         if not 0 < fraction < 1:
-            raise PeewitError(f"cannot split off {fraction} of the images", "it is not between 0 and 1")
+            raise PeewitError(
+                f"cannot split off {fraction} of the images", "it is not between 0 and 1"
+            )
         random = np.random.default_rng(seed)
         away = np.zeros(len(self), dtype=bool)
         for label in range(len(self.class_names)):
