@@ -120,7 +120,7 @@ class Recipe:
             )
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Recipe:
+    def preset(cls, name: str, /, **changes: Any) -> Recipe:
         """Return the recipe ``name`` of ``PRESETS`` with ``changes``.
 
         Raises

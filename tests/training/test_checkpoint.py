@@ -1,0 +1,129 @@
+"""A checkpoint gives back every bit, and whatever is wrong with one is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from peewit.errors import PeewitError
+from peewit.models import build
+from peewit.training import checkpoint
+from peewit.training.checkpoint import Position
+from peewit.training.optimizers import KerasAdam
+
+POSITION = Position(2, 3, 96, 40, 0.1 + 0.2, 1 / 3, [{"epoch": 1, "loss": 2 / 3}, {"epoch": 2}])
+
+
+def make(seed: int = 0) -> tuple[nn.Module, KerasAdam]:
+    model = build("tutorial", (22, 22, 3), 3, seed)
+    return model, KerasAdam(model.parameters(), lr=1e-2)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    x = torch.rand(4, 3, 22, 22, generator=torch.Generator().manual_seed(seed))
+    model(x.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A checkpoint after two steps, and the weights after two more."""
+    path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        model, optimizer = make()
+        for seed in (0, 1):
+            step(model, optimizer, seed)
+        checkpoint.save(path, model, optimizer, POSITION)
+        for seed in (2, 3):
+            step(model, optimizer, seed)
+    return path, model.state_dict()
+
+
+def test_going_on_is_the_same_bit_for_bit(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    path, after = saved
+    model, optimizer = make(seed=5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)  # must not matter: dropout's random numbers are in the checkpoint
+        assert checkpoint.load(path, model, optimizer) == POSITION
+        for seed in (2, 3):
+            step(model, optimizer, seed)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, after[name]), name
+
+
+def test_the_position_can_be_read_alone(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    position = checkpoint.read_position(saved[0])
+    assert position == POSITION
+    assert position.begun == 3
+    assert Position(epoch=2).begun == 2
+
+
+def test_means_are_over_the_images_so_far() -> None:
+    assert Position().loss == Position().accuracy == 0
+    position = Position(step=2, images=40, correct=10, loss_sum=100.0)
+    assert (position.loss, position.accuracy) == (2.5, 0.25)
+    position.next_epoch({"epoch": 1})
+    assert position == Position(epoch=1, history=[{"epoch": 1}])
+
+
+def newer(path: Path) -> None:
+    facts = json.dumps({"format": 2, "position": {}, "optimizer": {}})
+    path.write_bytes(safetensors.torch.save({"random": torch.zeros(1)}, {"peewit": facts}))
+
+
+def without_position(path: Path) -> None:
+    path.write_bytes(safetensors.torch.save({"random": torch.zeros(1)}, {"peewit": '{"format":1}'}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda path: path.unlink(), "there is no .*copy.safetensors"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "copy.safetensors: it is cut"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "copy.safetensors: it is cut"),
+        (lambda path: path.write_bytes(b""), "copy.safetensors: it is cut"),
+        (lambda path: path.write_bytes(b"<!doctype html>" * 9), "copy.safetensors: it is cut"),
+        (newer, r"a newer Peewit wrote it \(format 2, this one reads up to 1\); upgrade"),
+        (without_position, "it is not a checkpoint of this training"),
+        (
+            lambda path: path.write_bytes(safetensors.torch.save({"random": torch.zeros(1)})),
+            "it is not a checkpoint of this training",
+        ),
+    ],
+)
+def test_a_file_that_is_missing_cut_or_foreign_is_named(
+    saved: tuple[Path, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    spoil: Callable[[Path], object],
+    sentence: str,
+) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(saved[0].read_bytes())
+    spoil(copy)
+    for read in (checkpoint.read_position, lambda path: checkpoint.load(path, *make())):
+        with pytest.raises(PeewitError, match=sentence):
+            read(copy)
+
+
+def test_the_weights_of_another_model_are_refused(
+    saved: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    model = build("tutorial", (22, 22, 3), 4, seed=0)
+    with pytest.raises(PeewitError, match=r"cannot (go on from|use the weights in)"):
+        checkpoint.load(saved[0], model, KerasAdam(model.parameters()))
+    tensors, _ = checkpoint.read_tensors(saved[0])
+    with pytest.raises(PeewitError, match="they do not fit the model of this run"):
+        checkpoint.load_weights(saved[0], model, tensors, "model/")
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(PeewitError, match=r"cannot write .*none.x: no such file.*make the folder"):
+        checkpoint.write_tensors(tmp_path / "none" / "x", {"a": torch.zeros(1)}, {})

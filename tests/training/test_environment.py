@@ -1,0 +1,59 @@
+"""Threads within what a container may use, and the caller's state left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from peewit.training import environment
+
+
+def test_a_containers_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "cpu.max"
+    monkeypatch.setattr(environment, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert environment.usable_threads() == 64  # no such file
+    for text, threads in [
+        ("max 100000", 64),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("9900000 100000", 64),
+        ("rubbish", 64),
+    ]:
+        limit.write_text(text + "\n")
+        assert environment.usable_threads() == threads, text
+
+
+def test_threads_and_random_numbers_are_put_back_after_a_failure() -> None:
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+
+    def work() -> None:
+        with environment.isolated(threads + 1):
+            assert torch.get_num_threads() == threads + 1
+            torch.manual_seed(3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_description_names_versions_and_processor() -> None:
+    facts = environment.describe(threads=3)
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == 3
+    assert facts["processor"]
+    assert facts["vector_features"]
+
+
+def test_the_processor_has_a_name_where_linux_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(environment, "CPU_INFO", info)
+    assert environment.processor_name()
+    info.write_text("processor\t: 0\nmodel name\t: Fast One: 3 GHz\n")
+    assert environment.processor_name() == "Fast One: 3 GHz"

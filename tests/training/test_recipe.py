@@ -1,0 +1,124 @@
+"""Recipes are checked once, when they are made, and every refusal says what to write instead."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peewit.errors import PeewitError, UsageError
+from peewit.training.recipe import FREE_TO_CHANGE, PRESETS, Recipe
+
+
+def test_the_tutorials_recipe_is_the_tutorials() -> None:
+    recipe = Recipe.preset("tutorial")
+    assert (recipe.model, recipe.optimizer, recipe.lr) == ("tutorial", "adam", 1e-3)
+    assert (recipe.batch_size, recipe.epochs) == (32, 10)
+    assert all(preset.name == name for name, preset in PRESETS.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epochs": 0}, "epochs is 0: it must be at least 1"),
+        ({"epochs": 1.5}, r"epochs is 1\.5: it must be a whole number"),
+        ({"epochs": True}, "epochs is True: it must be a whole number"),
+        ({"epochs": "ten"}, "epochs is 'ten': it must be a whole number"),
+        ({"epochs": None}, "epochs is None: it must be a whole number"),
+        ({"batch_size": -1}, "batch_size is -1: it must be at least 1"),
+        ({"lr": -0.1}, r"lr is -0\.1: it must be more than 0"),
+        ({"lr": 0}, r"lr is 0\.0: it must be more than 0"),
+        ({"lr": float("nan")}, "lr is nan: it must be a finite number"),
+        ({"lr": float("inf")}, "lr is inf: it must be a finite number"),
+        ({"lr": 10**400}, "it must be a finite number"),
+        ({"seed": -1}, r"seed is -1: it must be from 0 to 2\*\*63 - 1"),
+        ({"threads": 0}, "threads is 0: it must be at least 1"),
+        ({"validate_on": "train"}, "validate_on is 'train': it must be 'holdout' or 'test'"),
+        ({"validation_fraction": 1}, r"validation_fraction is 1\.0: it must be more than 0"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd': it must be 'adam'"),
+        ({"model": "resnet"}, "there is no model 'resnet'; choose one of: .*tutorial"),
+        ({"image_size": 21}, "image_size is 21: the model tutorial needs at least 22"),
+        ({"checkpoint_minutes": -1}, r"checkpoint_minutes is -1\.0: it must be at least 0"),
+        ({"name": " "}, "name is ' ': it must be a name"),
+        ({"epoch": 3}, "a recipe has no field 'epoch'; did you mean epochs?"),
+        ({"colour": 3}, "a recipe has no field 'colour'; it has name, model, epochs"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        Recipe.preset("tutorial", **changes)
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"there is no recipe 'tutorail'; choose one of .*tutorial"
+    ):
+        Recipe.preset("tutorail")
+
+
+def test_a_whole_number_is_a_fine_float() -> None:
+    assert isinstance(Recipe(lr=1).lr, float)
+
+
+def test_it_survives_yaml(tmp_path: Path) -> None:
+    recipe = Recipe(name="mine: the größte", lr=1e-5, threads=3, image_size=24, epochs=7)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    assert Recipe.from_yaml(tmp_path / "recipe.yaml") == recipe
+
+
+def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text("epochs: 2\nlr: 1e-4  # to YAML 1.1 this is a text\n")
+    recipe = Recipe.from_yaml(str(tmp_path / "quick.yaml"))
+    assert recipe == Recipe(name="quick", epochs=2, lr=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epoch: 2", "cannot use the recipe .*r.yaml: a recipe has no field 'epoch'; did you mean"),
+        ("epochs: two", "cannot use the recipe .*r.yaml: epochs is 'two': it must be a whole"),
+        ("lr: fast", "cannot use the recipe .*r.yaml: lr is 'fast': it must be a number"),
+        ("lr: .nan", "lr is nan: it must be a finite number"),
+        ("name: 3", "name is 3: it must be a text"),
+        ("3: 4", "a recipe has no field '3'"),
+        ("epochs: [1", "cannot read the recipe .*r.yaml: it is not YAML; see its line 1"),
+        ("epochs: \x00", "it is not YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "it is not YAML"),
+        ("", "it is not a list of fields and values; write one a line"),
+        ("- epochs", "it is not a list of fields and values"),
+        ("[" * 1500, "it is not YAML"),
+    ],
+)
+def test_bad_yaml_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        Recipe.from_yaml(tmp_path / "r.yaml")
+
+
+def test_what_is_no_text_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UsageError, match="it is not YAML"):
+        Recipe.from_yaml(tmp_path / "r.yaml")
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(PeewitError, match=r"cannot read the recipe .*none\.yaml: no such file"):
+        Recipe.from_yaml(tmp_path / "none.yaml")
+
+
+def test_every_field_has_a_line_of_help() -> None:
+    for field in dataclasses.fields(Recipe):
+        assert field.metadata["help"], field.name
+        assert "\n" not in field.metadata["help"]
+    assert {field.name for field in dataclasses.fields(Recipe)} >= FREE_TO_CHANGE
+
+
+def test_a_recipe_needs_no_pytorch() -> None:
+    code = "import sys, peewit.training.recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
