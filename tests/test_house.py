@@ -54,10 +54,11 @@ def imports(path: Path) -> Iterator[str]:
                 yield node.module
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+# __init__.py only gives the public names, of every box
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parts[-2:] != ("peewit", "__init__.py")], ids=name
+)
 def test_imports_point_one_way(path: Path) -> None:
-    if path == SOURCE / "__init__.py":
-        pytest.skip("it only gives the public names, of every box")
     for module in imports(path):
         package, _, rest = module.partition(".")
         # the version is for everybody
