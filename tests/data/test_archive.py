@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
 import tarfile
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from peewit.data.archive import MAX_MEMBERS, BadArchiveError, members
+from peewit.data.archive import MAX_MEMBERS, MAX_SIZE, BadArchiveError, members
 
 WANTED = {"one": 100, "two": 3_000_000}
 
@@ -185,3 +187,37 @@ def test_nothing_is_written(path: Path) -> None:
     before = sorted(path.parent.rglob("*"))
     list(members(path, WANTED))
     assert sorted(path.parent.rglob("*")) == before
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path, path: Path) -> None:
+    for odd in (tmp_path, Path(os.devnull)):
+        with pytest.raises(BadArchiveError, match="it is not a file"):
+            list(members(odd, WANTED))
+    with path.open("wb") as file:
+        file.truncate(MAX_SIZE + 1)
+    with pytest.raises(BadArchiveError, match="1,073,741,825 bytes, more than"):
+        list(members(path, WANTED))
+
+
+def test_random_damage_inside_gives_members_or_is_refused(path: Path) -> None:
+    chance = random.Random(0)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("d/one", "d/" + "n" * 200 + "/two", "d/\xe9"):
+            info, content = entry(name, b"1" * 90)
+            info.pax_headers = {"GNU.sparse.major": "1"} if chance.random() < 0.3 else {}
+            tar.addfile(info, io.BytesIO(content))
+    whole = buffer.getvalue()
+    headers = [at for at in range(0, len(whole), 512) if any(whole[at : at + 512])]
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        at = chance.choice(headers)
+        for _ in range(chance.randint(1, 3)):
+            damaged[at + chance.randrange(512)] = chance.randrange(256)
+        # a right checksum, so that the damage gets further than that
+        damaged[at + 148 : at + 156] = b" " * 8
+        damaged[at + 148 : at + 156] = b"%06o\0 " % sum(damaged[at : at + 512])
+        path.write_bytes(gzip.compress(bytes(damaged), 1))
+        # anything but this one exception fails the test
+        with suppress(BadArchiveError):
+            assert all(len(content) <= 90 for _, content in members(path, WANTED))

@@ -122,6 +122,14 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
         assert caught.value.exit_code == 1
 
 
+def test_odd_paths_are_named(tmp_path: Path) -> None:
+    for path in ("x" * 5000 + "/y", "a\0b/c", str(tmp_path / "a" / ".." / "b")):
+        with pytest.raises(PeewitError, match="cannot find"):
+            load(path)
+    with pytest.raises(BadArchiveError, match="it is not a file"):
+        load(os.devnull)
+
+
 def test_the_wrong_data_for_a_name(cifar10: Path, cifar100: Path) -> None:
     with pytest.raises(BadArchiveError, match=r"is not cifar10: it holds CIFAR-100; use cifar100"):
         load("cifar10", data=cifar100)
@@ -176,6 +184,10 @@ def test_what_is_nowhere_and_cannot_be_downloaded(tmp_path: Path) -> None:
             call("cifar10")
         assert caught.value.exit_code == 1
         assert str(tmp_path / "home") in str(caught.value)
+    Path("data").mkdir()
+    Path("data/cifar-10-python.tar.gz").touch()
+    with pytest.raises(SourceNotAvailable, match=r"it is empty, 127\.0\.0\.1:9: "):
+        load("cifar10")
 
 
 def test_what_is_nowhere_is_downloaded(

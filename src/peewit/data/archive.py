@@ -8,6 +8,7 @@ than its format can need (a bomb) is refused before the memory is spent.
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,10 @@ from peewit.errors import PeewitError
 # Headers, padding and the small files beside the wanted ones (readme.html is 88 bytes).
 SLACK = 2 << 20
 MAX_MEMBERS = 1000
+# The published archives have 170 MB, and 270 MB when unfolded.
+MAX_SIZE = 1 << 30
 _CHUNK = 1 << 20
+_AGAIN = "get it again"
 
 
 class BadArchiveError(PeewitError):
@@ -47,6 +51,7 @@ def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]
         It is cut, damaged, no archive at all, a bomb, or has members with names or kinds that
         have no place in a data set (absolute, ``..``, links, devices).
     """
+    check_file(path)
     try:
         with path.open("rb") as file:
             yield from _members(path, file, wanted)
@@ -57,6 +62,26 @@ def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]
 def cannot_read(path: Path, error: OSError) -> BadArchiveError:
     """Return the sentence for a failed read."""
     return BadArchiveError(f"cannot read {path}", (error.strerror or str(error)).lower())
+
+
+def check_file(path: Path) -> None:
+    """See that this is a file, of a size that can be read, before anything opens it.
+
+    Raises
+    ------
+    BadArchiveError
+        It is missing, a device or a pipe (which would be read for ever), or much too large.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise BadArchiveError(f"cannot read {path}", "it is not a file")
+    if state.st_size > MAX_SIZE:
+        raise BadArchiveError(
+            f"{path} is refused", f"it has {state.st_size:,} bytes, more than this data can have"
+        )
 
 
 def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
@@ -74,7 +99,7 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
                 if not member.isfile() or name not in wanted:
                     reader.allow(SLACK)
                     continue
-                if member.size > wanted[name]:
+                if not 0 <= member.size <= wanted[name]:
                     raise BadArchiveError(
                         f"{path} is refused",
                         f"{member.name} in it has {member.size:,} bytes, where the format has at"
@@ -90,7 +115,7 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
         reader.finish()
     except tarfile.TarError as error:
         raise BadArchiveError(
-            f"cannot read {path}", f"it is not a sound tar archive ({error})", "download it again"
+            f"cannot read {path}", f"it is not a sound tar archive ({error})", _AGAIN
         ) from error
 
 
@@ -124,7 +149,6 @@ class _Gunzip(io.BufferedIOBase):
         self.inflate = zlib.decompressobj(wbits=31)
         self.allowance = 0
         self.given = 0
-        self.pending = b""
         start = file.read(512)
         file.seek(0)
         check_start(path, start)
@@ -173,9 +197,6 @@ class _Gunzip(io.BufferedIOBase):
         self.allow(SLACK)
         while self.read(_CHUNK):
             pass
-
-
-_AGAIN = "get it again"
 
 
 def check_start(path: Path, start: bytes) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data import layouts
-from peewit.data.archive import cannot_read
+from peewit.data.archive import cannot_read, check_file
 from peewit.data.cifar import Decoded, decode
 from peewit.data.layouts import file_checksum, find_layout
 
@@ -91,10 +91,12 @@ def _keys(source: Path) -> tuple[str, str]:
     """Short hashes of where the source is, and of which version of it is there."""
     place = os.path.normcase(os.path.realpath(source))
     try:
-        files = [source]
         if source.is_dir():
             names = {name for layout in layouts.LAYOUTS for name in layout.files}
             files = [source / name for name in sorted(names) if (source / name).is_file()]
+        else:
+            check_file(source)
+            files = [source]
         states = [(file.name, _state(file.stat())) for file in files]
     except OSError as error:
         raise cannot_read(source, error) from error

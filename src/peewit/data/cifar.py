@@ -47,9 +47,9 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         return
     for name, limit in wanted.items():
         file = path / name
-        if not file.is_file():
-            continue
         try:
+            if not file.is_file():
+                continue
             if file.stat().st_size > limit:
                 raise BadArchiveError(
                     f"{file} is refused",

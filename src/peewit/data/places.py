@@ -45,7 +45,7 @@ def where(name: str, data: str | Path | None = None) -> list[Place]:
         raise UsageError("digits lies in no file of its own", "it ships inside scikit-learn")
     if name not in SOURCES:
         raise unknown_source(name)
-    return [Place(owner, path, path.exists()) for owner, path in _places(name, data)]
+    return [Place(owner, path, exists(path)) for owner, path in _places(name, data)]
 
 
 def home() -> Path:
@@ -67,13 +67,13 @@ def resolve(path: Path, name: str | None) -> Path:
         There is nothing at that path.
     """
     path = expanded(path)
-    if not path.exists():
+    if not exists(path):
         raise BadArchiveError(f"cannot find {path}", "", "check the path")
     if path.is_dir() and not any(_holds(path, layout) for layout in layouts.LAYOUTS):
         for layout in layouts.LAYOUTS:
             if name in (None, layout.name):
                 for inner in _usual_names(layout):
-                    if (path / inner).exists():
+                    if exists(path / inner):
                         return _unfolded(path / inner)
     return path
 
@@ -117,7 +117,16 @@ def _unfolded(path: Path) -> Path:
 
 
 def _holds(folder: Path, layout: Layout) -> bool:
-    return any((folder / file).is_file() for file in layout.batches)
+    files = (folder / file for file in layout.batches)
+    return any(exists(file) and file.is_file() for file in files)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at a path, as far as one may look."""
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be looked into, or a name that no file can have
+        return False
 
 
 def unknown_source(source: str) -> UsageError:

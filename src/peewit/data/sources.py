@@ -14,6 +14,7 @@ from peewit.data.places import (
     SOURCES,
     Place,
     SourceNotAvailable,
+    exists,
     expanded,
     home,
     resolve,
@@ -140,7 +141,7 @@ def load_path(path: Path, name: str | None) -> Loaded:
 
 
 def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
-    if name is None and not expanded(path).exists() and _looks_like_a_name(str(path)):
+    if name is None and not exists(expanded(path)) and _looks_like_a_name(str(path)):
         raise unknown_source(str(path))
     path = resolve(path, name)
     loaded = load_path(path, name)
@@ -154,15 +155,20 @@ def _search(name: str, progress: Callable[[Progress], None] | None) -> tuple[Fet
     from peewit.data.download import Fetched, fetch_archive
 
     notes: list[str] = []
+    broken: list[str] = []
     for place in where(name):
         if place.found:
             try:
                 loaded = load_path(place.path, name)
             except BadArchiveError as error:
                 notes.append(f"{error} (looked elsewhere)")
+                broken.append(f"{error.what}: {error.why}")
             else:
                 return Fetched(place.path, False, tuple(notes)), loaded
-    fetched = fetch_archive(name, home(), progress=progress)
+    try:
+        fetched = fetch_archive(name, home(), progress=progress)
+    except SourceNotAvailable as error:
+        raise SourceNotAvailable(error.what, ", ".join([*broken, error.why]), error.todo) from error
     fetched = fetched._replace(notes=(*notes, *fetched.notes))
     return fetched, load_path(fetched.path, name)
 
