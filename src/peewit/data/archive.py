@@ -209,13 +209,17 @@ def check_start(path: Path, start: bytes) -> None:
     """
     if start[:2] == b"\x1f\x8b":
         return
+    todo = _AGAIN
     if not start:
         what = "it is empty"
     elif looks_like_a_page(start):
         what = "it is a web page, not an archive (a server's error page saved under that name?)"
+    elif start[257:262] == b"ustar":  # some browsers do that
+        what = "it is a tar that something unzipped already"
+        todo = "extract it and give the folder"
     else:
         what = "it is not a .tar.gz archive"
-    raise BadArchiveError(f"cannot read {path}", what, _AGAIN)
+    raise BadArchiveError(f"cannot read {path}", what, todo)
 
 
 def looks_like_a_page(start: bytes) -> bool:
