@@ -191,7 +191,7 @@ def _places(size: int, kernel: int, padding: int, stride: int, out: int, up: boo
     """Return the arithmetic that leads from ``size`` to ``out`` along one side."""
     padded = f"{size} + 2 x {padding}" if padding else f"{size}"
     rounded = f", rounded {'up' if up else 'down'},"
-    if kernel == stride and not padding:
+    if kernel == stride > 1 and not padding:
         return f"{size} / {kernel}{rounded if size % kernel else ''} = {out}"
     if stride == 1:
         return f"({padded} - {kernel}) + 1 = {out}"
