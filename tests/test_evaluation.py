@@ -142,6 +142,12 @@ def test_calibration_error_is_equation_3(seed: int) -> None:
     assert calibration_error(confidences, right) == pytest.approx(guo(confidences, right))
 
 
+def test_a_bin_of_calibration_is_closed_above() -> None:
+    # 0.2 is 3 / 15: it belongs below, so that each has a bin of its own
+    error = calibration_error(np.array([0.2, 0.25]), np.array([True, False]))
+    assert error == pytest.approx((0.8 + 0.25) / 2)
+
+
 def test_a_calibrated_classifier_has_hardly_any_calibration_error() -> None:
     random = np.random.default_rng(0)
     confidences = random.uniform(0.1, 1, 100_000)

@@ -286,6 +286,29 @@ def test_whatever_is_damaged_ends_in_a_sentence(kind: str) -> None:
         assert pixels.ndim == 3
 
 
+@pytest.mark.parametrize(
+    "error", [KeyError, IndexError, ZeroDivisionError, OverflowError, struct.error, zlib.error]
+)
+def test_whatever_pillow_raises_is_damage(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def load(*arguments: Any) -> None:
+        raise error("inside")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(PeewitError, match=r"cannot read a\.png: the picture is damaged"):
+        read_picture(encoded(Image.fromarray(RGB)), "a.png")
+
+
+def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*arguments: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(PeewitError, match="it does not fit in the memory; make the picture"):
+        read_picture(encoded(Image.fromarray(RGB)))
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*arguments: Any) -> None:
         pytest.fail("it was decoded")

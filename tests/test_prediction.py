@@ -11,9 +11,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
 from peewit.prediction import BATCH, LARGEST_PIPED, Prediction, Source, find_pictures, predict
 from peewit.run import Run
+from peewit.trainer import train
+from peewit.training.recipe import Recipe
 
 
 class Brightness:
@@ -177,3 +180,35 @@ def test_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(PeewitError, match=r"there are no pictures in .*: no file in it ends in"):
         find_pictures([str(tmp_path)])
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Dataset, tiny_test: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return train(tiny, Recipe(epochs=1), test=tiny_test, out=folder)
+
+
+def test_a_real_run_says_of_files_what_it_says_of_pixels(
+    trained: Run, tiny: Dataset, tmp_path: Path
+) -> None:
+    for number, image in enumerate(tiny.images[:6]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    answers = list(predict(trained, find_pictures([str(tmp_path)]), top=3))
+    shares = trained.probabilities(tiny.images[:6])
+    for answer, row in zip(answers, shares, strict=True):
+        assert isinstance(answer, Prediction)
+        assert dict(answer.labels) == pytest.approx(dict(zip(tiny.class_names, row, strict=True)))
+
+
+def test_a_real_run_takes_any_size_and_grey(trained: Run, tmp_path: Path) -> None:
+    files = [
+        paint(tmp_path / "small.png", 90, (1, 1)),
+        paint(tmp_path / "long.png", 90, (500, 3)),
+        paint(tmp_path / "grey.png", 90, (300, 200), mode="L"),
+        paint(tmp_path / "clear.png", 90, (20, 40), mode="RGBA"),
+    ]
+    answers = [cast(Prediction, answer) for answer in predict(trained, files, top=3)]
+    # one colour resized is the same colour, so the first three are the same to the network
+    for answer in answers[1:3]:
+        assert dict(answer.labels) == pytest.approx(dict(answers[0].labels), abs=1e-4)
+    assert sum(share for _, share in answers[3].labels) == pytest.approx(1)

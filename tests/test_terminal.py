@@ -86,7 +86,7 @@ def test_pictures_of_different_heights() -> None:
 def test_256_colours_are_the_nearest_ones() -> None:
     console = terminal("256")
     # a dull red, which rich by itself makes grey
-    assert show_picture(np.array([[(140, 98, 94)], [(135, 175, 0)]], np.uint8), console)
+    assert show_picture(np.array([[(120, 100, 98)], [(135, 175, 0)]], np.uint8), console)
     assert "\x1b[38;5;95;48;5;106m▀" in shown(console)
 
 

@@ -74,7 +74,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(header))
     for index, letter in enumerate(align):
         title = header[index] if header else ""
-        table.add_column(title, justify=JUSTIFY[letter], no_wrap=True)
+        table.add_column(title, justify=JUSTIFY[letter])
     for row in rows:
         table.add_row(*map(printable, row))
     console = Console(

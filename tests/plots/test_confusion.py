@@ -70,6 +70,11 @@ def test_a_hundred_names_do_not_touch(tmp_path: Path, figures: list[Figure]) -> 
         assert not any(a.overlaps(b) for a, b in pairwise(extents))
         inside = axes.get_window_extent()
         assert not any(extent.overlaps(inside) for extent in extents)
+    for number, label in enumerate(axes.get_xticklabels()):
+        extent = label.get_window_extent()
+        # within a quarter of a cell of the column that it names
+        place = axes.transData.inverted().transform(((extent.x0 + extent.x1) / 2, 0))[0]
+        assert abs(place - number) < 0.25
 
 
 def test_a_class_without_images_is_an_empty_row(
