@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -372,19 +373,6 @@ def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
         train(data, recipe, out=tmp_path / "other", progress=Silent())
 
 
-def test_small_images_are_enlarged_with_a_note(tmp_path: Path) -> None:
-    progress = At(9, 9, stop_here)
-    run = train(made(40, size=8), RECIPE.replace(epochs=1), out=tmp_path / "run", progress=progress)
-    assert (run.preprocessing.height, run.preprocessing.width) == (32, 32)
-    assert any("enlarged to 32 x 32" in note for note in progress.notes)
-
-
-def test_the_images_get_the_size_that_was_asked_for(tmp_path: Path) -> None:
-    recipe = RECIPE.replace(epochs=1, image_size=24)
-    run = train(made(40, size=8), recipe, out=tmp_path / "run", progress=Silent())
-    assert (run.preprocessing.height, run.preprocessing.width) == (24, 24)
-
-
 def test_the_first_weights_are_the_models_own(data: Dataset, tmp_path: Path) -> None:
     run = train(data, RECIPE.replace(epochs=1, lr=1e-12), out=tmp_path / "r", progress=Silent())
     fresh = build("tutorial", (22, 22, 3), 3, seed=0).state_dict()
@@ -427,10 +415,13 @@ def test_going_on_with_other_data_or_another_recipe_is_refused(
     assert Run.open(whole.path).status == "finished"
 
 
-def test_a_test_set_of_other_classes_is_refused(data: Dataset, tmp_path: Path) -> None:
-    other = Dataset(data.images, data.labels, ["a", "b", "c"])
-    with pytest.raises(PeewitError, match="test set does not go with the training set"):
-        train(data, RECIPE, test=other, out=tmp_path / "run", progress=Silent())
+def test_data_that_has_been_moved_is_still_the_same(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(whole.path, tmp_path / "copy")
+    moved = Dataset(data.images, data.labels, data.class_names, "somewhere else")
+    run = train(moved, RECIPE.replace(epochs=4), resume=copy, progress=Silent())
+    assert len(run.history) == 4
 
 
 def test_an_out_folder_that_is_taken_is_refused_and_left_alone(

@@ -74,13 +74,21 @@ class Run:
         facts = runfolder.read_facts(path)
         status = runfolder.status(path, facts)
         finished = status == "finished"
+        recipe = runfolder.read_recipe(path)
+        history = runfolder.read_history(path, required=finished)
+        if finished and len(history) != recipe.epochs:
+            file = path / runfolder.HISTORY
+            raise damaged(file, f"it has {len(history)} epochs of {recipe.epochs}")
         try:
+            names = facts["class_names"]
+            if not isinstance(names, list) or len(names) < 2:
+                raise damaged(path / runfolder.FACTS, "it lacks the class names")
             return cls(
                 path=path,
-                recipe=runfolder.read_recipe(path),
-                class_names=tuple(str(name) for name in facts["class_names"]),
+                recipe=recipe,
+                class_names=tuple(str(name) for name in names),
                 preprocessing=Preprocessing.from_dict(facts["preprocessing"]),
-                history=runfolder.read_history(path, required=finished),
+                history=history,
                 metrics=runfolder.read_json(path / runfolder.METRICS) if finished else {},
                 environment=dict(facts["environment"]),
                 source=dict(facts["source"]),

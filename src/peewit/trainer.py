@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from peewit import plots, runfolder
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
 from peewit.inference import logits_in_batches
-from peewit.models import build, minimum_size, native_size
-from peewit.preprocessing import Preprocessing
 from peewit.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.checkpoint import Position
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import VALIDATION_BATCH, Job, fit
-from peewit.training.optimizers import KerasAdam
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
+from peewit.training.setup import describe_data, make_job
 
 
 def train(
@@ -102,12 +99,12 @@ def _begin(
     runfolder.check_free(path)
     if recipe.threads is None:
         recipe = recipe.replace(threads=environment.usable_threads())
-    job = _job(dataset, test, recipe, progress)
+    job = make_job(dataset, test, recipe, progress.note)
     facts = {
         "class_names": dataset.class_names,
         "preprocessing": job.preprocessing.to_dict(),
         "source": source,
-        "dataset": _describe(dataset, test, job),
+        "dataset": describe_data(dataset, test, job),
         "environment": environment.describe(recipe.threads or 1),
     }
     runfolder.create(path, facts, recipe)
@@ -136,8 +133,9 @@ def _resume(
                 f"{path} is finished after {recipe.epochs} epochs; ask for more to train it on"
             )
             return run
-        job = _job(dataset, test, recipe, progress)
-        if _describe(dataset, test, job) != run.dataset:
+        job = make_job(dataset, test, recipe, progress.note)
+        # by content alone: the files may have been moved
+        if describe_data(dataset, test, job)["fingerprints"] != run.dataset.get("fingerprints"):
             raise PeewitError(
                 f"cannot go on with {path}",
                 f"this is not the data that it was trained on ({run.dataset.get('origin')})",
@@ -214,81 +212,6 @@ def _finish(
     plots.save_mistakes(mistakes, data.images, data.labels, probabilities, data.class_names)
     runfolder.write_metrics(path, {"split": split, **evaluation.to_dict()})
     return True
-
-
-def _job(dataset: Dataset, test: Dataset | None, recipe: Recipe, progress: Progress) -> Job:
-    """Return what the recipe makes of the data, after checking that they fit together."""
-    if test is not None and (
-        test.class_names != dataset.class_names or test.image_shape[2] != dataset.image_shape[2]
-    ):
-        raise PeewitError(
-            "the test set does not go with the training set",
-            "they differ in class names or channels",
-        )
-    if recipe.validate_on == "test":
-        if test is None:
-            raise UsageError(
-                "cannot validate on the test set",
-                "there is none",
-                "validate on held-out images (validate_on: holdout)",
-            )
-        training, validation = dataset, test
-        progress.note(
-            "validating on the test set, as the tutorial does: whatever is chosen by watching it "
-            "makes the test accuracy too hopeful; holding images out keeps the test honest"
-        )
-    else:
-        training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
-        if test is None:
-            progress.note(
-                "there is no test set: the final numbers are those of the validation images"
-            )
-    if recipe.batch_size > len(training):
-        raise UsageError(
-            f"batch_size is {recipe.batch_size:,}",
-            f"there are only {len(training):,} training images",
-        )
-    rule = _preprocessing(dataset, recipe, progress)
-    shape = (rule.height, rule.width, rule.channels)
-    model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
-    return Job(
-        model=model,
-        optimizer=KerasAdam(model.parameters(), lr=recipe.lr),
-        preprocessing=rule,
-        training=training,
-        validation=validation,
-        recipe=recipe,
-    )
-
-
-def _preprocessing(dataset: Dataset, recipe: Recipe, progress: Progress) -> Preprocessing:
-    height, width, channels = dataset.image_shape
-    if recipe.image_size is not None:
-        height = width = recipe.image_size
-    elif min(height, width) < minimum_size(recipe.model):
-        size = native_size(recipe.model)
-        progress.note(
-            f"the images of {height} x {width} pixels are enlarged to {size} x {size}, "
-            f"because the model {recipe.model} needs at least {minimum_size(recipe.model)}"
-        )
-        height = width = size
-    # pixels / 255 and no more: the tutorial's
-    return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
-
-
-def _describe(dataset: Dataset, test: Dataset | None, job: Job) -> dict[str, Any]:
-    return {
-        "origin": dataset.origin,
-        "images": {
-            "training": len(job.training),
-            "validation": len(job.validation),
-            "test": len(test) if test is not None else 0,
-        },
-        "fingerprints": {
-            "training": dataset.fingerprint,
-            "test": test.fingerprint if test is not None else "",
-        },
-    }
 
 
 def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
