@@ -63,6 +63,18 @@ def test_table_of_a_run_whose_data_has_no_name_and_no_date() -> None:
     assert cells(text, 1)[-3:] == ["-", "tutorial", "-"]
 
 
+def test_table_fits_the_terminal_by_leaving_out_columns_from_the_right() -> None:
+    runs = [made("one"), made("two", None)]
+    whole = table(runs).splitlines()
+    for width in (80, 60, 50):
+        narrow = table(runs, width).splitlines()
+        assert max(map(len, narrow)) <= width
+        assert all(full.startswith(line) for full, line in zip(whole, narrow, strict=True))
+    assert table(runs, 1).splitlines()[0].split() == ["run", "status", "epochs", "accuracy"]
+    assert table(runs, 1000).splitlines() == whole
+    assert max(map(len, comparison(runs, 60).split("\n\n")[0].splitlines())) <= 60
+
+
 def test_facts_are_there_for_programs() -> None:
     fact = facts(made("one"))
     assert fact["run"] == str(Path("runs/one"))

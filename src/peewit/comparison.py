@@ -11,6 +11,9 @@ from peewit.run import Run
 # the command line and the time differ between any two runs, and say nothing that the rest does not
 UNREMARKABLE = ("command", "date")
 
+# the columns of the table without which it would say nothing: run, status, epochs and accuracy
+ALWAYS_SHOWN = 4
+
 
 def facts(run: Run) -> dict[str, Any]:
     """Return what a run came to, as JSON has it; None stands for what it has not come to yet.
@@ -45,11 +48,12 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def table(runs: Sequence[Run]) -> str:
+def table(runs: Sequence[Run], width: int | None = None) -> str:
     """Return what each of ``runs`` came to as text, a line a run.
 
     The accuracy is that of the final test with half its 95 % interval; the validation accuracy is
-    that of the last finished epoch.
+    that of the last finished epoch. Where ``width`` characters are not enough, columns are left
+    out from the right: what matters most stands left.
     """
     from peewit.terminal import text_table
 
@@ -73,7 +77,12 @@ def table(runs: Sequence[Run]) -> str:
             ]
         )
     header = ["run", "status", "epochs", "accuracy", "loss", "validation", "time", "source"]
-    return text_table([*header, "recipe", "date"], rows, "llrrrrrlll")
+    header += ["recipe", "date"]
+    for columns in range(len(header), ALWAYS_SHOWN - 1, -1):
+        text = text_table(header[:columns], [row[:columns] for row in rows], "llrrrrrlll"[:columns])
+        if width is None or max(map(len, text.splitlines())) <= width:
+            break
+    return text
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -100,14 +109,17 @@ def readings(runs: Sequence[Run]) -> list[str]:
     return [_reading(runs[0], run) for run in runs[1:]]
 
 
-def comparison(runs: Sequence[Run]) -> str:
-    """Return the whole comparison as text: what they came to, in what they differ, what it says."""
+def comparison(runs: Sequence[Run], width: int | None = None) -> str:
+    """Return the whole comparison as text: what they came to, in what they differ, what it says.
+
+    ``width`` is that of :func:`table`.
+    """
     from peewit.terminal import text_table
 
     differing = [[name, *map(_said, row)] for name, row in differences(runs).items()]
     header = ["difference", *(run.path.name for run in runs)]
     parts = [
-        table(runs),
+        table(runs, width),
         text_table(header, differing, "l" * len(header))
         if differing
         else "They have the same recipe, data and environment.",

@@ -152,6 +152,7 @@ def runs(folder: Path, as_json: bool) -> None:
     """List the runs in FOLDER (by default runs) with what each came to."""
     from peewit.comparison import facts, table
     from peewit.run import Run
+    from peewit.terminal import console_out
 
     found, broken = Run.find_all(folder)
     for problem in broken:
@@ -159,7 +160,7 @@ def runs(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json([facts(run) for run in found])
     elif found:
-        click.echo(table(found))
+        click.echo(table(found, console_out().width))
     else:
         note(f"there are no runs in {folder}")
 
@@ -190,6 +191,7 @@ def compare(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
     from peewit.comparison import comparison, differences, facts, readings
     from peewit.plots import save_compared_curves
     from peewit.run import Run
+    from peewit.terminal import console_out
 
     if len(folders) < 2:
         raise click.UsageError("name two runs or more")
@@ -204,5 +206,5 @@ def compare(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
             }
         )
     else:
-        click.echo(comparison(opened))
+        click.echo(comparison(opened, console_out().width))
     note(f"their curves are in {out}")
