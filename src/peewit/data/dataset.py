@@ -112,6 +112,8 @@ class Dataset:
     def take(self, indices: npt.ArrayLike) -> Dataset:
         """Return the images at ``indices`` (whole numbers or a mask), in that order."""
         chosen = np.asarray(indices)
+        if not chosen.size:
+            chosen = chosen.astype(np.int64)  # numpy makes an empty list float64
         return Dataset(self.images[chosen], self.labels[chosen], self.class_names, self.origin)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
