@@ -267,6 +267,13 @@ def test_data_where_lists_what_is_searched(
     assert output.err == ""
 
 
+def test_data_where_of_a_given_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "where", "cifar10", "--data", str(tmp_path / "gone")]) == 0
+    output = capsys.readouterr()
+    assert output.out.split() == ["-", "--data", str(tmp_path / "gone")]
+    assert output.err == ""
+
+
 @pytest.mark.parametrize("command", ["where", "fetch", "verify"])
 def test_data_knows_its_names_only(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, error = failure(capsys, "data", command, "mnist")

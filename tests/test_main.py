@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,6 +154,18 @@ def test_a_reader_that_leaves_is_no_failure_to_tell_of() -> None:
     child.stdout.close()
     _, stderr = child.communicate(timeout=60)
     assert stderr == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_not_matter(closed: str) -> None:
+    result = subprocess.run(
+        f'"{sys.executable}" -m peewit --version {closed}',
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_public_names_are_there_when_asked_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import click
@@ -23,6 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if not os.environ.get("PEEWIT_DEBUG"):
         sys.excepthook = _bug
+    # a program that was started with a stream closed has None there
+    nowhere = Path(os.devnull)
+    sys.stdin = sys.stdin or nowhere.open()
+    sys.stdout = sys.stdout or nowhere.open("w")
+    sys.stderr = sys.stderr or nowhere.open("w")
     for stream in (sys.stdout, sys.stderr):
         # a terminal that knows few characters (an old code page) gets "?" and not a crash
         if hasattr(stream, "reconfigure"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from peewit.cli.output import complain, note, print_json
+from peewit.cli.output import complain, note, print_json, shortened
 from peewit.cli.parameters import (
     complete_model,
     complete_run,
@@ -94,8 +94,8 @@ def evaluate(
     if tuple(dataset.class_names) != run.class_names:
         raise PeewitError(
             f"cannot evaluate {folder} on {dataset.origin}",
-            f"the run knows the classes {', '.join(run.class_names)}, "
-            f"the data has {', '.join(dataset.class_names)}",
+            f"the run knows the classes {shortened(run.class_names)}, "
+            f"the data has {shortened(dataset.class_names)}",
         )
     result = judge(run.logits(dataset.images), dataset.labels, run.class_names)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,16 @@ def note(sentence: str) -> None:
 def complain(error: PeewitError) -> None:
     """Tell a failure on stderr that does not end the command."""
     click.echo(f"peewit: {error}", err=True)
+
+
+def shortened(names: Sequence[str], most: int = 10) -> str:
+    """Return names for a sentence, the first ``most`` of them.
+
+    >>> shortened(["cat", "dog", "frog"], most=2)
+    'cat, dog and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def print_json(value: Any) -> None:
