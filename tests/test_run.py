@@ -136,6 +136,8 @@ def change(name: str, value: object) -> Callable[[Path], None]:
         ("run.json", change("class_names", []), r"run\.json: it lacks the class names"),
         ("run.json", change("preprocessing", {"height": 1}), "is not a preprocessing"),
         ("run.json", change("preprocessing", 3), r"run\.json: it lacks or misstates"),
+        ("run.json", change("source", {"run": "rm"}), r"it misstates where the data came from"),
+        ("run.json", change("source", {"source": 3}), r"it misstates where the data came from"),
         ("recipe.yaml", Path.unlink, r"the run folder lacks .*recipe\.yaml"),
         ("recipe.yaml", lambda path: path.write_text("epochs: 0"), r"recipe\.yaml: epochs is 0"),
         ("recipe.yaml", lambda path: path.write_text("warmup: 3"), r"recipe\.yaml: .*'warmup'"),

@@ -439,10 +439,19 @@ def test_the_default_folder_has_date_source_and_recipe(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
-    source = {"source": "/tmp/my data.tar.gz", "data": None, "coarse": False}
+    source = {"source": str(Path("my data.tar.gz").resolve()), "data": None, "coarse": False}
     recipe = RECIPE.replace(epochs=1)
     first = train(data, recipe, source=source, progress=Silent())
     second = train(data, recipe, source=source, progress=Silent())
     assert first.path == Path("runs/2026-07-01-120000-my-data-tutorial")
     assert second.path == Path("runs/2026-07-01-120000-my-data-tutorial-2")
     assert first.source == source
+
+
+def test_the_source_is_kept_with_full_paths(data: Dataset, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(epochs=1)
+    source = {"source": "cifar10", "data": "my/archive.tar.gz", "coarse": False}
+    run = train(data, recipe, source=source, out=tmp_path / "a", progress=Silent())
+    assert run.source == source | {"data": str(Path("my/archive.tar.gz").resolve())}
+    run = train(data, recipe, source={"source": "my"}, out=tmp_path / "b", progress=Silent())
+    assert run.source == {"source": str(Path("my").resolve())}

@@ -91,7 +91,7 @@ class Run:
                 history=history,
                 metrics=runfolder.read_json(path / runfolder.METRICS) if finished else {},
                 environment=dict(facts["environment"]),
-                source=dict(facts["source"]),
+                source=runfolder.checked_source(path, facts["source"]),
                 dataset=dict(facts["dataset"]),
                 status=status,
             )

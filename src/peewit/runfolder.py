@@ -44,7 +44,6 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
     PeewitError
         It exists and is not empty, or it cannot be made.
     """
-    check_free(path)
     partial = path.parent / f".{path.name}.{os.getpid()}{PARTIAL}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,6 +215,20 @@ def status(path: Path, facts: Mapping[str, Any]) -> str:
         return "running"
     except OSError:  # a read-only copy: nobody trains there
         return "interrupted"
+
+
+def checked_source(path: Path, source: Any) -> dict[str, Any]:
+    """Return ``source`` if it is arguments of ``peewit.load``, or nothing; or raise."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "source": (str,),
+        "data": (str, type(None)),
+        "coarse": (bool,),
+    }
+    if not isinstance(source, dict) or not all(
+        name in kinds and isinstance(value, kinds[name]) for name, value in source.items()
+    ):
+        raise damaged(path / FACTS, "it misstates where the data came from")
+    return dict(source) if "source" in source else {}
 
 
 def sweep(path: Path) -> None:

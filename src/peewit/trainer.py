@@ -13,6 +13,7 @@ import torch
 
 from peewit import plots, runfolder
 from peewit.data.dataset import Dataset
+from peewit.data.sources import SOURCES
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
 from peewit.inference import logits_in_batches
@@ -53,7 +54,8 @@ def train(
     out : path, optional
         The run folder to make; ``runs/<date>-<time>-<source>-<recipe>`` by default.
     source : mapping, optional
-        How to load the data again (source, data, coarse), kept in the run.
+        The arguments of ``load`` that give the data again (source, data, coarse), kept in the
+        run.
     resume : path, optional
         A run folder to go on with. Only epochs, threads and checkpoint_minutes may differ from
         its recipe. With the same threads the weights end bit-identical to those of a training
@@ -74,6 +76,12 @@ def train(
         The training cannot go on; what was saved last is still there.
     Interrupted
         The user stopped it. Everything is saved.
+
+    Examples
+    --------
+    >>> train, test, _ = peewit.load("digits")  # doctest: +SKIP
+    >>> run = peewit.train(train, peewit.Recipe.preset("tutorial"), test=test)  # doctest: +SKIP
+    >>> run.metrics["accuracy"]  # doctest: +SKIP
     """
     shown = progress or automatic()
     try:
@@ -94,7 +102,7 @@ def _begin(
     progress: Progress,
     stop: StopRequest,
 ) -> Run:
-    source = dict(source or {})
+    source = _lasting(source or {})
     path = Path(out) if out is not None else _default_folder(source, recipe)
     runfolder.check_free(path)
     if recipe.threads is None:
@@ -156,7 +164,8 @@ def _resume(
 def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: StopRequest) -> Run:
     """Train in the run folder ``path`` from where its checkpoint stands, and test."""
     recipe, file = job.recipe, path / runfolder.CHECKPOINT
-    go_on = f"go on with peewit train --resume {path}"
+    shown = f'"{path}"' if " " in str(path) else path
+    go_on = f"go on with peewit train --resume {shown}"
     with environment.isolated(recipe.threads or 1):
         torch.manual_seed(recipe.seed)
         position = Position()
@@ -236,6 +245,16 @@ def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
             f"epoch {begun} has already begun",
         )
     return recipe
+
+
+def _lasting(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``source`` with its paths in full, so that it holds in any working directory."""
+    lasting = dict(source)
+    if lasting.get("data"):
+        lasting["data"] = str(Path(lasting["data"]).resolve())
+    if lasting.get("source") and lasting["source"] not in SOURCES:
+        lasting["source"] = str(Path(lasting["source"]).resolve())
+    return lasting
 
 
 def _default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:

@@ -74,6 +74,7 @@ def train(
     The run's folder gets the weights, the history, the pictures and the result on the test set.
     """
     from peewit.cli.output import note, print_run
+    from peewit.errors import PeewitError
     from peewit.run import Run
     from peewit.trainer import train as work
 
@@ -83,6 +84,11 @@ def train(
             raise click.UsageError("a run that goes on keeps its source, recipe and folder")
         earlier = Run.open(resume)
         settings = earlier.recipe.replace(**changes)
+        if not earlier.source:
+            raise PeewitError(
+                f"{resume} does not say how its data is loaded",
+                todo="go on with it in Python, by peewit.train(dataset, resume=...)",
+            )
         place = earlier.source | ({"data": data} if data else {})
     elif source is not None:
         settings = find_recipe(recipe or "tutorial").replace(**changes)
