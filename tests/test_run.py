@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -223,50 +222,3 @@ def test_a_hostile_folder_runs_nothing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PeewitError, match="it is not YAML"):
         Run.open(folder)
     assert not (tmp_path / "hacked").exists()
-
-
-def test_a_folder_is_made_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(PeewitError, match="no space left on device; make room on the disk"):
-            runfolder.create(tmp_path / "run", {}, RECIPE)
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "run").mkdir()  # empty: it may be used
-    runfolder.create(tmp_path / "run", {}, RECIPE)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "recipe.yaml"}
-
-
-def test_a_folder_that_cannot_be_made_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(PeewitError, match=r"cannot write .*run"):
-        runfolder.create(tmp_path / "file" / "run", {}, RECIPE)
-
-    def read_only(self: Path, *arguments: object, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "mkdir", read_only)
-    with pytest.raises(PeewitError, match="permission denied; choose a folder that you may write"):
-        runfolder.create(tmp_path / "run", {}, RECIPE)
-
-
-def test_a_folder_that_fills_up_in_the_meantime_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename = Path.rename
-
-    def too_late(self: Path, target: Path) -> Path:
-        target.mkdir()
-        (target / "theirs").touch()
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", too_late)
-    with pytest.raises(PeewitError, match="run is taken"):
-        runfolder.create(tmp_path / "run", {}, RECIPE)
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "theirs"]

@@ -154,6 +154,11 @@ def _resume(
                 "the test set has been used for this run before: choosing the number of epochs "
                 "by it makes the final accuracy too hopeful"
             )
+        if recipe.threads != run.recipe.threads:
+            progress.note(
+                f"with {recipe.threads} threads instead of {run.recipe.threads} the weights "
+                "will differ in their last bits from those of a training that was never stopped"
+            )
         # in this order: whenever a kill comes, the folder tells the truth
         runfolder.write_finished(path, False)
         runfolder.write_recipe(path, recipe)
