@@ -210,10 +210,11 @@ def test_show_writes_the_chosen_pictures(capsys: pytest.CaptureFixture[str]) -> 
     assert width > 3 * height
 
 
-def test_show_of_the_test_set_draws_by_seed_and_class() -> None:
+def test_show_of_the_test_set_draws_by_seed_and_class(capsys: pytest.CaptureFixture[str]) -> None:
     for seed, name in (("1", "a.png"), ("1", "b.png"), ("2", "c.png")):
         chosen = ["--test", "--classes", "3, 8", "--count", "6", "--seed", seed, "--out", name]
         assert main(["show", "digits", *chosen]) == 0
+        assert capsys.readouterr().out.startswith("359 images")
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
     assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
 
