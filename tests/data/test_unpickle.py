@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peewit.data import unpickle
-from peewit.data.unpickle import UnreadablePickleError, loads
+from peewit.data import machine
+from peewit.data.machine import UnreadablePickleError
+from peewit.data.unpickle import loads
 
 BATCH = {
     b"batch_label": b"training batch 1 of 5",
@@ -213,7 +214,7 @@ def test_bombs_spend_neither_memory_nor_the_stack() -> None:
 
 @pytest.mark.parametrize("code", [b"(", b"]", b"}", b"N"])
 def test_operations_without_end_are_refused(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpickle, "MAX_OPERATIONS", 10_000)
+    monkeypatch.setattr(machine, "MAX_OPERATIONS", 10_000)
     with pytest.raises(UnreadablePickleError, match="more than 10,000 operations"):
         loads(code * 20_000)
 

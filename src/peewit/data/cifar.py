@@ -17,7 +17,8 @@ import numpy.typing as npt
 from peewit.data import layouts
 from peewit.data.archive import BadArchiveError, cannot_read, members
 from peewit.data.layouts import PIXELS, SIDE, Layout
-from peewit.data.unpickle import UnreadablePickleError, loads
+from peewit.data.machine import UnreadablePickleError
+from peewit.data.unpickle import loads
 
 
 @dataclass(frozen=True)
