@@ -111,7 +111,7 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
                 reader.allow(member.size + SLACK)
                 content = tar.extractfile(member)
                 assert content is not None  # isfile() said so
-                yield name, content.read()
+                yield name, content.read(member.size)
         reader.finish()
     except tarfile.TarError as error:
         raise BadArchiveError(
