@@ -13,6 +13,7 @@ import numpy.typing as npt
 from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.formats import damaged
+from peewit.inference import BATCH, logits_in_batches
 from peewit.preprocessing import Preprocessing
 from peewit.training.recipe import Recipe
 
@@ -149,7 +150,7 @@ class Run:
         return self.model()
 
     def logits(
-        self, images: npt.NDArray[np.uint8], batch_size: int = 256
+        self, images: npt.NDArray[np.uint8], batch_size: int = BATCH
     ) -> npt.NDArray[np.float32]:
         """Return the model's logits for ``images``.
 
@@ -164,14 +165,12 @@ class Run:
         -------
         float32 array, shape (N, classes)
         """
-        from peewit.inference import logits_in_batches
-
         none = np.empty((0, len(self.class_names)), np.float32)
         parts = logits_in_batches(self._network, self.preprocessing, images, batch_size)
         return np.concatenate([none, *parts])
 
     def probabilities(
-        self, images: npt.NDArray[np.uint8], batch_size: int = 256
+        self, images: npt.NDArray[np.uint8], batch_size: int = BATCH
     ) -> npt.NDArray[np.float32]:
         """Return each class's probability, float32, shape (N, classes); see ``logits``."""
         logits = self.logits(images, batch_size)

@@ -19,9 +19,10 @@ from peewit.evaluation import evaluate
 from peewit.inference import logits_in_batches
 from peewit.run import Run
 from peewit.training import checkpoint, environment
+from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
 from peewit.training.interrupt import StopRequest
-from peewit.training.loop import VALIDATION_BATCH, Job, fit
+from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
 from peewit.training.setup import describe_data, make_job
@@ -171,7 +172,7 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
     recipe, file = job.recipe, path / runfolder.CHECKPOINT
     shown = f'"{path}"' if " " in str(path) else path
     go_on = f"go on with peewit train --resume {shown}"
-    with environment.isolated(recipe.threads or 1):
+    with environment.isolated(recipe.threads or 1), freed_memory_kept():
         torch.manual_seed(recipe.seed)
         position = Position()
         if file.is_file():
@@ -212,7 +213,7 @@ def _finish(
     split = "test" if test is not None else "validation"
     progress.note(f"testing on {len(data):,} {split} images")
     parts = []
-    for part in logits_in_batches(job.model, job.preprocessing, data.images, VALIDATION_BATCH):
+    for part in logits_in_batches(job.model, job.preprocessing, data.images):
         if stop.requested:
             return False
         parts.append(part)

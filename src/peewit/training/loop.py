@@ -21,9 +21,6 @@ from peewit.training.checkpoint import Position
 from peewit.training.progress import Progress
 from peewit.training.recipe import Recipe
 
-# Without gradients larger batches cost no more memory than training does.
-VALIDATION_BATCH = 500
-
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -145,9 +142,7 @@ def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
 def validate(job: Job, stop: Callable[[], bool]) -> tuple[float, float] | None:
     """Return loss and accuracy of the validation images, or None if ``stop`` became true."""
     parts = []
-    for part in logits_in_batches(
-        job.model, job.preprocessing, job.validation.images, VALIDATION_BATCH
-    ):
+    for part in logits_in_batches(job.model, job.preprocessing, job.validation.images):
         if stop():
             return None
         parts.append(part)
