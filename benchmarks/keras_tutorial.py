@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from peak_memory import peak_memory
+from memory import peak_memory
 from tensorflow.keras import layers, models
 
 folder = Path(sys.argv[1])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peak_memory import peak_memory
+from memory import page_faults, peak_memory
 
 import peewit
 from peewit import kernels
@@ -24,11 +24,14 @@ from peewit.training.progress import Silent
 class Stopwatch(Silent):
     """Takes the time from the start of the training to the end of its last step."""
 
+    steps = 0
+
     def start(self, *_):
-        self.began = time.perf_counter()
+        self.faults, self.began = page_faults(), time.perf_counter()
 
     def step(self, _):
-        self.ended = time.perf_counter()
+        self.steps, self.ended = self.steps + 1, time.perf_counter()
+        self.faults_ended = page_faults()
 
 
 folder = Path(sys.argv[1])
@@ -44,6 +47,7 @@ with tempfile.TemporaryDirectory() as runs:
             {
                 "images_per_second": len(data) / (watch.ended - watch.began),
                 "peak_memory_mib": peak_memory(),
+                "page_faults_a_step": (watch.faults_ended - watch.faults) / watch.steps,
                 "loss": run.history[-1]["loss"],
                 "peewit": peewit.__version__,
                 "torch": torch.__version__,

@@ -19,9 +19,9 @@ def freed_memory_kept() -> Iterator[None]:
     """Let glibc's allocator keep what is freed while this is entered; elsewhere do nothing.
 
     A training step frees and allocates the same large tensors as the step before. glibc returns
-    them to the system and asks for them again, and the system clears every page: 1,300 page faults
-    a step of the tutorial, 4,500 without the compiled kernels. Keeping them makes the steps 1.1
-    (kernels) and 1.2 times as fast (benchmarks/step_profile.py). Afterwards the memory is given
+    them to the system and asks for them again, and the system clears every page: 600 page faults
+    a step of the tutorial, 2,300 without the compiled kernels. Keeping them makes the steps 1.08
+    (kernels) and 1.10 times as fast (benchmarks/kept_memory.py). Afterwards the memory is given
     back, and the limits are what glibc itself comes to when a block of 32 MB has been freed. What
     somebody set by an environment variable of glibc's (``MALLOC_TRIM_THRESHOLD_``,
     ``GLIBC_TUNABLES`` and so on) is left as it is.

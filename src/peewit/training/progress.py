@@ -88,6 +88,7 @@ class Lines:
 
     def epoch_end(self, row: Row) -> None:
         """Show the epoch's numbers."""
+        self._next = time.monotonic() + self.interval
         self.validation = f"validation {row['validation_accuracy']:.1%}"
         self.say(
             f"{row['epoch']:3.0f}/{self.epochs:<3}  {row['loss']:8.4f}  {row['accuracy']:8.1%}  "
