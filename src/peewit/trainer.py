@@ -80,9 +80,16 @@ def train(
 
     Examples
     --------
-    >>> train, test, _ = peewit.load("digits")  # doctest: +SKIP
-    >>> run = peewit.train(train, peewit.Recipe.preset("tutorial"), test=test)  # doctest: +SKIP
-    >>> run.metrics["accuracy"]  # doctest: +SKIP
+    >>> import tempfile
+    >>> import peewit
+    >>> from peewit.training.progress import Silent
+    >>> images = np.random.default_rng(0).integers(0, 256, (40, 22, 22, 3), np.uint8)
+    >>> pictures = peewit.Dataset(images, np.arange(40) % 2, ["cat", "dog"])
+    >>> recipe = peewit.Recipe.preset("tutorial", epochs=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = peewit.train(pictures, recipe, out=f"{folder}/run", progress=Silent())
+    >>> run.status, len(run.history)
+    ('finished', 1)
     """
     shown = progress or automatic()
     try:
