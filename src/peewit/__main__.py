@@ -10,7 +10,7 @@ from types import TracebackType
 
 import click
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, reason_of
 
 NO_MEMORY = "the memory is not enough; close other programs or use smaller batches"
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"{where}{(error.strerror or str(error)).lower()}", 1)
+        return _say(f"{where}{reason_of(error)}", 1)
 
 
 def usage_sentence(error: click.ClickException) -> str:

@@ -38,3 +38,12 @@ class Interrupted(PeewitError):  # noqa: N818  (it reads as a state, and is no b
     """The user asked to stop (Ctrl-C); everything done so far has been saved."""
 
     exit_code = 130
+
+
+def reason_of(error: OSError) -> str:
+    """Return why the system refused, for the middle of a sentence.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory"))
+    'no such file or directory'
+    """
+    return (error.strerror or str(error)).lower()

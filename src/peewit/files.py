@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, reason_of
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def cannot_write(path: Path, error: OSError) -> PeewitError:
         errno.EROFS: "choose a folder that you may write to",
         errno.ENOENT: "make the folder first, or choose another",
     }
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     return PeewitError(f"cannot write {path}", reason, advice.get(error.errno or 0, ""))
 
 

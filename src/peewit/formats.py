@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, reason_of
 
 
 def check_format(file: Path, found: Any, known: int) -> None:
@@ -27,7 +27,7 @@ def check_format(file: Path, found: Any, known: int) -> None:
 
 def cannot_read(file: Path, error: OSError) -> PeewitError:
     """Return the sentence for a failed read: which file, and why."""
-    return PeewitError(f"cannot read {file}", (error.strerror or str(error)).lower())
+    return PeewitError(f"cannot read {file}", reason_of(error))
 
 
 def damaged(file: Path, why: str) -> PeewitError:

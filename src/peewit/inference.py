@@ -46,3 +46,14 @@ def logits_in_batches(
         with torch.inference_mode():
             logits = model(preprocessing.tensor(images[first : first + batch_size]))
         yield logits.numpy()
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return each class's probability, float32, (N, classes) -> (N, classes).
+
+    >>> softmax(np.array([[1000.0, 1000.0]], np.float32)).tolist()
+    [[0.5, 0.5]]
+    """
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return shares

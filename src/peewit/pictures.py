@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
@@ -122,7 +122,7 @@ def _opened(source: str | Path | bytes, name: str) -> BinaryIO:
             f"cannot read {name}", "there is no such file", "check the path"
         ) from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise PeewitError(f"cannot read {name}", reason, "check the file and its rights") from error
 
 

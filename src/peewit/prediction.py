@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from peewit.errors import PeewitError, UsageError
+from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.inference import BATCH
 from peewit.pictures import SUFFIXES, read_picture
 
@@ -158,7 +158,7 @@ def _likeliest(
 
 def _pictures_in(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise PeewitError(f"cannot list {error.filename}", reason, "check the folder's rights")
 
     # os.walk does not follow links to folders, so a link to a parent cannot trap it

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.formats import damaged
-from peewit.inference import BATCH, logits_in_batches
+from peewit.inference import BATCH, logits_in_batches, softmax
 from peewit.preprocessing import Preprocessing
 from peewit.training.recipe import Recipe
 
@@ -173,10 +173,7 @@ class Run:
         self, images: npt.NDArray[np.uint8], batch_size: int = BATCH
     ) -> npt.NDArray[np.float32]:
         """Return each class's probability, float32, shape (N, classes); see ``logits``."""
-        logits = self.logits(images, batch_size)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: npt.NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-        return shares
+        return softmax(self.logits(images, batch_size))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status}, epochs={len(self.history)})"

@@ -16,7 +16,7 @@ from peewit.data.dataset import Dataset
 from peewit.data.sources import SOURCES
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
-from peewit.inference import logits_in_batches
+from peewit.inference import logits_in_batches, softmax
 from peewit.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.allocator import freed_memory_kept
@@ -226,12 +226,11 @@ def _finish(
         parts.append(part)
     logits = np.concatenate(parts)
     evaluation = evaluate(logits, data.labels, data.class_names)
-    probabilities = torch.from_numpy(logits).softmax(1).numpy()
     title = f"{job.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
     plots.save_curves(path / runfolder.CURVES, position.history, title)
     plots.save_confusion(path / runfolder.CONFUSION, evaluation)
     mistakes = path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, data.images, data.labels, probabilities, data.class_names)
+    plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
     runfolder.write_metrics(path, {"split": split, **evaluation.to_dict()})
     return True
 

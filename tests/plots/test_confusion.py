@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from peewit.evaluation import Evaluation, evaluate
-from peewit.plots import confusion, save_confusion
-from peewit.plots.style import drawing
+from peewit.plots import save_confusion
 
 
 def judged(classes: int, count: int = 2000) -> Evaluation:
@@ -22,21 +18,6 @@ def judged(classes: int, count: int = 2000) -> Evaluation:
     logits = random.normal(size=(count, classes))
     logits[np.arange(count), labels] += 2
     return evaluate(logits, labels, [f"class {number}" for number in range(classes)])
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collects the figures that are drawn."""
-    kept = []
-
-    @contextmanager
-    def keeping(*arguments: Any) -> Iterator[Figure]:
-        with drawing(*arguments) as figure:
-            kept.append(figure)
-            yield figure
-
-    monkeypatch.setattr(confusion, "drawing", keeping)
-    return kept
 
 
 def test_counts_in_the_cells_and_shares_as_colours(tmp_path: Path, figures: list[Figure]) -> None:

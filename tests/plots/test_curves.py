@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from peewit.plots import curves, save_compared_curves, save_curves
-from peewit.plots.style import SERIES, drawing
+from peewit.plots import save_compared_curves, save_curves
+from peewit.plots.style import SERIES
 
 
 def history(epochs: int) -> list[dict[str, float]]:
@@ -25,21 +23,6 @@ def history(epochs: int) -> list[dict[str, float]]:
         }
         for epoch in range(1, epochs + 1)
     ]
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collects the figures that are drawn."""
-    kept = []
-
-    @contextmanager
-    def keeping(*arguments: Any) -> Iterator[Figure]:
-        with drawing(*arguments) as figure:
-            kept.append(figure)
-            yield figure
-
-    monkeypatch.setattr(curves, "drawing", keeping)
-    return kept
 
 
 def said(figure: Figure, panel: int) -> list[str]:

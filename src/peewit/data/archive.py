@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, reason_of
 
 # Headers, padding and the small files beside the wanted ones (readme.html is 88 bytes).
 SLACK = 2 << 20
@@ -61,7 +61,7 @@ def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]
 
 def cannot_read(path: Path, error: OSError) -> BadArchiveError:
     """Return the sentence for a failed read."""
-    return BadArchiveError(f"cannot read {path}", (error.strerror or str(error)).lower())
+    return BadArchiveError(f"cannot read {path}", reason_of(error))
 
 
 def check_file(path: Path) -> None:

@@ -27,6 +27,7 @@ from peewit.data import layouts
 from peewit.data.archive import cannot_read, check_file
 from peewit.data.cifar import Decoded, decode
 from peewit.data.layouts import file_checksum, find_layout
+from peewit.errors import reason_of
 
 FORMAT = 1
 # Entries kept in all: one is 184 MB
@@ -80,7 +81,7 @@ def load(source: Path, folder: Path) -> Loaded:
         found = _open(entry)
         if found is not None:  # another process was faster by a hair
             return found
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         note = f"decoded images cannot be kept in {folder} ({reason}); the next start decodes again"
         return Loaded(decoded, published, (note,))
     # the mapped copy, so that the one in memory can go

@@ -35,7 +35,7 @@ def conv_relu_norm_pool(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) 
     float32 tensor, shape (N, out, H' // 2, W' // 2), where H' x W' is what the convolution gives.
     """
     if not _fits(x, norm):
-        return F.max_pool2d(norm(F.relu(conv(x))), 2)
+        return reference(x, conv, norm)
     if norm.training:
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
@@ -44,6 +44,12 @@ def conv_relu_norm_pool(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) 
         )
         return result
     return _inference(conv(x), norm)
+
+
+def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """Compute ``conv_relu_norm_pool`` layer by layer: what the kernels are tested against."""
+    x = F.relu(conv(x))  # (N, in, H, W) -> (N, out, H', W')
+    return F.max_pool2d(norm(x), 2)  # -> (N, out, H' // 2, W' // 2)
 
 
 def _fits(x: torch.Tensor, norm: nn.BatchNorm2d) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from peewit.kernels import conv_relu_norm_pool
+from peewit.kernels import conv_relu_norm_pool, stage
 
 
 class ConvReluNormPool(nn.Module):
@@ -39,10 +38,7 @@ class ConvReluNormPool(nn.Module):
 
     def reference(self, x: torch.Tensor) -> torch.Tensor:
         """Compute ``forward`` layer by layer: what any faster form is tested against."""
-        x = F.relu(self.conv(x))  # (N, in, H, W) -> (N, out, H - 2, W - 2)
-        x = self.norm(x)
-        pooled: torch.Tensor = self.pool(x)  # -> (N, out, (H - 2) // 2, (W - 2) // 2)
-        return pooled
+        return stage.reference(x, self.conv, self.norm)
 
     def parts(self) -> list[nn.Module]:
         """Return the layers in the order in which they work, for the layer table."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from peewit.errors import PeewitError, UsageError
+from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.models import find
 
 # changing these changes neither the weights nor what they mean, so that a Run can go on with them
@@ -152,7 +152,7 @@ class Recipe:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise PeewitError(f"cannot read the recipe {path}", reason) from error
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)

@@ -1,0 +1,29 @@
+"""What the tests of the pictures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from peewit.plots import confusion, curves
+from peewit.plots.style import drawing
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collects the figures that are drawn."""
+    kept = []
+
+    @contextmanager
+    def keeping(*arguments: Any) -> Iterator[Figure]:
+        with drawing(*arguments) as figure:
+            kept.append(figure)
+            yield figure
+
+    for module in (confusion, curves):
+        monkeypatch.setattr(module, "drawing", keeping)
+    return kept
