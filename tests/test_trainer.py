@@ -33,9 +33,11 @@ from peewit.training.recipe import Recipe
 RECIPE = Recipe(epochs=3, batch_size=8, threads=1, checkpoint_minutes=0)
 STEPS = 5
 
-# what a process that will be killed runs: it tells of each step on stdout
+# what a process that will be killed runs: it tells of each step on stdout, and waits before its
+# last one ends, so that however fast the machine is, the kill comes first
 CHILD = """
 import sys
+import time
 import numpy as np
 import peewit
 from peewit.training.progress import Silent
@@ -43,6 +45,8 @@ from peewit.training.progress import Silent
 class Telling(Silent):
     def step(self, position):
         print(position.epoch, position.step, flush=True)
+        if (position.epoch, position.step) == (2, 5):
+            time.sleep(60)
 
 out, resume, threads = sys.argv[1:]
 with np.load("data.npz") as file:
