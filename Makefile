@@ -36,7 +36,7 @@ clean:
 	rm -rf .venv build dist src/*.egg-info src/peewit/kernels/*.so .mypy_cache .ruff_cache .pytest_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kernels/*.c)
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kernels/*.[ch])
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	    echo "making .venv with $$("$$python" -V)" >&2; \

@@ -14,6 +14,8 @@ from setuptools.errors import CompileError, LinkError
 # Not -ffast-math: it would change how the whole process treats denormal numbers.
 OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 
+KERNELS = "src/peewit/kernels"
+
 
 class BuildKernels(build_ext):
     def build_extensions(self) -> None:
@@ -45,7 +47,8 @@ setup(
     ext_modules=[
         Extension(
             "peewit.kernels.native",
-            ["src/peewit/kernels/native.c"],
+            [f"{KERNELS}/{name}.c" for name in ("native", "pool_norm_gelu", "winograd")],
+            depends=[f"{KERNELS}/native.h"],
             py_limited_api=True,
             optional=True,
         )

@@ -6,14 +6,32 @@ import ctypes
 import importlib.util
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
-# what native.c's functions take: addresses, sizes, real numbers, the number of threads
+if TYPE_CHECKING:
+    import torch
+
+# what the C functions take: addresses, sizes, real numbers, the number of threads
 _ADDRESS, _SIZE, _REAL, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
 _IMAGES = [_ADDRESS, *[_SIZE] * 4]  # x, N, H, W, C
 _ARGUMENTS = {
     "relu_norm_pool_forward": [*_IMAGES, *[_ADDRESS] * 4, _REAL, _REAL, *[_ADDRESS] * 6, _INT],
     "relu_norm_pool_inference": [*_IMAGES, *[_ADDRESS] * 3, _INT],
     "relu_norm_pool_backward": [*_IMAGES, *[_ADDRESS] * 10, _INT],
+    "pool_norm_gelu_forward": [
+        *_IMAGES,
+        _SIZE,
+        *[_ADDRESS] * 4,
+        _REAL,
+        _REAL,
+        *[_ADDRESS] * 6,
+        _INT,
+    ],
+    "pool_norm_gelu_inference": [*_IMAGES, _SIZE, *[_ADDRESS] * 3, _INT],
+    "pool_norm_gelu_backward": [*_IMAGES, _SIZE, *[_ADDRESS] * 11, _INT],
+    "winograd_input": [*_IMAGES, _ADDRESS, _INT],
+    "winograd_output": [*_IMAGES, _ADDRESS, _INT],
+    "winograd_gradient": [*_IMAGES, _ADDRESS, _INT],
 }
 
 
@@ -52,3 +70,22 @@ def parallel() -> bool:
     """Return whether the compiled kernels can use more than one thread."""
     library = load()
     return library is not None and bool(library.is_parallel())
+
+
+def loaded() -> ctypes.CDLL:
+    """Return the compiled kernels, which ``usable`` found before."""
+    library = load()
+    assert library is not None
+    return library
+
+
+def usable(*tensors: torch.Tensor) -> bool:
+    """Return whether the compiled kernels are there, take such tensors, and are worth it."""
+    import torch
+
+    if load() is None or torch.is_autocast_enabled("cpu"):
+        return False
+    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
+        return False
+    # PyTorch's passes on several cores beat the kernels' on a single core
+    return parallel() or torch.get_num_threads() == 1

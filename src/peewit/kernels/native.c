@@ -8,35 +8,15 @@
  * and the images' sums are added in order, so results do not depend on the number of threads.
  *
  * Plain C with no headers of Python or PyTorch but for the module stub at the end: the functions
- * are called through ctypes. GCC and Clang on x86-64 Linux compile each worker three times
- * (AVX-512, AVX2, baseline) and the loader picks what the processor has.
+ * are called through ctypes.
  */
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#if defined(__GNUC__) && defined(__x86_64__) && defined(__linux__)
-#define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_CPU
-#endif
-
-#if defined(_MSC_VER)
-#define EXPORT __declspec(dllexport)
-#define RESTRICT __restrict
-#else
-#define EXPORT __attribute__((visibility("default")))
-#define RESTRICT restrict
-#endif
+#include "native.h"
 
 /* Channels worked on at once: one AVX-512 register, two of AVX2, four of NEON or SSE. The
  * accumulators of a block stay in registers while the pixels go by. */
 #define LANES 16
-
-/* float32 sums run over at most this many pixels before they are added to a double */
-#define RUN 64
 
 typedef struct {
     const float *x; /* (N, H, W, C) output of the convolution */
@@ -191,13 +171,6 @@ FOR_EACH_CPU static void image_backward(float *x, ptrdiff_t height, ptrdiff_t wi
     }
 }
 
-/* total[c] = sum over images of sums[image][c], in order */
-static void add_images(const double *sums, ptrdiff_t images, ptrdiff_t count, double *total) {
-    for (ptrdiff_t c = 0; c < count; c++) total[c] = 0.0;
-    for (ptrdiff_t n = 0; n < images; n++)
-        for (ptrdiff_t c = 0; c < count; c++) total[c] += sums[n * count + c];
-}
-
 /* Training, forward. mean and inverse_deviation (C) are kept for the backward pass; the running
  * statistics become (1 - momentum) * running + momentum * batch, with the unbiased variance.
  * workspace: (N + 1) * 2C doubles and 2C floats behind them. */
@@ -215,18 +188,8 @@ EXPORT void relu_norm_pool_forward(const float *x, ptrdiff_t images, ptrdiff_t h
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (ptrdiff_t n = 0; n < images; n++) image_moments(&in, n, workspace + n * 2 * channels);
     add_images(workspace, images, 2 * channels, total);
-    for (ptrdiff_t c = 0; c < channels; c++) {
-        const double average = total[c] / count;
-        const double centred = total[channels + c] / count - average * average;
-        const double variance = centred < 0.0 ? 0.0 : centred; /* rounding can go below zero */
-        const double unbiased = count > 1.0 ? variance * count / (count - 1.0) : variance;
-        mean[c] = (float)average;
-        inverse_deviation[c] = (float)(1.0 / sqrt(variance + epsilon));
-        running_mean[c] = (float)((1.0 - momentum) * running_mean[c] + momentum * average);
-        running_variance[c] = (float)((1.0 - momentum) * running_variance[c] + momentum * unbiased);
-        scale[c] = gamma[c] * inverse_deviation[c];
-        shift[c] = beta[c] - mean[c] * scale[c];
-    }
+    normalise(total, count, channels, gamma, beta, running_mean, running_variance, momentum,
+              epsilon, mean, inverse_deviation, scale, shift);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (ptrdiff_t n = 0; n < images; n++)
         image_normalise_pool(&in, n, scale, shift, pooled, chosen, place);
@@ -261,18 +224,8 @@ EXPORT void relu_norm_pool_backward(float *x, ptrdiff_t images, ptrdiff_t height
     for (ptrdiff_t n = 0; n < images; n++)
         image_gradient_sums(grad, chosen, pixels, channels, n, workspace + n * 2 * channels);
     add_images(workspace, images, 2 * channels, total);
-    for (ptrdiff_t c = 0; c < channels; c++) {
-        /* Ioffe and Szegedy 2015, section 3: the gradient through the batch's mean and variance */
-        const double inverse = inverse_deviation[c], average = mean[c];
-        const double beta_sum = total[c];
-        const double gamma_sum = (total[channels + c] - average * beta_sum) * inverse;
-        const double factor = gamma[c] * inverse;
-        grad_beta[c] = (float)beta_sum;
-        grad_gamma[c] = (float)gamma_sum;
-        scale[c] = (float)factor;
-        slope[c] = (float)(-factor * inverse * gamma_sum / count);
-        constant[c] = (float)(factor * (average * inverse * gamma_sum - beta_sum) / count);
-    }
+    gradient_line(total, count, channels, gamma, mean, inverse_deviation, grad_gamma, grad_beta,
+                  scale, constant, slope);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (ptrdiff_t n = 0; n < images; n++)
         image_backward(x, height, width, channels, n, grad, place, scale, constant, slope,

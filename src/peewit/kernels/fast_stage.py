@@ -1,0 +1,157 @@
+"""3x3 convolution, pooling, batch normalisation and GELU as one step of the automatic gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from peewit.kernels import library, winograd
+
+_CHANNELS_LAST = torch.channels_last
+
+
+def conv_pool_norm_gelu(
+    x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int
+) -> torch.Tensor:
+    """Return ``gelu(norm(max_pool2d(conv(x), pool)))``, by the compiled kernels where they can.
+
+    The convolution is ``winograd.conv3x3``. What follows is two passes forward and two backward
+    over an activation that the pooling has already quartered; PyTorch makes seven over more.
+
+    Parameters
+    ----------
+    x : float32 tensor, shape (N, in, H, W)
+    conv : Conv2d
+        3x3, stride 1, padding 1, without bias.
+    norm : BatchNorm2d
+        With scale, shift and running statistics. In training mode these are updated.
+    pool : int
+        2: the maximum over each 2x2, odd last rows and columns left out; 1: no pooling.
+
+    Returns
+    -------
+    float32 tensor, shape (N, out, H // pool, W // pool). GELU is its tanh form.
+    """
+    if not _fits(x, conv, norm, pool):
+        return reference(x, conv, norm, pool)
+    if norm.training:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        result: torch.Tensor = _FastStage.apply(  # type: ignore[no-untyped-call]
+            x, conv.weight, norm.weight, norm.bias, norm, pool
+        )
+        return result
+    return _inference(winograd.forward(x, conv.weight), norm, pool)
+
+
+def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
+    """Compute ``conv_pool_norm_gelu`` layer by layer: what the kernels are tested against."""
+    x = F.conv2d(x, conv.weight, padding=1)  # (N, in, H, W) -> (N, out, H, W)
+    if pool > 1:
+        x = F.max_pool2d(x, pool)  # -> (N, out, H // 2, W // 2)
+    return F.gelu(norm(x), approximate="tanh")
+
+
+def _fits(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> bool:
+    if not winograd.supported(x, conv.weight) or pool not in (1, 2) or min(x.shape[2:]) < pool:
+        return False
+    if norm.training:
+        return norm.momentum is not None and x.numel() > x.shape[1]
+    # a gradient through fixed statistics (a heat map of a finished network) is PyTorch's work
+    return not torch.is_grad_enabled()
+
+
+def _inference(y: torch.Tensor, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
+    assert norm.running_mean is not None and norm.running_var is not None
+    y = y.contiguous(memory_format=_CHANNELS_LAST)
+    n, channels, height, width = y.shape
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    out = _empty(n, channels, height // pool, width // pool)
+    library.loaded().pool_norm_gelu_inference(
+        y.data_ptr(),
+        *(n, height, width, channels, pool),
+        *(scale.data_ptr(), shift.data_ptr(), out.data_ptr()),
+        torch.get_num_threads(),
+    )
+    return out
+
+
+class _FastStage(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        gamma: torch.Tensor,
+        beta: torch.Tensor,
+        norm: nn.BatchNorm2d,
+        pool: int,
+    ) -> torch.Tensor:
+        assert norm.running_mean is not None and norm.running_var is not None
+        # (N, in, H, W) -> (N, out, H, W)
+        y = winograd.forward(x, weight).contiguous(memory_format=_CHANNELS_LAST)
+        n, channels, height, width = y.shape
+        out = _empty(n, channels, height // pool, width // pool)
+        # the value at each maximum, and which of its four it was; without pooling y has it all
+        pooled = torch.empty_like(out) if pool > 1 else y
+        place = torch.empty_like(out, dtype=torch.uint8) if pool > 1 else None
+        mean, inverse = torch.empty(2, channels).unbind()
+        workspace = _workspace(n, channels)
+        library.loaded().pool_norm_gelu_forward(
+            y.data_ptr(),
+            *(n, height, width, channels, pool),
+            *(gamma.data_ptr(), beta.data_ptr()),
+            *(norm.running_mean.data_ptr(), norm.running_var.data_ptr()),
+            *(norm.momentum, norm.eps),
+            *(pooled.data_ptr(), _address(place), mean.data_ptr(), inverse.data_ptr()),
+            *(out.data_ptr(), workspace.data_ptr()),
+            torch.get_num_threads(),
+        )
+        ctx.save_for_backward(x, weight, gamma, beta)
+        ctx.pool, ctx.kept = pool, (y, pooled, place, mean, inverse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.kept is None:
+            raise RuntimeError("the activations of this step are gone: its gradient was taken")
+        (y, pooled, place, mean, inverse), ctx.kept = ctx.kept, None
+        x, weight, gamma, beta = ctx.saved_tensors
+        n, channels, height, width = y.shape
+        grad = grad.contiguous(memory_format=_CHANNELS_LAST)
+        grad_gamma, grad_beta = torch.empty(2, channels).unbind()
+        slope = torch.empty_like(grad)
+        workspace = _workspace(n, channels)
+        # y has had its day: the kernel turns it, in place, into the gradient of the loss by y
+        library.loaded().pool_norm_gelu_backward(
+            y.data_ptr(),
+            *(n, height, width, channels, ctx.pool),
+            *(grad.data_ptr(), pooled.data_ptr(), _address(place)),
+            *(gamma.data_ptr(), beta.data_ptr(), mean.data_ptr(), inverse.data_ptr()),
+            *(grad_gamma.data_ptr(), grad_beta.data_ptr(), slope.data_ptr()),
+            workspace.data_ptr(),
+            torch.get_num_threads(),
+        )
+        wanted = ctx.needs_input_grad
+        grad_x, grad_weight = winograd.gradients(x, weight, y, wanted[0], wanted[1])
+        by_norm = (grad_gamma if wanted[2] else None, grad_beta if wanted[3] else None)
+        return grad_x, grad_weight, *by_norm, None, None
+
+
+def _empty(n: int, channels: int, height: int, width: int) -> torch.Tensor:
+    return torch.empty((n, channels, height, width), memory_format=_CHANNELS_LAST)
+
+
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _workspace(n: int, channels: int) -> torch.Tensor:
+    # pool_norm_gelu.c: (N + 1) * 2C doubles and (2N + 4) * C floats, which are half as many doubles
+    return torch.empty((n + 1) * 2 * channels + (n + 2) * channels, dtype=torch.float64)
