@@ -148,6 +148,19 @@ def test_a_bin_of_calibration_is_closed_above() -> None:
     assert error == pytest.approx((0.8 + 0.25) / 2)
 
 
+def test_reliability_sums_up_to_the_calibration_error() -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 4, 500)
+    result = evaluate(random.normal(size=(500, 4)) * 3, labels, list("abcd"))
+    assert sum(part.images for part in result.reliability) == 500
+    gaps = [part.images * abs(part.accuracy - part.confidence) for part in result.reliability]
+    assert sum(gaps) / 500 == pytest.approx(result.calibration_error)
+    # four classes: the likeliest has a quarter at least, so the first three bins are empty
+    assert [part.images for part in result.reliability[:3]] == [0, 0, 0]
+    for number, part in enumerate(result.reliability[3:], 3):
+        assert not part.images or number / 15 < part.confidence <= (number + 1) / 15
+
+
 def test_a_calibrated_classifier_has_hardly_any_calibration_error() -> None:
     random = np.random.default_rng(0)
     confidences = random.uniform(0.1, 1, 100_000)

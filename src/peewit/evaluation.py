@@ -34,6 +34,19 @@ class ClassScores:
     f1: float
 
 
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """The images whose answer was given with a probability in one range.
+
+    ``confidence`` is the mean probability of their answers, ``accuracy`` the share of them that
+    is right, both 0 to 1; 0 where there are no ``images``.
+    """
+
+    images: int
+    confidence: float
+    accuracy: float
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """The judgement on a set of labelled images, made by :func:`evaluate`.
@@ -52,6 +65,8 @@ class Evaluation:
         Share whose right class is among the three (or all, where there are fewer) likeliest.
     calibration_error : float
         How far confidence and accuracy are apart (expected calibration error, 15 bins), 0 to 1.
+    reliability : tuple of ConfidenceBin
+        The images by the confidence of their answers, in 15 bins of equal width from 0 to 1.
     per_class : tuple of ClassScores
         One a class, in the classes' order.
     confusion : int64 array, shape (classes, classes)
@@ -64,6 +79,7 @@ class Evaluation:
     loss: float
     top3: float
     calibration_error: float
+    reliability: tuple[ConfidenceBin, ...] = field(repr=False)
     per_class: tuple[ClassScores, ...]
     confusion: npt.NDArray[np.int64] = field(repr=False)
 
@@ -76,6 +92,7 @@ class Evaluation:
             "images": self.images,
             "top3": self.top3,
             "calibration_error": self.calibration_error,
+            "reliability": [asdict(part) for part in self.reliability],
             "classes": [asdict(scores) for scores in self.per_class],
             "confusion": self.confusion.tolist(),
         }
@@ -152,13 +169,15 @@ def evaluate(
     confusion = np.bincount(truth * classes + predicted, minlength=classes**2)
     confusion = confusion.reshape(classes, classes).astype(np.int64)
     hits = int(right.sum())
+    confidences = np.exp(log_probabilities.max(axis=1))
     return Evaluation(
         images=count,
         accuracy=hits / count,
         accuracy_interval=wilson_interval(hits, count),
         loss=float(-log_probabilities[np.arange(count), truth].mean()),
         top3=float((best == truth[:, None]).any(axis=1).mean()),
-        calibration_error=calibration_error(np.exp(log_probabilities.max(axis=1)), right),
+        calibration_error=calibration_error(confidences, right),
+        reliability=reliability(confidences, right),
         per_class=_per_class(confusion, class_names),
         confusion=confusion,
     )
@@ -208,11 +227,37 @@ def calibration_error(
     >>> calibration_error(np.array([0.9, 0.9]), np.array([True, False]))
     0.4
     """
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
+    place = _bin(confidences, bins)
     # |accuracy - confidence| of a bin, times its share: the counts cancel
     gaps = np.bincount(place, weights=right - confidences, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+def reliability(
+    confidences: npt.NDArray[np.float64],
+    right: npt.NDArray[np.bool_],
+    bins: int = CALIBRATION_BINS,
+) -> tuple[ConfidenceBin, ...]:
+    """Return confidence and accuracy in each of the bins of :func:`calibration_error`.
+
+    >>> reliability(np.array([0.25, 0.75, 1.0]), np.array([True, False, True]), bins=2)[1]
+    ConfidenceBin(images=2, confidence=0.875, accuracy=0.5)
+    """
+    place = _bin(confidences, bins)
+    images = np.bincount(place, minlength=bins)
+    sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidences, right))
+    confidence, accuracy = (values / np.maximum(images, 1) for values in sums)
+    return tuple(
+        ConfidenceBin(int(count), float(sure), float(share))
+        for count, sure, share in zip(images, confidence, accuracy, strict=True)
+    )
+
+
+def _bin(confidences: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    """Return the bin of each confidence: equally wide, open below and closed above."""
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.searchsorted(edges, confidences, side="left") - 1
+    return np.clip(place, 0, bins - 1).astype(np.int64)
 
 
 def _check(scores: npt.NDArray[np.float64], truth: npt.NDArray[Any], classes: int) -> None:

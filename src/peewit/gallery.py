@@ -77,6 +77,56 @@ def choose(
     return chosen.astype(np.int64)
 
 
+def surest_mistakes(
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """Return the positions of the wrong answers, the most confident first.
+
+    Parameters
+    ----------
+    labels : int array, shape (N,)
+        The right classes.
+    probabilities : float array, shape (N, classes)
+
+    Examples
+    --------
+    >>> answers = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)
+    >>> surest_mistakes(np.array([0, 1, 0]), answers).tolist()
+    [2, 1]
+    """
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    # stable, so that the same answers give the same pictures
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+
+
+def least_sure(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Return all positions, those first whose likeliest class is least likely.
+
+    >>> least_sure(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)).tolist()
+    [1, 2, 0]
+    """
+    return np.argsort(probabilities.max(axis=1), kind="stable")
+
+
+def in_turn(
+    labels: npt.NDArray[np.int64], among: npt.NDArray[np.int64], count: int, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """Draw up to ``count`` of the positions ``among``: of each class one, then of each another.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 0, 0, 0, 1, 2])
+    >>> labels[in_turn(labels, np.arange(6), count=4)].tolist()
+    [0, 1, 2, 0]
+    """
+    drawn = np.random.default_rng(seed).permutation(among)
+    turn = np.empty(len(drawn), np.int64)
+    for label in np.unique(labels[drawn]):
+        members = labels[drawn] == label
+        turn[members] = np.arange(members.sum())
+    return drawn[np.lexsort((labels[drawn], turn))][:count].astype(np.int64)
+
+
 def titles(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[str]:
     """Return the class name of each chosen picture."""
     return [dataset.class_names[label] for label in dataset.labels[chosen]]
