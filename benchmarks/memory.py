@@ -20,3 +20,14 @@ def page_faults():
     except ImportError:  # Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def keep_freed_memory():
+    """Let glibc keep what is freed, also the largest blocks; elsewhere do nothing."""
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: give nothing back
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping, which would be unmapped

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rate import best_rate
 from torch.nn import functional as F
 from torch.profiler import profile
 
@@ -79,23 +80,6 @@ def step_times(kernels, steps):
     return {group: total / steps for group, total in groups.items()}
 
 
-def best_rate():
-    """Return the rate of the fastest 3x3 convolution tried, in FLOP/s."""
-    best = 0.0
-    for channels in (64, 128, 256):
-        for size in (8, 16, 32):
-            x = torch.randn(BATCH, channels, size, size)
-            x = x.contiguous(memory_format=torch.channels_last)
-            weight = torch.randn(channels, channels, 3, 3)
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            flops = 2 * BATCH * size**2 * channels**2 * 9
-            for _ in range(8):
-                began = time.perf_counter()
-                F.conv2d(x, weight, padding=1)
-                best = max(best, flops / (time.perf_counter() - began))
-    return best
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=200)
@@ -105,12 +89,11 @@ def main():
     del head["command"]  # its paths are of one machine
     rounds = []
     for _ in range(options.rounds):
-        with torch.no_grad():
-            rate = best_rate()
+        rate = best_rate(BATCH)
         times = {form: step_times(form == "fused", options.steps) for form in ("fused", "plain")}
         for form in times.values():
-            form["ceiling"] = 1000 * FLOPS / rate
-        rounds.append({"best_gflops": rate / 1e9, **times})
+            form["ceiling"] = FLOPS / rate / 1e6
+        rounds.append({"best_gflops": rate, **times})
     lines = [f"{'milliseconds a step of 32 (medians)':<36} {'fused':>8} {'plain':>8}"]
     for group in rounds[0]["fused"]:
         fused, plain = (statistics.median(r[f][group] for r in rounds) for f in ("fused", "plain"))

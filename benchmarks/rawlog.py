@@ -1,0 +1,58 @@
+"""Raw logs: one JSON object a line, in a file that only grows, so that what was killed goes on."""
+
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def today(name):
+    """Return where the log of the benchmark ``name`` that begins today is written."""
+    return RESULTS / f"{name}-{time.strftime('%Y-%m-%d')}.jsonl"
+
+
+def newest(name):
+    """Return the newest log of the benchmark ``name``, or None."""
+    return max(RESULTS.glob(f"{name}-*.jsonl"), default=None)
+
+
+def read(path):
+    """Return the rows of a log; none if it is not there. A line that a kill cut is left out."""
+    if path is None or not Path(path).is_file():
+        return []
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def append(path, row):
+    """Add a row. A line that a kill cut short is ended first, so that it spoils no other."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if cut else "") + json.dumps(row) + "\n")
+
+
+def spread(values):
+    """Return mean, standard deviation (0 for one value) and number of ``values``."""
+    values = list(values)
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.mean(values), deviation, len(values)
+
+
+def machine():
+    """Return date, machine, versions and how busy the machine is, for a row."""
+    from peewit.training.environment import describe
+
+    found = describe(os.cpu_count() or 1)
+    del found["command"]  # its paths are of one machine
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return found | {"load": load}
