@@ -1,0 +1,76 @@
+"""Which network for which budget: measured numbers, and nothing else. No PyTorch here.
+
+Source of the numbers: benchmarks/results/frontier.log. All accuracies are on images held out of
+CIFAR-10's training set (45,000 images to train on), without test-time augmentation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network and when it is the right one.
+
+    Parameters
+    ----------
+    model : str
+        Its name in ``peewit.models.MODELS``.
+    images : float
+        How many images it has to see in its training to be better than the network before it.
+    """
+
+    model: str
+    images: float
+
+
+# From small to large. 30 s: 53,000 images through (16, 64, 128) give 76.3 %. 120 s: 81,000 images
+# through (32, 128, 256) give 83.1 % and 34,000 through (64, 256, 256) 78.3 %. 640 s: 287,000
+# images through (48, 192, 256) give 87.5 %.
+NETWORKS = (
+    Entry("fast-xs", 0),
+    Entry("fast-s", 50_000),
+    Entry("fast-m", 60_000),
+    Entry("fast-l", 250_000),
+    Entry("fast-xl", 500_000),
+)
+
+# What the best network for a budget reaches: training operations (2 a multiply-add) and the share
+# of held-out images that it gets wrong.
+ERRORS = (
+    (4.1e12, 0.237),
+    (2.4e13, 0.169),
+    (1.3e14, 0.1246),
+)
+
+
+def expected_error(flops: float) -> float:
+    """Return the share of held-out images that a training of so many operations gets wrong.
+
+    Between the measured points and beyond them error is a power of the operations.
+
+    >>> round(expected_error(2.4e13), 3)
+    0.169
+    """
+    (a, left), (b, right) = _piece([math.log(point) for point, _ in ERRORS], math.log(flops))
+    slope = (right - left) / (b - a)
+    return math.exp(left + slope * (math.log(flops) - a))
+
+
+def needed_flops(error: float) -> float:
+    """Return how many operations a training needs to get no more than ``error`` wrong.
+
+    >>> f"{needed_flops(0.169):.1e}"
+    '2.4e+13'
+    """
+    (a, left), (b, right) = _piece([-math.log(share) for _, share in ERRORS], -math.log(error))
+    return math.exp(a + (b - a) * (math.log(error) - left) / (right - left))
+
+
+def _piece(knots: list[float], value: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the two measured points (logarithms) on whose line ``value`` is; knots ascend."""
+    index = min(max(sum(knot < value for knot in knots), 1), len(knots) - 1)
+    first, second = ((math.log(f), math.log(e)) for f, e in ERRORS[index - 1 : index + 1])
+    return first, second
