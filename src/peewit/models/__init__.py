@@ -30,12 +30,18 @@ class ModelInfo:
     make : callable
         ``make(input_shape, classes, generator)`` returns the network, initialised from
         ``generator``.
+    family : str
+        "fast" for the networks with a whitening layer and 3x3 filters that Muon can train.
+    largest_size : int, optional
+        Larger images are resized to this unless another size is asked for.
     """
 
     description: str
     minimum_size: int
     native_size: int
     make: Callable[[Shape, int, torch.Generator], nn.Module]
+    family: str = ""
+    largest_size: int | None = None
 
 
 def _tutorial(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
@@ -44,6 +50,35 @@ def _tutorial(input_shape: Shape, classes: int, generator: torch.Generator) -> n
     return Tutorial(input_shape, classes, generator)
 
 
+def _fast(widths: tuple[int, ...]) -> ModelInfo:
+    def make(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+        from peewit.models.fast import Fast
+
+        return Fast(input_shape, classes, generator, widths)
+
+    return ModelInfo(
+        description=f"whitened patches, then pairs of convolutions of {_listed(widths)} channels",
+        minimum_size=8,
+        native_size=32,
+        make=make,
+        family="fast",
+        largest_size=32,
+    )
+
+
+def _listed(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, widths[:-1])) + f" and {widths[-1]}"
+
+
+# the channels after each halving of the picture
+FAST_WIDTHS: dict[str, tuple[int, ...]] = {
+    "fast-xs": (16, 64, 128),
+    "fast-s": (32, 128, 128),
+    "fast-m": (32, 128, 256),
+    "fast-l": (64, 256, 256),
+    "fast-xl": (128, 384, 512),
+}
+
 MODELS: dict[str, ModelInfo] = {
     "tutorial": ModelInfo(
         description="three convolutions, batch normalisation, dropout: the Keras CIFAR-10 tutorial",
@@ -51,6 +86,7 @@ MODELS: dict[str, ModelInfo] = {
         native_size=32,
         make=_tutorial,
     ),
+    **{name: _fast(widths) for name, widths in FAST_WIDTHS.items()},
 }
 
 

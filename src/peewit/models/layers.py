@@ -62,3 +62,17 @@ class FlattenHWC(nn.Flatten):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the rows: (N, C, H, W) -> (N, H * W * C)."""
         return super().forward(x.permute(0, 2, 3, 1))
+
+
+class GlobalMaxPool(nn.Module):
+    """Keep the largest value of each channel, wherever in the picture it is.
+
+    Examples
+    --------
+    >>> GlobalMaxPool()(torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]])).tolist()
+    [[5.0]]
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the largest values, (N, C, H, W) -> (N, C)."""
+        return x.amax((2, 3))

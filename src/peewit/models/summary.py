@@ -1,17 +1,17 @@
-"""Watch an image go through a network, and make the layer table of what was seen."""
+"""Make the layer table of any network."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from peewit.models.explain import Account, Shape, account
 from peewit.models.table import FLOAT, LayerRow, Summary
+from peewit.models.watch import watched
 
 # PyTorch's class: the kind in Keras, from which Keras makes the name (Conv2D: conv2d, conv2d_1)
 KINDS: dict[type[nn.Module], str] = {
@@ -23,14 +23,6 @@ KINDS: dict[type[nn.Module], str] = {
     nn.Flatten: "Flatten",
     nn.Dropout: "Dropout",
 }
-
-
-@runtime_checkable
-class Block(Protocol):
-    """A module that may work its layers as one, so that they cannot be watched one by one."""
-
-    def parts(self) -> list[nn.Module]:
-        """Return its layers in the order in which they work, each fed with the one before."""
 
 
 def summarise(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
@@ -53,28 +45,6 @@ def summarise(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
     >>> [row.name for row in summary.rows if row.kind == "Conv2D"]
     ['conv2d', 'conv2d_1', 'conv2d_2']
     """
-    calls: list[tuple[nn.Module, Shape, Shape]] = []
-
-    def watch(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        x = inputs[0]
-        for part in module.parts() if isinstance(module, Block) else [module]:
-            y = output if part is module else part(x)
-            calls.append((part, _shape(x), _shape(y)))
-            x = y
-
-    hooks = [module.register_forward_hook(watch) for module in _watched(model)]
-    training = {module: module.training for module in model.modules()}
-    height, width, channels = input_shape
-    try:
-        model.eval()  # so that moving statistics stay as they are
-        with torch.no_grad():
-            model(torch.zeros(1, channels, height, width))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in training.items():
-            module.training = mode
-
     names: Counter[str] = Counter()
     counted: set[torch.Tensor] = set()
 
@@ -99,8 +69,8 @@ def summarise(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
         )
 
     rows = [
-        row(module, outputs, account(module, inputs, outputs))
-        for module, inputs, outputs in calls
+        row(module, _shape(y), account(module, _shape(x), _shape(y)))
+        for module, x, y in watched(model, input_shape)
         if not _is_activation(module)
     ]
     # what no layer's call has shown (a vector that a block adds itself) belongs in the totals too
@@ -127,14 +97,6 @@ def keras_name(kind: str) -> str:
     ('max_pooling2d', 'batch_normalization', 'conv2d')
     """
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
-
-
-def _watched(module: nn.Module) -> list[nn.Module]:
-    """Return the modules whose calls make the rows."""
-    if isinstance(module, Block) or not list(module.children()):
-        return [module]
-    found = [leaf for child in module.children() for leaf in _watched(child)]
-    return list(dict.fromkeys(found))
 
 
 def _values(module: nn.Module) -> list[torch.Tensor]:

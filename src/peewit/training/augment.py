@@ -1,0 +1,117 @@
+"""Changing the training images a little each time, without changing what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Flip = Literal["none", "alternating", "random"]
+Images = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+
+# what keeps the random numbers of this module apart from those of the order of the images
+_STREAM = 1
+
+
+class _Draw(NamedTuple):
+    """What happens to each image in one epoch."""
+
+    mirrored: npt.NDArray[np.bool_]  # (N,)
+    shift: Numbers  # (N, 2): down, right; from 0 to twice the translation
+    centre: Numbers  # (N, 2): of the square that is cut out
+
+
+class Augment:
+    """Flips, shifts and cut-out squares, which depend on seed, epoch and the image's number alone.
+
+    So a training that goes on in the middle of an epoch meets the same pictures as one that was
+    never stopped. 500 images of 32 x 32 take 3 ms, a hundredth of the fastest network's step.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, C)
+        The training images; a memory map is fine.
+    seed : int
+    flip : str
+        "random" mirrors each image with one half probability each time. "alternating" decides
+        so in the first epoch, and from then on shows each image's other side every other epoch:
+        two epochs show all sides of all images, where chance would show a quarter of the images
+        the same side twice [1]_.
+    translate : int
+        Shift by up to so many pixels each way; the images are continued by reflection.
+    cutout : int
+        Side in pixels of a square that is filled, somewhere in or half outside of the image [2]_.
+    fill : sequence of int, optional
+        The colour of that square, one value a channel; black by default.
+
+    References
+    ----------
+    .. [1] K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498,
+       section 3.6.
+    .. [2] T. DeVries, G. Taylor, "Improved regularization of convolutional neural networks with
+       cutout", arXiv 1708.04552.
+
+    Examples
+    --------
+    >>> images = np.arange(4, dtype=np.uint8).reshape(1, 1, 4, 1)
+    >>> augment = Augment(images, seed=0, flip="alternating")
+    >>> [augment.batch(np.array([0]), epoch).flatten().tolist() for epoch in range(3)]
+    [[0, 1, 2, 3], [3, 2, 1, 0], [0, 1, 2, 3]]
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        seed: int,
+        *,
+        flip: Flip = "none",
+        translate: int = 0,
+        cutout: int = 0,
+        fill: Sequence[int] | None = None,
+    ) -> None:
+        self.images, self.seed = images, seed
+        self.flip, self.translate, self.cutout = flip, translate, cutout
+        self.fill = np.array(fill if fill is not None else [0] * images.shape[3], np.uint8)
+        self._first: npt.NDArray[np.bool_] = (
+            np.random.default_rng((seed, _STREAM)).random(len(images)) < 0.5
+        )
+        self._drawn = -1, self._draw(0)
+
+    def batch(self, indices: Numbers, epoch: int) -> Images:
+        """Return the images at ``indices`` as they look in ``epoch``, uint8, (n, H, W, C)."""
+        images = self.images[indices]
+        if self.flip == "none" and not self.translate and not self.cutout:
+            return images
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(epoch)
+        draw, reach = self._drawn[1], self.translate
+        _, height, width, _ = images.shape
+        margin = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+        padded = np.pad(images, margin, mode="reflect") if reach else images
+        out = np.empty_like(images)
+        # image by image: a gather of all pixels at once takes four times as long
+        for place, index in enumerate(indices):
+            top, left = draw.shift[index]
+            view = padded[place, top : top + height, left : left + width]
+            out[place] = view[:, ::-1] if draw.mirrored[index] else view
+            if self.cutout:
+                down, right = draw.centre[index] - self.cutout // 2
+                bottom, end = down + self.cutout, right + self.cutout
+                out[place, max(down, 0) : bottom, max(right, 0) : end] = self.fill
+        return out
+
+    def _draw(self, epoch: int) -> _Draw:
+        count, height, width, _ = self.images.shape
+        random = np.random.default_rng((self.seed, _STREAM, epoch))
+        mirrored: npt.NDArray[np.bool_]
+        if self.flip == "alternating":
+            mirrored = np.logical_xor(self._first, epoch % 2)
+        elif self.flip == "random":
+            mirrored = np.less(random.random(count), 0.5)
+        else:
+            mirrored = np.zeros(count, dtype=bool)
+        shift = random.integers(0, 2 * self.translate + 1, (count, 2))
+        return _Draw(mirrored, shift, random.integers(0, (height, width), (count, 2)))

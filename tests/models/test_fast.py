@@ -1,0 +1,89 @@
+"""The network is airbench94's, for any size, channels and number of classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from peewit.models import FAST_WIDTHS, build
+from peewit.models.fast import ConvPoolNormGelu, Fast
+
+
+def make(
+    name: str = "fast-xs", shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10
+) -> Fast:
+    model = build(name, shape, classes, seed=0)
+    assert isinstance(model, Fast)
+    return model
+
+
+def by_hand(model: Fast, x: torch.Tensor) -> torch.Tensor:
+    """The network written out in PyTorch's functions."""
+    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    x = F.gelu(F.conv2d(x, model.whitening.weight, model.whitening.bias), approximate="tanh")
+    for number, block in enumerate(model.blocks):
+        assert isinstance(block, ConvPoolNormGelu)
+        x = F.conv2d(x, block.conv.weight, padding=1)
+        if number % 2 == 0:
+            x = F.max_pool2d(x, 2)
+        x = F.batch_norm(
+            *(x, block.norm.running_mean, block.norm.running_var),
+            *(torch.ones(x.shape[1]), block.norm.bias),
+            *(model.training, 0.6, 1e-12),
+        )
+        x = F.gelu(x, approximate="tanh")
+    return F.linear(x.flatten(2).max(2).values, model.head.weight) / 9
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8, 1), (9, 31, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_it_is_what_it_says(shape: tuple[int, int, int], training: bool) -> None:
+    x = torch.randn(4, shape[2], *shape[:2], generator=torch.manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last)
+    expected = by_hand(make(shape=shape).train(training), x)
+    logits = make(shape=shape).train(training)(x)
+    assert logits.shape == (4, 10)
+    assert torch.allclose(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_trained_is_filters_biases_and_head() -> None:
+    trained = {name for name, value in make().named_parameters() if value.requires_grad}
+    blocks = [f"blocks.{number}" for number in range(6)]
+    assert trained == {
+        *("whitening.bias", "head.weight"),
+        *(f"{block}.conv.weight" for block in blocks),
+        *(f"{block}.norm.bias" for block in blocks),
+    }
+
+
+def test_the_first_filters_pass_a_channel_on() -> None:
+    model = make("fast-s")
+    x = torch.randn(2, 24, 8, 8, generator=torch.manual_seed(0))
+    for block, (inputs, outputs) in zip(
+        model.blocks, [(24, 32), (32, 32), (32, 128)], strict=False
+    ):
+        assert isinstance(block, ConvPoolNormGelu)
+        y = F.conv2d(x[:, :inputs], block.conv.weight, padding=1)
+        assert y.shape[1] == outputs
+        assert torch.equal(y[:, :inputs], x[:, :inputs])
+        assert not torch.equal(y[:, 0], y[:, -1])
+        x = y
+
+
+def test_the_seed_fixes_all_weights() -> None:
+    one, same, other = (build("fast-xs", (32, 32, 3), 10, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["head.weight"], other["head.weight"])
+
+
+def test_the_widths_grow() -> None:
+    sizes = [
+        sum(parameter.numel() for parameter in make(name).parameters()) for name in FAST_WIDTHS
+    ]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_any_number_of_classes(classes: int) -> None:
+    assert make(classes=classes)(torch.zeros(2, 3, 32, 32)).shape == (2, classes)

@@ -1,0 +1,48 @@
+"""The operations are those that PyTorch's own counter sees."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from peewit.models import build
+from peewit.models.flops import TrainingFlops, forward_flops, training_flops
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("tutorial", (32, 32, 3)), ("fast-xs", (32, 32, 3)), ("fast-xs", (8, 9, 1))]
+)
+def test_they_are_pytorchs(name: str, shape: tuple[int, int, int]) -> None:
+    # in evaluation mode, in which the gradient is PyTorch's own work
+    model = build(name, shape, 10, seed=0).eval()
+    x = torch.zeros(1, shape[2], *shape[:2])
+    for frozen in (False, True):
+        if frozen and name == "tutorial":
+            continue
+        if frozen:
+            model.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
+        with FlopCounterMode(display=False) as counter:
+            out = model(x)
+            forward = counter.get_total_flops()
+            out.sum().backward()
+        assert forward_flops(model, shape) == forward
+        assert training_flops(model, shape) == counter.get_total_flops()
+
+
+def test_the_count_follows_what_is_frozen() -> None:
+    model = build("fast-xs", (32, 32, 3), 10, seed=0)
+    count = TrainingFlops(model)
+    before = count.an_image((32, 32, 3))
+    model.whitening.bias.requires_grad_(False)  # type: ignore[union-attr]
+    # the first 3x3 convolution's input needs no gradient any more
+    assert before - count.an_image((32, 32, 3)) == 2 * 32 * 32 * 9 * 24 * 16
+    assert count.an_image((16, 16, 3)) < before / 3.5
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = build("tutorial", (32, 32, 3), 10, seed=0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    training_flops(model, (32, 32, 3))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())

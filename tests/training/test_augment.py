@@ -1,0 +1,94 @@
+"""What a picture looks like depends on seed, epoch and its number, and on nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peewit.training.augment import Augment
+
+COUNT, SIZE = 40, 8
+IMAGES = np.random.default_rng(0).integers(1, 256, (COUNT, SIZE, SIZE, 3), np.uint8)
+ALL = np.arange(COUNT)
+
+
+def augment(**changes: Any) -> Augment:
+    return Augment(IMAGES, **{"seed": 0, **changes})
+
+
+def test_nothing_asked_nothing_changed() -> None:
+    assert np.array_equal(augment().batch(ALL[::2], 3), IMAGES[::2])
+
+
+def test_alternating_shows_each_side_every_other_epoch() -> None:
+    batches = [augment(flip="alternating").batch(ALL, epoch) for epoch in range(4)]
+    mirrored = IMAGES[:, :, ::-1]
+    first = [np.array_equal(*pair) for pair in zip(batches[0], mirrored, strict=True)]
+    assert 10 < sum(first) < 30
+    for epoch, batch in enumerate(batches):
+        for image, plain, other, begins in zip(batch, IMAGES, mirrored, first, strict=True):
+            assert np.array_equal(image, other if begins ^ bool(epoch % 2) else plain)
+
+
+def test_random_flips_are_drawn_each_epoch() -> None:
+    worker = augment(flip="random")
+    flipped = np.array(
+        [(worker.batch(ALL, epoch) == IMAGES[:, :, ::-1]).all((1, 2, 3)) for epoch in range(50)]
+    )
+    assert 0.45 < flipped.mean() < 0.55
+    assert (flipped.mean(0) > 0.2).all()
+    assert (flipped.mean(1) > 0.2).all()
+
+
+def test_translation_moves_up_to_its_reach_and_mirrors_at_the_edge() -> None:
+    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    seen = set()
+    worker = augment(translate=2)
+    for epoch in range(5):
+        for index, image in enumerate(worker.batch(ALL, epoch)):
+            (place,) = (
+                (top, left)
+                for top in range(5)
+                for left in range(5)
+                if np.array_equal(padded[index, top : top + SIZE, left : left + SIZE], image)
+            )
+            seen.add(place)
+    assert len(seen) == 25
+
+
+def test_cutout_fills_a_square_that_may_hang_over_the_edge() -> None:
+    worker = augment(cutout=4, fill=(0, 0, 0))
+    areas = set()
+    for epoch in range(5):
+        batch = worker.batch(ALL, epoch)
+        gone = (batch == 0).all(3)
+        assert np.array_equal(batch[~gone], IMAGES[~gone])
+        for one in gone:
+            rows, columns = np.flatnonzero(one.any(1)), np.flatnonzero(one.any(0))
+            areas.add((len(rows), len(columns)))
+            assert one.sum() == len(rows) * len(columns)  # a rectangle
+    assert max(areas) == (4, 4)
+    assert min(min(area) for area in areas) == 2
+
+
+@pytest.mark.parametrize("flip", ["alternating", "random"])
+def test_it_depends_on_seed_epoch_and_number_alone(flip: str) -> None:
+    settings: dict[str, Any] = {"flip": flip, "translate": 3, "cutout": 2}
+    whole = augment(**settings).batch(ALL, 5)
+    other = augment(**settings)
+    other.batch(ALL[:7], 0)
+    assert np.array_equal(other.batch(ALL[::-1], 5)[::-1], whole)
+    assert np.array_equal(other.batch(ALL[3:4], 5)[0], whole[3])
+    assert not np.array_equal(other.batch(ALL, 6), whole)
+    assert not np.array_equal(augment(**settings, seed=1).batch(ALL, 5), whole)
+    assert whole.dtype == np.uint8
+
+
+def test_a_memory_map_and_a_single_grey_pixel_will_do(tmp_path: Any) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    mapped = Augment(np.load(tmp_path / "images.npy", mmap_mode="r"), 0, translate=1)
+    assert np.array_equal(mapped.batch(ALL, 1), augment(translate=1).batch(ALL, 1))
+    dot = Augment(np.full((1, 1, 1, 1), 7, np.uint8), 0, flip="random", translate=2)
+    assert dot.batch(np.array([0]), 0).tolist() == [[[[7]]]]
