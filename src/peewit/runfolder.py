@@ -24,6 +24,10 @@ FORMAT = 1
 FACTS, RECIPE, HISTORY, METRICS = "run.json", "recipe.yaml", "history.csv", "metrics.json"
 WEIGHTS, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
+UNCERTAIN, RELIABILITY, SAMPLES = "uncertain.png", "reliability.png", "samples.png"
+FILTERS, HEAT_MAPS = "filters.png", "heatmaps.png"
+PICTURES = (CURVES, CONFUSION, MISTAKES, UNCERTAIN, RELIABILITY, SAMPLES, FILTERS, HEAT_MAPS)
+REPORT = "report.html"
 LOCK, PARTIAL = ".lock", ".part"
 COLUMNS = (
     "epoch",
@@ -202,19 +206,22 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def status(path: Path, facts: Mapping[str, Any]) -> str:
-    """Return "finished", "running" (a process trains there at this moment) or "interrupted"."""
+    """Return "finished", "running" (a process trains there now), "interrupted" or "imported"."""
     if facts.get("finished"):
         return "finished"
+    # imported, until an epoch of training on has ended
+    untouched = facts.get("imported") and not (path / HISTORY).exists()
+    stopped = "imported" if untouched else "interrupted"
     # what killed a process may not have let it say so, but took its lock away
     if not (path / LOCK).exists():
-        return "interrupted"
+        return stopped
     try:
         with filelock.FileLock(path / LOCK, timeout=0):
-            return "interrupted"
+            return stopped
     except filelock.Timeout:
         return "running"
     except OSError:  # a read-only copy: nobody trains there
-        return "interrupted"
+        return stopped
 
 
 def checked_source(path: Path, source: Any) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def sweep(path: Path) -> None:
 
 def remove_results(path: Path) -> None:
     """Remove the results of the end: with further training they are no longer the model's."""
-    for name in (METRICS, CURVES, CONFUSION, MISTAKES):
+    for name in (METRICS, REPORT, *PICTURES):
         (path / name).unlink(missing_ok=True)
 
 
