@@ -1,0 +1,126 @@
+"""Run a command in a process of its own, and tell what it took; of `peewit train` what it made."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import rawlog
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended: wall seconds, peak memory in MiB (None: not told), its output."""
+
+    seconds: float
+    peak_memory_mib: float | None
+    output: str
+
+
+def run(command, environment=None, meanwhile=None):
+    """Run ``command`` to its end; stop the benchmark if it fails.
+
+    Parameters
+    ----------
+    command : list of str or path
+    environment : dict, optional
+        Variables in addition to those of this process.
+    meanwhile : callable, optional
+        Called with the running process before its end is waited for.
+    """
+    command = [str(word) for word in command]
+    # files, not pipes: a pipe that nobody reads would stop the command
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, env=os.environ | (environment or {}), stdout=output, stderr=errors
+        )
+        try:
+            if meanwhile:
+                meanwhile(process)
+            peak = _wait(process)
+        except BaseException:  # Ctrl-C too: leave no training behind that nobody waits for
+            process.kill()
+            process.wait()
+            raise
+        seconds = time.perf_counter() - began
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{errors.read()[-2000:]}")
+        return Finished(seconds, peak, output.read())
+
+
+def _wait(process):
+    """Wait for the end and return the peak memory of the process in MiB, None if not told."""
+    if not hasattr(os, "wait4"):  # Windows
+        process.wait()
+        return None
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def train(data, seed, arguments, meanwhile=None):
+    """Run `peewit train cifar10` as a user would, and return what is to be known of it as a row.
+
+    Parameters
+    ----------
+    data : path
+        The archive or folder.
+    seed : int
+    arguments : list of str
+        Further arguments, such as ["--minutes", "5"].
+    meanwhile : callable, optional
+        As for ``run``.
+    """
+    from peewit import Run
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run")
+        command = [sys.executable, "-m", "peewit", "train", "cifar10", "--data", data]
+        command += ["--seed", seed, "--out", path, *arguments]
+        done = run(command, meanwhile=meanwhile)
+        return facts(Run.open(path)) | {
+            "seed": seed,
+            "wall_seconds": done.seconds,
+            "peak_memory_mib": done.peak_memory_mib,
+            **rawlog.machine(),
+        }
+
+
+def facts(run):
+    """Return what a row tells of a finished Run: accuracies, times, rates, what was trained."""
+    last = run.history[-1]
+    return {
+        "accuracy": run.metrics["accuracy"],
+        # without test-time augmentation; a recipe that has none has one accuracy
+        "single_view_accuracy": run.metrics.get("single_view_accuracy", run.metrics["accuracy"]),
+        "training_seconds": training_seconds(run.history),
+        "model": run.recipe.model,
+        "image_size": run.recipe.image_size,
+        "batch_size": run.recipe.batch_size,
+        "epochs": len(run.history),
+        "training_images": run.dataset["images"]["training"],
+        "flops": last.get("flops"),
+        "gflops": last.get("gflops"),
+        "share_of_best": last.get("share_of_best"),
+        "history": run.history,
+    }
+
+
+def training_seconds(history):
+    """Return the seconds of a history's training steps, without its validations.
+
+    Where the operations are counted they tell; otherwise validation is counted in.
+    """
+    if not all(row.get("gflops") for row in history):
+        return sum(row["seconds"] for row in history)
+    before = [0.0, *(row["flops"] for row in history)]
+    return sum(
+        (row["flops"] - earlier) / (row["gflops"] * 1e9)
+        for row, earlier in zip(history, before, strict=False)
+    )
