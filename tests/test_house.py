@@ -24,10 +24,11 @@ LAYERS = (
     {"training"},
     {"runfolder"},
     {"run"},
-    {"export"},
-    {"importing"},
+    {"export", "importing"},
+    {"engines"},
     {"comparison", "plots", "prediction"},
     {"trainer"},
+    {"serving"},
     {"cli"},
     {"__main__"},
 )

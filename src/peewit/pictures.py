@@ -45,6 +45,14 @@ _DAMAGE = (
 )
 
 
+class NotAPicture(PeewitError):  # noqa: N818  (it reads as a finding, which it is)
+    """The file is of no kind that is read here."""
+
+
+class TooManyPixels(PeewitError):  # noqa: N818
+    """The picture is too large to be decoded."""
+
+
 def read_picture(
     source: str | Path | bytes, name: str = "", *, limit: int = PIXEL_LIMIT
 ) -> npt.NDArray[np.uint8]:
@@ -68,8 +76,12 @@ def read_picture(
 
     Raises
     ------
+    NotAPicture
+        It is of no kind that is read here.
+    TooManyPixels
+        It is larger than ``limit``, or than the memory.
     PeewitError
-        The file cannot be read, is empty, is not a picture, is damaged, or is too large.
+        The file cannot be read, is empty, or is damaged.
     """
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
@@ -96,7 +108,7 @@ def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.u
         try:
             picture: Image.Image = Image.open(stream, formats=FORMATS)
         except UnidentifiedImageError as error:
-            raise PeewitError(
+            raise NotAPicture(
                 f"cannot read {name}",
                 "it is not a whole picture of a known kind",
                 "give PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
@@ -166,5 +178,5 @@ def _deep_grey(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(values * (255 / top)), dtype=np.uint8)[:, :, None]
 
 
-def _too_large(name: str, why: str) -> PeewitError:
-    return PeewitError(f"cannot read {name}", why, "make the picture smaller first")
+def _too_large(name: str, why: str) -> TooManyPixels:
+    return TooManyPixels(f"cannot read {name}", why, "make the picture smaller first")

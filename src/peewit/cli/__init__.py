@@ -11,8 +11,10 @@ import click
 from peewit import __version__
 from peewit.cli.after import compare, evaluate, predict, runs, summary
 from peewit.cli.before import data, show
+from peewit.cli.exchange import import_
 from peewit.cli.group import Group
 from peewit.cli.parameters import examples
+from peewit.cli.serve import serve
 from peewit.cli.train import train
 
 
@@ -48,5 +50,17 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "peewit", "_PEEWIT_COMPLETE").source())
 
 
-for command in (train, show, summary, data, evaluate, predict, runs, compare, completion):
+for command in (
+    train,
+    show,
+    summary,
+    data,
+    evaluate,
+    predict,
+    serve,
+    runs,
+    compare,
+    import_,
+    completion,
+):
     cli.add_command(command)

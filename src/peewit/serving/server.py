@@ -1,0 +1,174 @@
+"""The server around the application: its port, its end, and clients that misbehave on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from peewit.errors import PeewitError, reason_of
+from peewit.serving.guard import App
+from peewit.serving.limits import Limits
+
+# more than any browser sends, cookies of other servers on loopback included
+LARGEST_HEAD = 64 * 1024
+# answers that are being computed when the server is told to stop get this long
+SECONDS_TO_FINISH = 30
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on ``host`` and ``port`` (0: any that is free).
+
+    Raises
+    ------
+    PeewitError
+        The port is taken or not allowed, or there is no such address here.
+    """
+    what = f"cannot listen on {host} port {port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise PeewitError(what, "there is no such address", "give one of this machine's") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where a port can be shared otherwise
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # a server that ended a moment ago does not keep the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise PeewitError(what, reason_of(error), "choose another by --port, or 0") from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the address to type into a browser on this machine."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach ``host``.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(app: App, listener: socket.socket, limits: Limits) -> None:
+    """Answer until SIGTERM, SIGINT or Ctrl-C; then finish what is running, and return."""
+
+    class Protocol(CarefulProtocol):
+        seconds = limits.seconds
+
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        # behind a proxy the proxy's checks count; here nobody's word is taken for another's
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=1024,
+        timeout_keep_alive=max(1, round(limits.seconds)),
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )
+    _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends like any other function when it was told to; uvicorn's raises the signal once more."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        names = ("SIGINT", "SIGTERM", "SIGBREAK")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class CarefulProtocol(HttpToolsProtocol):
+    """Drops clients that keep a connection without using it.
+
+    uvicorn waits without end for the first byte of a request, for the rest of its head, and for a
+    client that does not fetch its answer; and it takes a head of any length.
+    """
+
+    seconds = 10.0
+    _clock: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_head():
+            return
+        self._head += len(data)
+        if self._head > LARGEST_HEAD:
+            self.send_400_response("The head of the request is too long.")
+        elif self._clock is None:
+            self._start_clock()
+
+    def on_headers_complete(self) -> None:
+        self._head = 0
+        self._stop_clock()
+        super().on_headers_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # close() would wait until the client has fetched the last answer
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_clock()
+
+    def resume_writing(self) -> None:
+        self._stop_clock()
+        super().resume_writing()
+
+    def _in_head(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _start_clock(self) -> None:
+        self._stop_clock()
+        self._clock = self.loop.call_later(self.seconds, self._too_late)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _too_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
