@@ -16,6 +16,7 @@ from peewit.data.dataset import Dataset
 # where the real data for the slower tests is; the tests that need it are skipped without
 ARCHIVE = "PEEWIT_TEST_ARCHIVE"
 TRACE = "PEEWIT_TRACE"
+KERAS_H5 = "PEEWIT_KERAS_H5"
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +73,19 @@ def trace() -> Path:
     return _given(TRACE, "a TensorFlow trace")
 
 
+@pytest.fixture(scope="session")
+def keras_h5() -> Path:
+    """The tutorial as TensorFlow 2.4.4 trained and saved it; skips without PEEWIT_KERAS_H5."""
+    return _given(KERAS_H5, "the tutorial's model saved by TensorFlow 2.4.4")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, None]:
     """Fail instead of skipping for want of data where PEEWIT_REQUIRE_DATA is set (as in CI)."""
     report = (yield).get_result()
     if report.skipped and os.environ.get("PEEWIT_REQUIRE_DATA"):
         reason = str(report.longrepr)
-        if ARCHIVE in reason or TRACE in reason:
+        if any(name in reason for name in (ARCHIVE, TRACE, KERAS_H5)):
             report.outcome = "failed"
             report.longrepr = f"skipped for want of data, which CI must have: {reason}"
 

@@ -48,7 +48,8 @@ class Run:
     dataset : dict
         What the data was: origin, counts, fingerprints.
     status : str
-        "running", "interrupted" or "finished".
+        "running", "interrupted" or "finished"; "imported" if the weights come from another
+        program and no epoch has been trained on.
     """
 
     path: Path

@@ -1,0 +1,82 @@
+"""The commands about other programs' files: import, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peewit.cli.output import note
+from peewit.cli.parameters import complete_source, examples
+
+
+@click.command(
+    "import",
+    short_help="Make a run of a Keras model.",
+    epilog=examples(
+        "peewit import model.h5 --classes cifar10",
+        "peewit import model.keras --classes cat,dog --out runs/pets",
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--classes",
+    required=True,
+    metavar="NAMES|FILE|SOURCE",
+    help="The classes in the order of the model's outputs: names with commas between them, a text "
+    "file with one a line, or the source that it was trained on.",
+    shell_complete=complete_source,
+)
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="PATH",
+    help="Archive or folder to read the source from, instead of looking for it.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the run, which must not be there yet. [runs/NAME OF THE FILE]",
+)
+def import_(model: Path, classes: str, data: str | None, out: Path | None) -> None:
+    """Make a run of MODEL, a .h5 or .keras file or a SavedModel folder of Keras.
+
+    The file is only read: no code in it is run. The run can be evaluated, explained, served,
+    exported and trained on.
+    """
+    from peewit.importing.keras import import_keras
+
+    names, source = _classes(classes, data)
+    run = import_keras(model, names, out=out, source=source)
+    note(f"its weights are those of {model}; peewit evaluate says how good they are")
+    click.echo(run.path)
+
+
+def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the classes, and the source that they came from if they did."""
+    from peewit.cli.download import download_shown
+    from peewit.data.sources import SOURCES, load
+    from peewit.errors import PeewitError
+    from peewit.formats import cannot_read
+
+    if given in SOURCES:
+        place: dict[str, Any] = {"source": given, "data": data, "coarse": False}
+        with download_shown() as progress:
+            splits = load(**place, progress=progress)
+        for sentence in splits.notes:
+            note(sentence)
+        if data:
+            place["data"] = str(Path(data).resolve())
+        return list(splits.train.class_names), place
+    if data:
+        raise click.UsageError("--data goes with a source, such as --classes cifar10")
+    if "," not in given and Path(given).is_file():
+        try:
+            given = ",".join(Path(given).read_text(encoding="utf-8").splitlines())
+        except OSError as error:
+            raise cannot_read(Path(given), error) from error
+        except UnicodeDecodeError as error:
+            raise PeewitError(f"cannot read {given}", "it is not a text in UTF-8") from error
+    return [name for name in map(str.strip, given.split(",")) if name], {}

@@ -1,0 +1,171 @@
+"""A Keras model file -> a Run: find out what it is, check it against Peewit's networks, keep it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from peewit import runfolder
+from peewit.errors import PeewitError, UsageError
+from peewit.importing import keras_archive, keras_h5, saved_model
+from peewit.importing.keras_config import Architecture, read_architecture
+from peewit.importing.keras_h5 import Array
+from peewit.importing.match import matching_network
+from peewit.preprocessing import Preprocessing
+from peewit.run import Run
+from peewit.training import checkpoint, environment
+from peewit.training.checkpoint import Position
+from peewit.training.optimizers import KerasAdam
+from peewit.training.recipe import Recipe
+
+
+class KerasModel(NamedTuple):
+    """What was read of a model: its layers, all weights in Keras's order, the format's name."""
+
+    architecture: Architecture
+    arrays: list[Array]
+    format: str
+
+
+def read_model(path: str | Path) -> KerasModel:
+    """Read a ``.h5`` or ``.keras`` file or a SavedModel folder, without running any of its code.
+
+    Raises
+    ------
+    PeewitError
+        There is no such file, it is damaged, or the model has something that Peewit cannot take.
+    """
+    path = Path(path)
+    if path.is_dir():
+        text, arrays_of = saved_model.read_folder(path)
+        architecture = read_architecture(text)
+        return KerasModel(architecture, arrays_of(architecture.layers), "SavedModel")
+    if not path.is_file():
+        raise PeewitError(
+            f"cannot import {path}", "there is no such file or folder", "check the path"
+        )
+    start = _beginning(path)
+    if start.startswith(b"PK"):
+        config, weights = keras_archive.read_archive(path)
+        architecture = read_architecture(config)
+        arrays = keras_archive.archive_arrays(weights, architecture.layers)
+        return KerasModel(architecture, arrays, ".keras")
+    if start == b"\x89HDF\r\n\x1a\n":
+        with keras_h5.opened(path) as file:
+            architecture = read_architecture(keras_h5.model_config(file))
+            arrays = [
+                array
+                for layer in architecture.layers
+                if layer.weights
+                for array in keras_h5.legacy_arrays(file, layer)
+            ]
+        return KerasModel(architecture, arrays, ".h5")
+    raise PeewitError(
+        f"cannot import {path}",
+        "it is neither HDF5 (.h5) nor a .keras archive nor a SavedModel folder"
+        if start
+        else "it is empty",
+        "save the model with model.save",
+    )
+
+
+def import_keras(
+    path: str | Path,
+    class_names: Sequence[str],
+    *,
+    out: str | Path | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> Run:
+    """Make a Run of a Keras model, to evaluate, explain, serve, export or train on.
+
+    Parameters
+    ----------
+    path : path
+        What ``model.save`` wrote: ``.h5``, ``.keras``, or a SavedModel folder.
+    class_names : sequence of str
+        The classes, in the order of the model's outputs.
+    out : path, optional
+        The run folder to make; ``runs/<name of the file>`` by default.
+    source : mapping, optional
+        The arguments of ``peewit.load`` that give the data that it was trained on.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be read, or the model is none of Peewit's networks.
+    UsageError
+        The number of names is not that of the outputs, or ``out`` is taken.
+    """
+    path = Path(path)
+    folder = Path(out) if out is not None else Path("runs") / path.stem
+    runfolder.check_free(folder)
+    try:
+        found = read_model(path)
+        name, model = matching_network(found.architecture, found.arrays)
+    except PeewitError as error:
+        if str(path) in error.what:
+            raise
+        raise PeewitError(f"cannot import {path}", error.why, error.todo) from error
+    outputs = found.architecture.outputs
+    names = [str(name) for name in class_names]
+    if len(names) != outputs or len(set(names)) != outputs:
+        raise UsageError(
+            f"{len(names)} class names are given",
+            f"the model has {outputs} outputs",
+            "give a different name for each, in their order",
+        )
+    _keep(folder, name, model, found, names, path, dict(source or {}))
+    return Run.open(folder)
+
+
+def _keep(
+    folder: Path,
+    name: str,
+    model: nn.Module,
+    found: KerasModel,
+    class_names: list[str],
+    path: Path,
+    source: dict[str, Any],
+) -> None:
+    height, width, channels = found.architecture.input_shape
+    rule = Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
+    size = height if height == width else None
+    recipe = Recipe(model=name, image_size=size, threads=environment.usable_threads())
+    facts = {
+        "class_names": class_names,
+        "preprocessing": rule.to_dict(),
+        "source": source,
+        "dataset": {"origin": f"unknown: imported from {path.name}"},
+        "environment": environment.describe(recipe.threads or 1),
+        "imported": {"file": path.name, "format": found.format, "sha256": _checksum(path)},
+    }
+    runfolder.create(folder, facts, recipe)
+    try:
+        checkpoint.write_tensors(folder / runfolder.WEIGHTS, model.state_dict(), {})
+        # training on starts from here
+        optimizer = KerasAdam(model.parameters(), lr=recipe.lr)
+        checkpoint.save(folder / runfolder.CHECKPOINT, model, optimizer, Position())
+    except PeewitError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise PeewitError(f"cannot read {path}", (error.strerror or "").lower()) from error
+
+
+def _checksum(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.read_bytes())
+    return total.hexdigest()
