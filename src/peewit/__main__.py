@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from types import TracebackType
 import click
 
 from peewit.errors import PeewitError, reason_of
+from peewit.startup import BEGAN
 
 NO_MEMORY = "the memory is not enough; close other programs or use smaller batches"
 
@@ -36,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from peewit.cli import cli
 
-        code = cli.main(arguments, prog_name="peewit", standalone_mode=False)
+        # this process is the command, unless somebody in it calls this function with arguments
+        began = BEGAN if arguments is None else time.monotonic()
+        code = cli.main(arguments, prog_name="peewit", standalone_mode=False, obj=began)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):
