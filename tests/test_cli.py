@@ -100,9 +100,12 @@ def test_a_real_training_leaves_its_numbers(folder: Path) -> None:
 def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> None:
     values = {"model": "tutorial", "optimizer": "adam", "validate_on": "test", "image_size": 40}
     values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
+    values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random"}
+    values |= {"precision": "bfloat16", "normalize": True, "tta": True}
     value = values.get(field.name, 7)
     flag = "--" + field.name.replace("_", "-")
-    assert main(["train", "digits", flag, str(value)]) == 0
+    given = [flag] if value is True else [flag, str(value)]
+    assert main(["train", "digits", *given]) == 0
     assert getattr(training["recipe"], field.name) == value
     assert training["recipe"] == peewit.Recipe(**{field.name: value})
 

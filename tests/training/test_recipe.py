@@ -21,6 +21,26 @@ def test_the_tutorials_recipe_is_the_tutorials() -> None:
     assert all(preset.name == name for name, preset in PRESETS.items())
 
 
+def test_the_fast_recipes_are_checked_too() -> None:
+    fast, best = Recipe.preset("fast"), Recipe.preset("best")
+    assert (fast.model, fast.optimizer, fast.schedule, fast.tta) == (
+        "fast-l",
+        "muon",
+        "linear",
+        True,
+    )
+    assert {best.optimizer, best.flip} == {"muon", "alternating"}
+    assert best.epochs > fast.epochs
+    with pytest.raises(UsageError, match="image_size is 7: the model fast-l needs at least 8"):
+        fast.replace(image_size=7)
+
+
+def test_small_last_steps_are_left_out_with_muon_only() -> None:
+    assert [Recipe(batch_size=10).steps(images) for images in (9, 10, 11)] == [1, 1, 2]
+    fast = Recipe.preset("fast", batch_size=10)
+    assert [fast.steps(images) for images in (9, 10, 19, 20)] == [1, 1, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -40,6 +60,16 @@ def test_the_tutorials_recipe_is_the_tutorials() -> None:
         ({"validate_on": "train"}, "validate_on is 'train': it must be 'holdout' or 'test'"),
         ({"validation_fraction": 1}, r"validation_fraction is 1\.0: it must be more than 0"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd': it must be 'adam'"),
+        ({"optimizer": "muon"}, "the model tutorial cannot be trained with muon: that is for the"),
+        ({"schedule": "cosine"}, "schedule is 'cosine': it must be 'constant' or 'linear'"),
+        ({"label_smoothing": 1}, r"label_smoothing is 1\.0: it must be at least 0 and less than 1"),
+        ({"flip": True}, "flip is True: it must be 'none' or 'alternating' or 'random'"),
+        ({"translate": -1}, "translate is -1: it must be at least 0"),
+        ({"cutout": -1}, "cutout is -1: it must be at least 0"),
+        ({"tta": 1}, "tta is 1: it must be true or false"),
+        ({"normalize": "yes"}, "normalize is 'yes': it must be true or false"),
+        ({"precision": "float16"}, "precision is 'float16': it must be 'float32' or 'bfloat16'"),
+        ({"minutes": 0}, r"minutes is 0\.0: it must be more than 0"),
         ({"model": "resnet"}, "there is no model 'resnet'; choose one of: .*tutorial"),
         ({"image_size": 21}, "image_size is 21: the model tutorial needs at least 22"),
         ({"checkpoint_minutes": -1}, r"checkpoint_minutes is -1\.0: it must be at least 0"),
@@ -67,15 +97,15 @@ def test_a_whole_number_is_a_fine_float() -> None:
 
 
 def test_it_survives_yaml(tmp_path: Path) -> None:
-    recipe = Recipe(name="mine: the größte", lr=1e-5, threads=3, image_size=24, epochs=7)
+    recipe = Recipe.preset("fast", name="mine: the größte", lr=1e-5, threads=3, minutes=0.5)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     assert Recipe.from_yaml(tmp_path / "recipe.yaml") == recipe
 
 
 def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path) -> None:
-    (tmp_path / "quick.yaml").write_text("epochs: 2\nlr: 1e-4  # to YAML 1.1 this is a text\n")
+    (tmp_path / "quick.yaml").write_text("minutes: 2e1\nlr: 1e-4  # to YAML 1.1 these are texts\n")
     recipe = Recipe.from_yaml(str(tmp_path / "quick.yaml"))
-    assert recipe == Recipe(name="quick", epochs=2, lr=1e-4)
+    assert recipe == Recipe(name="quick", minutes=20.0, lr=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,12 @@ def recipe_flags(command: Command) -> Command:
             continue
         text = field.metadata["help"]
         text = text[:1].upper() + text[1:] + "."
-        if field.default is not None:
+        if field.default is not None and not isinstance(field.default, bool):
             text += f" [{field.default}]"
         option = click.option(
-            flag,
+            f"{flag}/{flag.replace('--', '--no-', 1)}" if hints[field.name] is bool else flag,
             field.name,
+            default=None,
             type=_click_type(hints[field.name]),
             help=text,
             shell_complete=complete(_models) if field.name == "model" else None,
