@@ -1,0 +1,127 @@
+"""3x3 convolutions: Winograd's way (peewit.kernels.winograd) beside PyTorch's direct one.
+
+usage: python benchmarks/convolutions.py [--batch 100] [--rounds 9] [--threads N]
+
+The shapes are those of the fast networks on 32 x 32 images, all channels_last. Each round measures
+both ways, in an order that turns, forward alone and forward with both gradients; the ratio is taken
+within the round, and the table gives its median with the extremes. GFLOP/s count a direct
+convolution's operations for both, so that Winograd's may be above what the processor can do. Shapes
+that peewit leaves to PyTorch are told as such. The raw log goes to benchmarks/results/.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import rawlog
+import torch
+from rate import best_rate
+from torch.nn import functional as F
+
+from peewit.kernels import winograd
+from peewit.training.allocator import freed_memory_kept
+
+# (in, out, height = width) of the convolutions of fast-xs to fast-xl, at 32 x 32 pixels
+SHAPES = (
+    (24, 16, 32), (24, 32, 32), (24, 64, 32), (24, 128, 32),
+    (16, 16, 16), (32, 32, 16), (64, 64, 16), (128, 128, 16),
+    (16, 64, 16), (32, 128, 16), (64, 256, 16), (128, 384, 16),
+    (64, 64, 8), (128, 128, 8), (256, 256, 8), (384, 384, 8),
+    (64, 128, 8), (128, 256, 8), (384, 512, 8),
+    (128, 128, 4), (256, 256, 4), (512, 512, 4),
+)  # fmt: skip
+LEAST_SECONDS = 0.05  # a measurement repeats the convolution for at least this long
+
+
+def direct(x, weight):
+    """Convolve as PyTorch does."""
+    return F.conv2d(x, weight, padding=1)
+
+
+def rates(shape, batch, rounds):
+    """Return GFLOP/s of both ways, forward and with the gradients: a list of one dict a round."""
+    inputs, outputs, size = shape
+    last = torch.channels_last
+    x = torch.randn(batch, inputs, size, size).contiguous(memory_format=last)
+    weight = (torch.randn(outputs, inputs, 3, 3) / (9 * inputs) ** 0.5).contiguous(
+        memory_format=last
+    )
+    gradient = torch.randn(batch, outputs, size, size).contiguous(memory_format=last)
+    flops = 2 * batch * size**2 * inputs * outputs * 9
+
+    def forward(way):
+        with torch.no_grad():
+            way(x, weight)
+
+    def both(way):
+        way(x.requires_grad_(), weight.requires_grad_()).backward(gradient)
+        x.grad = weight.grad = None
+
+    def rate(what, way, operations):
+        times, began = 0, time.perf_counter()
+        while (took := time.perf_counter() - began) < LEAST_SECONDS or not times:
+            what(way)
+            times += 1
+        return operations * times / took / 1e9
+
+    ways = {"direct": direct, "winograd": winograd.conv3x3}
+    for way in ways.values():  # whatever the first call sets up
+        forward(way)
+        both(way)
+    found = []
+    for number in range(rounds):
+        order = list(ways) if number % 2 else list(ways)[::-1]
+        row = {}
+        for name in order:
+            row[f"{name} forward"] = rate(forward, ways[name], flops)
+            row[f"{name} with gradients"] = rate(both, ways[name], 3 * flops)
+        found.append(row)
+    return found
+
+
+def line(shape, rows):
+    """Return the table's line of a shape."""
+    inputs, outputs, size = shape
+    text = f"{f'{inputs:>3} -> {outputs:>3}, {size} x {size}':<22}"
+    for part in ("forward", "with gradients"):
+        ratios = [row[f"winograd {part}"] / row[f"direct {part}"] for row in rows]
+        rate = [
+            statistics.median(row[f"{w} {part}"] for row in rows) for w in ("direct", "winograd")
+        ]
+        spread = f"({min(ratios):.2f} - {max(ratios):.2f})"
+        text += f"{rate[0]:8.0f}{rate[1]:10.0f}{statistics.median(ratios):7.2f} {spread:<15}"
+    return text + ("" if winograd.pays(inputs, outputs, size, size) else "  left to PyTorch")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    head = rawlog.machine() | {"batch": options.batch, "threads": options.threads}
+    lines = [
+        f"{'':<22}{'forward: GFLOP/s':>18}{'':25}{'with gradients: GFLOP/s':>23}",
+        f"{'channels, pixels':<22}{'direct':>8}{'Winograd':>10}{'ratio: median':>14}"
+        f"{'':9}{'direct':>8}{'Winograd':>10}{'ratio: median':>14}",
+    ]
+    print("\n".join(lines))
+    raw = []
+    with freed_memory_kept():  # as while training
+        head["best_gflops"] = best_rate()
+        for shape in SHAPES:
+            rows = rates(shape, options.batch, options.rounds)
+            raw += [{"shape": shape, **row} for row in rows]
+            lines.append(line(shape, rows))
+            print(lines[-1], flush=True)
+    text = "\n".join(lines) + f"\n\nfastest direct convolution: {head['best_gflops']:.0f} GFLOP/s"
+    log = rawlog.RESULTS / f"convolutions-{time.strftime('%Y-%m-%d-%H%M')}.txt"
+    every = "\n".join(json.dumps(row) for row in raw)
+    log.write_text(f"{json.dumps(head, indent=1)}\n\n{text}\n\n{every}\n", encoding="utf-8")
+    print(f"\nlog: {log.name}")
+
+
+if __name__ == "__main__":
+    main()
