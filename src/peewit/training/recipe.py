@@ -14,10 +14,15 @@ import yaml
 
 from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.models import find
+from peewit.training.frontier import NETWORKS
 from peewit.training.settings import at_least, setting, typed
 
 # changing these changes neither the weights nor what they mean, so that a Run can go on with them
-FREE_TO_CHANGE = frozenset({"name", "epochs", "minutes", "threads", "checkpoint_minutes"})
+FREE_TO_CHANGE = frozenset(
+    {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes"}
+)
+# the model that stands for whichever fast network fits the budget
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +51,19 @@ class Recipe:
     name: str = setting(
         "tutorial", "name of the recipe", "a name", lambda value: bool(value.strip()), flag=None
     )
-    model: str = setting("tutorial", "network to train")
+    model: str = setting("tutorial", "network to train (auto: the fast one that fits the budget)")
     epochs: int = setting(10, "passes over the training images", *at_least(1))
     minutes: float | None = setting(
         None,
-        "minutes to train for, instead of epochs",
+        "minutes that everything may take, instead of epochs",
         "more than 0",
         lambda minutes: minutes > 0,
+    )
+    until_accuracy: float | None = setting(
+        None,
+        "accuracy on held-out images to train until, such as 0.9, instead of epochs",
+        "more than 0 and at most 1",
+        lambda accuracy: 0 < accuracy <= 1,
     )
     batch_size: int = setting(32, "images a training step", *at_least(1))
     optimizer: Literal["adam", "muon"] = setting(
@@ -129,7 +140,7 @@ class Recipe:
                 )
             # frozen: object.__setattr__ is how a frozen dataclass normalises its own fields
             object.__setattr__(self, field.name, value)
-        info = find(self.model)
+        info = find(NETWORKS[0].model if self.model == AUTO else self.model)
         if self.optimizer == "muon" and info.family != "fast":
             raise UsageError(
                 f"the model {self.model} cannot be trained with muon",
@@ -146,17 +157,44 @@ class Recipe:
     def preset(cls, name: str, /, **changes: Any) -> Recipe:
         """Return the recipe ``name`` of ``PRESETS`` with ``changes``.
 
+        With ``minutes`` or ``until_accuracy`` and without ``model``, the network of a fast recipe
+        is chosen by what fits. An accuracy to be reached is measured on a tenth of the images.
+
         Raises
         ------
         UsageError
-            There is no such recipe or field, or a value makes no sense.
+            There is no such recipe or field, or a value makes no sense; or both ``epochs`` and
+            ``minutes`` or ``until_accuracy`` are asked for.
+
+        Examples
+        --------
+        >>> Recipe.preset("fast", minutes=5).model
+        'auto'
         """
         if name not in PRESETS:
             known = ", ".join(sorted(PRESETS))
             raise UsageError(
                 f"there is no recipe {name!r}", todo=f"choose one of {known}, or give a YAML file"
             )
-        return PRESETS[name].replace(**changes)
+        return PRESETS[name].budgeted(**changes)
+
+    def budgeted(self, **changes: Any) -> Recipe:
+        """Return the recipe with changes that may say what the training is to end with."""
+        asked = {name: value for name, value in changes.items() if value is not None}
+        minutes, accuracy = asked.get("minutes"), asked.get("until_accuracy")
+        if "epochs" in asked and (minutes or accuracy):
+            raise UsageError(
+                f"{asked['epochs']} epochs and {'minutes' if minutes else 'an accuracy'} cannot "
+                "both be kept to",
+                todo="give one of them",
+            )
+        if "epochs" in asked:
+            changes |= {"minutes": None, "until_accuracy": None}
+        if (minutes or accuracy) and find(self.model).family == "fast":
+            changes.setdefault("model", AUTO)
+        if accuracy and self.validate_on == "holdout":
+            changes.setdefault("validation_fraction", max(self.validation_fraction, 0.1))
+        return self.replace(**changes)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
