@@ -27,6 +27,7 @@ LAYERS = (
     {"export", "importing"},
     {"engines"},
     {"comparison", "plots", "prediction"},
+    {"report"},
     {"trainer"},
     {"serving"},
     {"cli"},

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from peewit import plots, runfolder
+from peewit import plots, report, runfolder
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.models import build
@@ -81,6 +81,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         request.getfixturevalue("whole")
     for name in ("save_curves", "save_confusion", "save_mistakes"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.touch())
+    monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,8 @@ def test_a_run_has_everything(whole: Run) -> None:
     assert {path.name for path in whole.path.iterdir()} - {runfolder.LOCK} == {
         *("run.json", "recipe.yaml", "history.csv", "metrics.json"),
         *("model.safetensors", "checkpoint.safetensors"),
-        *("curves.png", "confusion.png", "mistakes.png"),
+        *("curves.png", "confusion.png", "mistakes.png", "uncertain.png", "reliability.png"),
+        *("samples.png", "filters.png", "heatmaps.png", "report.html"),
     }
     assert whole.status == "finished"
     assert whole.recipe == RECIPE

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peewit import plots, runfolder
+from peewit import plots, report, runfolder
 from peewit.data.dataset import Dataset
 from peewit.data.sources import SOURCES
 from peewit.errors import Interrupted, PeewitError, UsageError
@@ -201,10 +201,13 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
 
         progress.start(recipe.epochs, len(job.training), recipe.batch_size, position)
         ended = fit(job, position, progress=progress, stop=lambda: stop.requested, save=save)
-        if not (ended and _finish(path, job, test, position, progress, stop)):
+        evidence = _finish(path, job, test, position, progress, stop) if ended else None
+        if evidence is None:
             raise Interrupted("the training was stopped", "everything is saved", go_on)
-    runfolder.write_finished(path, True)
-    return Run.open(path)
+        runfolder.write_finished(path, True)
+        run = Run.open(path)
+        report.after_training(run, evidence, progress.note)
+    return run
 
 
 def _finish(
@@ -214,15 +217,15 @@ def _finish(
     position: Position,
     progress: Progress,
     stop: StopRequest,
-) -> bool:
-    """Write the numbers and pictures of the trained model; False if stopped before the end."""
+) -> report.Evidence | None:
+    """Write the numbers and pictures of the trained model; None if stopped before the end."""
     data = test if test is not None else job.validation
     split = "test" if test is not None else "validation"
     progress.note(f"testing on {len(data):,} {split} images")
     parts = []
     for part in logits_in_batches(job.model, job.preprocessing, data.images):
         if stop.requested:
-            return False
+            return None
         parts.append(part)
     logits = np.concatenate(parts)
     evaluation = evaluate(logits, data.labels, data.class_names)
@@ -232,7 +235,7 @@ def _finish(
     mistakes = path / runfolder.MISTAKES
     plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
     runfolder.write_metrics(path, {"split": split, **evaluation.to_dict()})
-    return True
+    return report.Evidence(training=job.training, judged=data, logits=logits)
 
 
 def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:

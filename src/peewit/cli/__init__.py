@@ -14,6 +14,7 @@ from peewit.cli.before import data, show
 from peewit.cli.exchange import import_
 from peewit.cli.group import Group
 from peewit.cli.parameters import examples
+from peewit.cli.report import report
 from peewit.cli.serve import serve
 from peewit.cli.train import train
 
@@ -58,6 +59,7 @@ for command in (
     evaluate,
     predict,
     serve,
+    report,
     runs,
     compare,
     import_,

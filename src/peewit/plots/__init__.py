@@ -2,7 +2,8 @@
 
 from peewit.plots.confusion import save_confusion
 from peewit.plots.curves import save_compared_curves, save_curves
-from peewit.plots.grids import save_grid, save_mistakes
+from peewit.plots.grids import save_grid, save_mistakes, save_pictures, save_uncertain
+from peewit.plots.reliability import save_reliability
 
 __all__ = [
     "save_compared_curves",
@@ -10,4 +11,7 @@ __all__ = [
     "save_curves",
     "save_grid",
     "save_mistakes",
+    "save_pictures",
+    "save_reliability",
+    "save_uncertain",
 ]

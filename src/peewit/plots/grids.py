@@ -11,8 +11,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from peewit.data.dataset import Dataset
-from peewit.gallery import titles
-from peewit.plots.style import DPI, FAINT, INK, WARNING, drawing
+from peewit.gallery import least_sure, surest_mistakes, titles
+from peewit.plots.style import ACCENT, DPI, FAINT, INK, WARNING, drawing
 
 # All in pixels of the PNG file
 PICTURE = 160
@@ -49,7 +49,7 @@ def save_grid(
         [(name, INK), (f"{index}", FAINT)]
         for name, index in zip(titles(dataset, chosen), chosen, strict=True)
     ]
-    _save(path, [dataset.images[index] for index in chosen], captions, heading)
+    save_pictures(path, [dataset.images[index] for index in chosen], captions, heading)
 
 
 def save_mistakes(
@@ -78,37 +78,87 @@ def save_mistakes(
     PeewitError
         The file cannot be written.
     """
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    if not len(wrong):
+    mistakes = surest_mistakes(labels, probabilities)
+    if not len(mistakes):
         with drawing(path, 6.0, 1.6) as figure:
             figure.text(0.5, 0.5, f"No mistakes in {len(labels):,} images", ha="center", size=11)
         return
-    # stable, so that the same Run gives the same picture
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    captions = [
-        [
-            (f"{class_names[predicted[index]]} {confidence[index]:.1%}", WARNING),
-            (f"is {class_names[labels[index]]}", INK),
-        ]
-        for index in worst
-    ]
-    which = f"The {len(worst)} most confident of {len(wrong):,} mistakes"
-    if len(worst) == len(wrong):
-        which = f"All {len(wrong)} mistakes" if len(wrong) > 1 else "The only mistake"
+    worst = mistakes[:count]
+    which = f"The {len(worst)} most confident of {len(mistakes):,} mistakes"
+    if len(worst) == len(mistakes):
+        which = f"All {len(mistakes)} mistakes" if len(mistakes) > 1 else "The only mistake"
     heading = f"{which} in {len(labels):,} images"
-    _save(path, [images[index] for index in worst], captions, heading)
+    captions = _answers(worst, labels, probabilities, class_names)
+    save_pictures(path, [images[index] for index in worst], captions, heading)
 
 
-def _save(
+def save_uncertain(
+    path: Path | str,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    class_names: Sequence[str],
+    count: int = 24,
+) -> None:
+    """Draw the answers, right or wrong, that were given with least confidence as a PNG file.
+
+    The parameters are those of :func:`save_mistakes`.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    chosen = least_sure(probabilities)[:count]
+    captions = _answers(chosen, labels, probabilities, class_names)
+    heading = f"The {len(chosen)} least confident of {len(labels):,} answers"
+    save_pictures(path, [images[index] for index in chosen], captions, heading)
+
+
+def _answers(
+    chosen: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    class_names: Sequence[str],
+) -> list[Caption]:
+    captions: list[Caption] = []
+    for index in chosen:
+        answered, truth = int(probabilities[index].argmax()), int(labels[index])
+        said = f"{class_names[answered]} {probabilities[index, answered]:.1%}"
+        if answered == truth:
+            captions.append([(said, ACCENT), ("right", INK)])
+        else:
+            captions.append([(said, WARNING), (f"is {class_names[truth]}", INK)])
+    return captions
+
+
+def save_pictures(
     path: Path | str,
     images: Sequence[npt.NDArray[np.uint8]],
     captions: Sequence[Caption],
-    heading: str,
+    heading: str = "",
+    columns: int | None = None,
 ) -> None:
+    """Draw pictures with lines of text under each as a PNG file.
+
+    Parameters
+    ----------
+    path : Path or str
+    images : sequence of uint8 arrays, shape (H, W, 1) or (H, W, 3)
+        At least one.
+    captions : sequence of sequences of (text, colour)
+        The lines under each picture.
+    heading : str, optional
+    columns : int, optional
+        How many to put side by side; as many as look well by default.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
     sized = [_sized(image) for image in images]
-    columns = _columns(len(images))
+    columns = columns or _columns(len(images))
     rows = math.ceil(len(images) / columns)
     cell_height = max(len(image) for image in sized)
     cell_width = max(image.shape[1] for image in sized)
