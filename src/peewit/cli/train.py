@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     short_help="Train a classifier, and test it.",
     epilog=examples(
         "peewit train cifar10 --epochs 20",
+        "peewit train cifar10 --minutes 5",
         "peewit train cifar10 --data Downloads/cifar-10-python.tar.gz",
         "peewit train --resume runs/NAME",
     ),
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     metavar="NAME|FILE.yaml",
-    help="What to train and how; the flags below change it. [tutorial]",
+    help="What to train and how; the flags below change it. [tutorial; with --minutes or "
+    "--until-accuracy: fast]",
     shell_complete=complete_recipe,
 )
 @recipe_flags
@@ -83,7 +85,8 @@ def train(
         if source or recipe or out:
             raise click.UsageError("a run that goes on keeps its source, recipe and folder")
         earlier = Run.open(resume)
-        settings = earlier.recipe.replace(**changes)
+        kept = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
+        settings = earlier.recipe.budgeted(**(kept | changes))
         if not earlier.source:
             raise PeewitError(
                 f"{resume} does not say how its data is loaded",
@@ -91,7 +94,8 @@ def train(
             )
         place = earlier.source | ({"data": data} if data else {})
     elif source is not None:
-        settings = find_recipe(recipe or "tutorial").replace(**changes)
+        on_time = "minutes" in changes or "until_accuracy" in changes
+        settings = find_recipe(recipe or ("fast" if on_time else "tutorial")).budgeted(**changes)
         place = {"source": source, "data": data, "coarse": coarse}
     else:
         raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
