@@ -14,7 +14,7 @@ from setuptools.errors import CompileError, LinkError
 # Not -ffast-math: it would change how the whole process treats denormal numbers.
 OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 
-KERNELS = "src/peewit/kernels"
+KERNELS = Path("src/peewit/kernels")
 
 
 class BuildKernels(build_ext):
@@ -47,8 +47,10 @@ setup(
     ext_modules=[
         Extension(
             "peewit.kernels.native",
-            [f"{KERNELS}/{name}.c" for name in ("native", "pool_norm_gelu", "winograd")],
-            depends=[f"{KERNELS}/native.h"],
+            sorted(path.as_posix() for path in KERNELS.glob("*.c")),
+            depends=sorted(
+                path.as_posix() for path in KERNELS.glob("*.h")
+            ),  # they come with the sources
             py_limited_api=True,
             optional=True,
         )

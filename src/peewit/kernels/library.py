@@ -29,9 +29,14 @@ _ARGUMENTS = {
     ],
     "pool_norm_gelu_inference": [*_IMAGES, _SIZE, *[_ADDRESS] * 3, _INT],
     "pool_norm_gelu_backward": [*_IMAGES, _SIZE, *[_ADDRESS] * 11, _INT],
-    "winograd_input": [*_IMAGES, _ADDRESS, _INT],
-    "winograd_output": [*_IMAGES, _ADDRESS, _INT],
-    "winograd_gradient": [*_IMAGES, _ADDRESS, _INT],
+    "winograd_filters": [_ADDRESS, *[_SIZE] * 6, _ADDRESS, _INT],
+    "winograd_convolve": [*_IMAGES, _ADDRESS, _SIZE, _ADDRESS, _ADDRESS, _INT],
+    "winograd_filters_gradient": [*_IMAGES, _ADDRESS, _SIZE, _ADDRESS, _ADDRESS, _INT],
+}
+# those that return how many floats of workspace are needed
+_SIZES = {
+    "winograd_convolve_space": [*[_SIZE] * 4, _INT],
+    "winograd_gradient_space": [_SIZE] * 5,
 }
 
 
@@ -52,11 +57,14 @@ def load() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(found.origin)
+        for name, arguments in (_ARGUMENTS | _SIZES).items():
+            function = getattr(library, name)
+            function.argtypes = arguments
+            function.restype = _SIZE if name in _SIZES else None
     except OSError:  # built for another system, or against a library that is gone
         return None
-    for name, arguments in _ARGUMENTS.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
+    except AttributeError:  # built from the sources of another version
+        return None
     return library
 
 

@@ -1,190 +1,150 @@
-/* The transforms of the 3x3 convolution by Winograd's minimal filtering F(4x4, 3x3).
+/* 3x3 convolution, stride 1, padding 1, by Winograd's minimal filtering F(4x4, 3x3): see tiles.c.
  *
- * Lavin and Gray 2015, arXiv 1509.09308, sections 4.1 and 4.3: a tile of 4x4 outputs Y of a 3x3
- * filter g is a function of the 6x6 inputs d around it,
+ * Tiles are done in blocks that stay in the cache from their first transform to their last, so that
+ * the transformed activations, 2.25 times as large as the plain ones, never go to memory.
  *
- *     Y = A^T [ (G g G^T) * (B^T d B) ] A          (* is the product element by element)
- *
- * so that 36 multiplications do the work of 144, and summing over the channels makes each of the 36
- * elements one matrix product, tiles x in times in x out. With the points 0, 1, -1, 2, -2:
- *
- *           4  0 -5  0  1  0            1/4     0     0
- *           0 -4 -4  1  1  0           -1/6  -1/6  -1/6           1  1  1  1  1  0
- *     B^T = 0  4 -4 -1  1  0       G = -1/6   1/6  -1/6     A^T = 0  1 -1  2 -2  0
- *           0 -2 -1  2  1  0           1/24  1/12   1/6           0  1  1  4  4  0
- *           0  2 -1 -2  1  0           1/24 -1/12   1/6           0  1 -1  8 -8  1
- *           0  4  0 -5  0  1              0     0     1
- *
- * The gradient of the filter follows from the same formula: with e = A (dL/dY) A^T and v = B^T d B,
- * dL/dg = G^T (sum over tiles of v * e) G.
- *
- * Layout: float32, channels last, (N, H, W, C) contiguous, C a multiple of 8; a transformed
- * activation is (36, tiles, C). Stride 1, padding 1. Tiles are independent, so results do not
- * depend on the number of threads.
+ * Layout: float32, channels last, (N, H, W, C) contiguous, C a multiple of 8. Every sum is taken in
+ * the same order whatever the number of threads, and the forward pass of a tile is the same whatever
+ * the other images are.
  */
-#include "native.h"
+#include "product.h"
+#include "tiles.h"
 
-/* Channels worked on at once. Where the compiler knows no vectors, one: the same formulas. */
-#if defined(__GNUC__)
-#define LANES 8
-typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-/* a function that is inlined passes nothing, in whatever registers */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#else
-#define LANES 1
-typedef float Lanes;
-#define INLINE static inline
+#if defined(_OPENMP)
+#include <omp.h>
 #endif
 
-enum { OUT = 4, IN = 6, POINTS = IN * IN };
+#ifndef BLOCK_FLOATS
+#define BLOCK_FLOATS (160 * 1024)
+#define CHUNK_FLOATS (2500 * 1024)
+#endif
 
-INLINE Lanes load(const float *from) { return *(const Lanes *)from; }
-INLINE void store(float *to, Lanes value) { *(Lanes *)to = value; }
+static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static ptrdiff_t up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
-/* to[0], to[step], ... = B^T d, for one column d of 6 that are `step` apart too */
-INLINE void times_b(const Lanes *d, int step, Lanes *to) {
-    const Lanes d0 = d[0], d1 = d[step], d2 = d[2 * step];
-    const Lanes d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-    const Lanes even = d4 - 4.0f * d2, odd = d3 - 4.0f * d1;
-    const Lanes even2 = d4 - d2, odd2 = 2.0f * (d3 - d1);
-    to[0] = 4.0f * d0 - 5.0f * d2 + d4;
-    to[step] = even + odd;
-    to[2 * step] = even - odd;
-    to[3 * step] = even2 + odd2;
-    to[4 * step] = even2 - odd2;
-    to[5 * step] = 4.0f * d1 - 5.0f * d3 + d5;
-}
-
-/* to = A^T m: 6 to 4 */
-INLINE void times_a(const Lanes *m, int step, Lanes *to) {
-    const Lanes sum1 = m[step] + m[2 * step], difference1 = m[step] - m[2 * step];
-    const Lanes sum2 = m[3 * step] + m[4 * step], difference2 = m[3 * step] - m[4 * step];
-    to[0] = m[0] + sum1 + sum2;
-    to[step] = difference1 + 2.0f * difference2;
-    to[2 * step] = sum1 + 4.0f * sum2;
-    to[3 * step] = difference1 + 8.0f * difference2 + m[5 * step];
-}
-
-/* to = A y: 4 to 6 */
-INLINE void times_a_transposed(const Lanes *y, int step, Lanes *to) {
-    const Lanes y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
-    const Lanes even = y0 + y2, odd = y1 + y3;
-    const Lanes even2 = y0 + 4.0f * y2, odd2 = 2.0f * y1 + 8.0f * y3;
-    to[0] = y0;
-    to[step] = even + odd;
-    to[2 * step] = even - odd;
-    to[3 * step] = even2 + odd2;
-    to[4 * step] = even2 - odd2;
-    to[5 * step] = y3;
-}
-
-typedef struct {
-    ptrdiff_t height, width, channels;
-    ptrdiff_t rows, columns, tiles; /* tiles of an image down and across, and of all images */
-} Plan;
+/* Floats between two of the 36 elements: one line of the cache more than the tiles need, or their
+ * addresses would differ by a power of two, which the cache puts all into the same few places. */
+static ptrdiff_t spaced(ptrdiff_t tiles, ptrdiff_t channels) { return tiles * channels + 16; }
 
 static Plan plan(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels) {
-    const ptrdiff_t rows = (height + OUT - 1) / OUT, columns = (width + OUT - 1) / OUT;
+    const ptrdiff_t rows = up(height, OUT), columns = up(width, OUT);
     const Plan result = {height, width, channels, rows, columns, images * rows * columns};
     return result;
 }
 
-static const float ZERO[LANES] = {0};
-
-/* The addresses of a square of size x size pixels from (top, left), and the step to the next
- * channels there: outside of the image zeros that go nowhere. */
-INLINE void addresses(const Plan *p, const float *image, ptrdiff_t top, ptrdiff_t left, int size,
-                      const float **from, ptrdiff_t *follow) {
-    for (int i = 0; i < size; i++) {
-        for (int j = 0; j < size; j++) {
-            const ptrdiff_t y = top + i, x = left + j;
-            const int inside = y >= 0 && y < p->height && x >= 0 && x < p->width;
-            from[size * i + j] = inside ? image + (y * p->width + x) * p->channels : ZERO;
-            follow[size * i + j] = inside ? 1 : 0;
-        }
-    }
-}
-
-/* One row of tiles of one image: v = B^T d B */
-FOR_EACH_CPU static void row_input(const Plan *p, ptrdiff_t row, const float *x, float *v) {
-    const float *image = x + row / p->rows * p->height * p->width * p->channels;
-    for (ptrdiff_t column = 0; column < p->columns; column++) {
-        float *to = v + (row * p->columns + column) * p->channels;
-        const float *from[POINTS];
-        ptrdiff_t follow[POINTS];
-        addresses(p, image, row % p->rows * OUT - 1, column * OUT - 1, IN, from, follow);
-        for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
-            Lanes d[POINTS], half[POINTS];
-            for (int i = 0; i < POINTS; i++) d[i] = load(from[i] + c * follow[i]);
-            for (int j = 0; j < IN; j++) times_b(d + j, IN, half + j);
-            for (int i = 0; i < IN; i++) times_b(half + IN * i, 1, d + IN * i);
-            for (int i = 0; i < POINTS; i++) store(to + i * p->tiles * p->channels + c, d[i]);
-        }
-    }
-}
-
-/* One row of tiles of one image: y = A^T m A */
-FOR_EACH_CPU static void row_output(const Plan *p, ptrdiff_t row, const float *m, float *y) {
-    float *image = y + row / p->rows * p->height * p->width * p->channels;
-    const ptrdiff_t top = row % p->rows * OUT;
-    for (ptrdiff_t column = 0; column < p->columns; column++) {
-        const float *from = m + (row * p->columns + column) * p->channels;
-        const ptrdiff_t left = column * OUT;
-        for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
-            Lanes d[POINTS], half[OUT * IN], out[OUT * OUT];
-            for (int i = 0; i < POINTS; i++) d[i] = load(from + i * p->tiles * p->channels + c);
-            for (int j = 0; j < IN; j++) times_a(d + j, IN, half + j);
-            for (int i = 0; i < OUT; i++) times_a(half + IN * i, 1, out + OUT * i);
-            for (int i = 0; i < OUT && top + i < p->height; i++)
-                for (int j = 0; j < OUT && left + j < p->width; j++)
-                    store(image + ((top + i) * p->width + left + j) * p->channels + c,
-                          out[OUT * i + j]);
-        }
-    }
-}
-
-/* One row of tiles of one image: e = A g A^T, g the gradient of the output */
-FOR_EACH_CPU static void row_gradient(const Plan *p, ptrdiff_t row, const float *g, float *e) {
-    const float *image = g + row / p->rows * p->height * p->width * p->channels;
-    for (ptrdiff_t column = 0; column < p->columns; column++) {
-        float *to = e + (row * p->columns + column) * p->channels;
-        const float *from[OUT * OUT];
-        ptrdiff_t follow[OUT * OUT];
-        addresses(p, image, row % p->rows * OUT, column * OUT, OUT, from, follow);
-        for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
-            Lanes d[OUT * OUT], half[IN * OUT], out[POINTS];
-            for (int i = 0; i < OUT * OUT; i++) d[i] = load(from[i] + c * follow[i]);
-            for (int j = 0; j < OUT; j++) times_a_transposed(d + j, OUT, half + j);
-            for (int i = 0; i < IN; i++) times_a_transposed(half + OUT * i, 1, out + IN * i);
-            for (int i = 0; i < POINTS; i++) store(to + i * p->tiles * p->channels + c, out[i]);
-        }
-    }
-}
-
-/* x (N, H, W, C) to v (36, tiles, C) */
-EXPORT void winograd_input(const float *x, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
-                           ptrdiff_t channels, float *v, int threads) {
-    const Plan p = plan(images, height, width, channels);
+/* Filters w to u (outputs / 32, 36, inputs, 32), by the floats between neighbours in w. */
+EXPORT void winograd_filters(const float *w, ptrdiff_t outputs, ptrdiff_t inputs,
+                             ptrdiff_t output_step, ptrdiff_t input_step, ptrdiff_t row_step,
+                             ptrdiff_t column_step, float *u, int threads) {
     (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (ptrdiff_t row = 0; row < images * p.rows; row++) row_input(&p, row, x, v);
+    for (ptrdiff_t i = 0; i < up(outputs, GROUP) * inputs; i++) {
+        const ptrdiff_t group = i / inputs, input = i % inputs;
+        filters_transform(w + group * GROUP * output_step + input * input_step,
+                outputs - group * GROUP, output_step, row_step, column_step, inputs,
+                u + (group * POINTS * inputs + input) * GROUP);
+    }
 }
 
-/* m (36, tiles, C) to y (N, H, W, C) */
-EXPORT void winograd_output(float *y, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
-                            ptrdiff_t channels, const float *m, int threads) {
-    const Plan p = plan(images, height, width, channels);
-    (void)threads;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (ptrdiff_t row = 0; row < images * p.rows; row++) row_output(&p, row, m, y);
+/* Tiles that a thread does at once: V = 36 tiles x inputs stays in the second-level cache */
+static ptrdiff_t block_tiles(const Plan *p, int threads) {
+    const ptrdiff_t fitting = larger(BLOCK_FLOATS / (POINTS * p->channels) / 12 * 12, 12);
+    return smaller(fitting, up(up(p->tiles, threads), 4) * 4);
 }
 
-/* g (N, H, W, C), the gradient of y, to e (36, tiles, C) */
-EXPORT void winograd_gradient(const float *g, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
-                              ptrdiff_t channels, float *e, int threads) {
-    const Plan p = plan(images, height, width, channels);
+/* Floats of workspace that winograd_convolve needs */
+EXPORT ptrdiff_t winograd_convolve_space(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
+                                         ptrdiff_t inputs, int threads) {
+    const Plan p = plan(images, height, width, inputs);
+    const ptrdiff_t tiles = block_tiles(&p, threads);
+    return threads * POINTS * (spaced(tiles, inputs) + spaced(tiles, GROUP));
+}
+
+/* y (N, H, W, outputs) from x (N, H, W, inputs) and u of winograd_filters */
+EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
+                              ptrdiff_t inputs, const float *u, ptrdiff_t outputs, float *y,
+                              float *workspace, int threads) {
+    const Plan in = plan(images, height, width, inputs);
+    const Plan out = plan(images, height, width, outputs);
+    const ptrdiff_t tiles = block_tiles(&in, threads);
+    const ptrdiff_t v_point = spaced(tiles, inputs), m_point = spaced(tiles, GROUP);
+    const Layout at = {v_point, inputs, GROUP};
     (void)threads;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (ptrdiff_t first = 0; first < in.tiles; first += tiles) {
+#if defined(_OPENMP)
+        const int thread = omp_get_thread_num();
+#else
+        const int thread = 0;
+#endif
+        float *v = workspace + thread * POINTS * (v_point + m_point), *m = v + POINTS * v_point;
+        const ptrdiff_t count = smaller(tiles, in.tiles - first);
+        tiles_input(&in, first, count, x, v, at);
+        for (ptrdiff_t n = 0; n < outputs; n += GROUP) {
+            const float *panel = u + n * POINTS * inputs;
+            for (int i = 0; i < POINTS; i++) /* rows that fill up the last 4 give no output */
+                product(up(count, 4) * 4, inputs, v + i * v_point, inputs, 1,
+                        panel + i * inputs * GROUP, m + i * m_point, 0);
+            tiles_output(&out, first, count, n, m, m_point, y);
+        }
+    }
+}
+
+/* Tiles that all threads do together: V and E stay in the third-level cache */
+static ptrdiff_t chunk_tiles(ptrdiff_t tiles, ptrdiff_t groups) {
+    return smaller(larger(CHUNK_FLOATS / (POINTS * GROUP * groups), 16), tiles);
+}
+
+/* Floats of workspace that winograd_filters_gradient needs */
+EXPORT ptrdiff_t winograd_gradient_space(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
+                                         ptrdiff_t inputs, ptrdiff_t outputs) {
+    const ptrdiff_t in_groups = up(inputs, GROUP), out_groups = up(outputs, GROUP);
+    const Plan p = plan(images, height, width, inputs);
+    const ptrdiff_t tiles = chunk_tiles(p.tiles, in_groups + out_groups);
+    return POINTS * ((in_groups + out_groups) * spaced(tiles, GROUP) +
+                     in_groups * out_groups * GROUP * GROUP);
+}
+
+/* The gradient of the filters (outputs, 3, 3, inputs), from x (N, H, W, inputs) and the gradient g
+ * of the output (N, H, W, outputs) */
+EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_t height,
+                                      ptrdiff_t width, ptrdiff_t inputs, const float *g,
+                                      ptrdiff_t outputs, float *gradient, float *workspace,
+                                      int threads) {
+    const Plan in = plan(images, height, width, inputs);
+    const Plan out = plan(images, height, width, outputs);
+    const ptrdiff_t in_groups = up(inputs, GROUP), out_groups = up(outputs, GROUP);
+    const ptrdiff_t tiles = chunk_tiles(in.tiles, in_groups + out_groups), some = 4;
+    /* v and e (group, 36, tiles, 32), u (output group, input group, 36, 32, 32) */
+    const ptrdiff_t point = spaced(tiles, GROUP), square = GROUP * GROUP;
+    const Layout at = {point, GROUP, POINTS * point};
+    float *v = workspace, *e = v + in_groups * at.group, *u = e + out_groups * at.group;
+    (void)threads;
+    for (ptrdiff_t first = 0; first < in.tiles; first += tiles) {
+        const ptrdiff_t count = smaller(tiles, in.tiles - first);
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (ptrdiff_t row = 0; row < images * p.rows; row++) row_gradient(&p, row, g, e);
+        for (ptrdiff_t t = 0; t < count; t += some) {
+            const ptrdiff_t these = smaller(some, count - t);
+            tiles_input(&in, first + t, these, x, v + t * GROUP, at);
+            tiles_gradient(&out, first + t, these, g, e + t * GROUP, at);
+        }
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (ptrdiff_t item = 0; item < POINTS * out_groups * in_groups; item++) {
+            const ptrdiff_t i = item / (out_groups * in_groups), pair = item % (out_groups * in_groups);
+            const ptrdiff_t o = pair / in_groups, c = pair % in_groups;
+            product(smaller(GROUP, outputs - o * GROUP), count, e + o * at.group + i * point, 1,
+                    GROUP, v + c * at.group + i * point, u + (pair * POINTS + i) * square,
+                    first > 0);
+        }
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (ptrdiff_t o = 0; o < outputs; o++) {
+        for (ptrdiff_t c = 0; c < in_groups; c++) {
+            const ptrdiff_t pair = o / GROUP * in_groups + c;
+            filters_gradient(u + pair * POINTS * square + o % GROUP * GROUP,
+                            smaller(GROUP, inputs - c * GROUP), inputs,
+                            gradient + o * FILTER * FILTER * inputs + c * GROUP);
+        }
+    }
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,10 +12,8 @@ from torch.nn import functional as F
 from peewit.kernels import library
 
 _CHANNELS_LAST = torch.channels_last
-_POINTS = 36  # elements of a transformed tile, 6 x 6
-_MULTIPLE = 8  # channels that the transforms work on at once
-# Images are done in chunks whose two workspaces together stay under this many floats (10 MB)
-_CHUNK = 10_000_000 // 4
+_MULTIPLE = 8  # channels that the transforms in tiles.c work on at once
+_POINTS, _GROUP = 36, 32  # transformed filters in winograd.c: (out / 32, 36, in, 32)
 
 
 def conv3x3(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -66,7 +63,7 @@ def forward(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the convolution of x (N, in, H, W), without a gradient."""
     if not pays(x.shape[1], weight.shape[0], *x.shape[2:]):
         return F.conv2d(x, weight, padding=1)
-    return _convolve(x, _transform(weight))  # (36, out, in)
+    return _convolve(x, weight.shape[0], weight.data_ptr(), weight.stride())
 
 
 def gradients(
@@ -90,8 +87,11 @@ def gradients(
         return grad_x, grad_weight
     grad_x = grad_weight = None
     if for_x:
-        # the transposed convolution: filters turned by 180 degrees, in and out exchanged
-        grad_x = _convolve(grad, _transform(weight.flip(2, 3).transpose(0, 1)))
+        # the transposed convolution: out and in exchanged, and filters turned by 180 degrees, that
+        # is, read backwards from their last element
+        by_out, by_in, by_row, by_column = weight.stride()
+        last = weight[0, 0, 2, 2].data_ptr()
+        grad_x = _convolve(grad, inputs, last, (by_in, by_out, -by_row, -by_column))
     if for_weight:
         grad_weight = _gradient_of_weight(x, grad)
     return grad_x, grad_weight
@@ -106,21 +106,28 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        return gradients(*ctx.saved_tensors, grad, *ctx.needs_input_grad)
+        x, weight = ctx.saved_tensors
+        for_x, for_weight = ctx.needs_input_grad
+        return gradients(x, weight, grad, for_x, for_weight)
 
 
-def _convolve(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+def _convolve(x: torch.Tensor, outputs: int, first: int, steps: tuple[int, ...]) -> torch.Tensor:
+    """Convolve by the filters that begin at the address ``first``.
+
+    ``steps`` are the floats from one filter's output, input, row and column to the next.
+    """
     kernels, threads = library.loaded(), torch.get_num_threads()
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     n, inputs, height, width = x.shape
-    outputs = u.shape[1]
     y = torch.empty((n, outputs, height, width), memory_format=_CHANNELS_LAST)
-    for first, count, tiles in _chunks(x, inputs + outputs):
-        v, m = _workspaces((_POINTS, tiles, inputs), (_POINTS, tiles, outputs))
-        size = (count, height, width)
-        kernels.winograd_input(x[first:].data_ptr(), *size, inputs, v.data_ptr(), threads)
-        torch.bmm(v, u.transpose(1, 2), out=m)  # (36, tiles, in) x (36, in, out)
-        kernels.winograd_output(y[first:].data_ptr(), *size, outputs, m.data_ptr(), threads)
+    groups = -(-outputs // _GROUP)
+    space = kernels.winograd_convolve_space(n, height, width, inputs, threads)
+    u, work = _workspace(groups * _POINTS * inputs * _GROUP, space)
+    kernels.winograd_filters(first, outputs, inputs, *steps, u.data_ptr(), threads)
+    kernels.winograd_convolve(
+        *(x.data_ptr(), n, height, width, inputs, u.data_ptr()),
+        *(outputs, y.data_ptr(), work.data_ptr(), threads),
+    )
     return y
 
 
@@ -128,47 +135,14 @@ def _gradient_of_weight(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     kernels, threads = library.loaded(), torch.get_num_threads()
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     grad = grad.contiguous(memory_format=_CHANNELS_LAST)
-    (_, inputs, height, width), outputs = x.shape, grad.shape[1]
-    total = torch.zeros(_POINTS, outputs, inputs)
-    for first, count, tiles in _chunks(x, inputs + outputs):
-        v, e = _workspaces((_POINTS, tiles, inputs), (_POINTS, tiles, outputs))
-        size = (count, height, width)
-        kernels.winograd_input(x[first:].data_ptr(), *size, inputs, v.data_ptr(), threads)
-        kernels.winograd_gradient(grad[first:].data_ptr(), *size, outputs, e.data_ptr(), threads)
-        total.baddbmm_(e.transpose(1, 2), v)  # (36, out, tiles) x (36, tiles, in)
-    grad_weight = _matrix().t() @ total.view(_POINTS, -1)  # (9, out * in)
-    return grad_weight.view(3, 3, outputs, inputs).permute(2, 3, 0, 1)
-
-
-def _transform(weight: torch.Tensor) -> torch.Tensor:
-    """Return G g G^T for every filter: (out, in, 3, 3) to (36, out, in)."""
-    outputs, inputs = weight.shape[:2]
-    flat = weight.permute(2, 3, 0, 1).reshape(9, outputs * inputs)
-    return (_matrix() @ flat).view(_POINTS, outputs, inputs)
-
-
-@cache
-def _matrix() -> torch.Tensor:
-    """Return g -> G g G^T as one matrix, (36, 9); G is in winograd.c."""
-    g = torch.tensor(
-        [
-            [1 / 4, 0, 0],
-            [-1 / 6, -1 / 6, -1 / 6],
-            [-1 / 6, 1 / 6, -1 / 6],
-            [1 / 24, 1 / 12, 1 / 6],
-            [1 / 24, -1 / 12, 1 / 6],
-            [0, 0, 1],
-        ]
+    (n, inputs, height, width), outputs = x.shape, grad.shape[1]
+    grad_weight = torch.empty((outputs, inputs, 3, 3), memory_format=_CHANNELS_LAST)
+    (work,) = _workspace(kernels.winograd_gradient_space(n, height, width, inputs, outputs))
+    kernels.winograd_filters_gradient(
+        *(x.data_ptr(), n, height, width, inputs, grad.data_ptr()),
+        *(outputs, grad_weight.data_ptr(), work.data_ptr(), threads),
     )
-    return torch.kron(g, g)
-
-
-def _chunks(x: torch.Tensor, channels: int) -> list[tuple[int, int, int]]:
-    """Return (first image, images, tiles) of every chunk."""
-    n, _, height, width = x.shape
-    tiles = -(-height // 4) * -(-width // 4)
-    step = max(1, _CHUNK // (_POINTS * tiles * channels))
-    return [(i, min(step, n - i), min(step, n - i) * tiles) for i in range(0, n, step)]
+    return grad_weight
 
 
 class _Memory(threading.local):
@@ -180,9 +154,8 @@ class _Memory(threading.local):
 _memory = _Memory()
 
 
-def _workspaces(*shapes: tuple[int, int, int]) -> list[torch.Tensor]:
-    sizes = [a * b * c for a, b, c in shapes]
-    if _memory.floats.numel() < sum(sizes):
-        _memory.floats = torch.empty(sum(sizes))
-    parts = torch.split(_memory.floats[: sum(sizes)], sizes)
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+def _workspace(*sizes: int) -> tuple[torch.Tensor, ...]:
+    lines = [-(-size // 16) * 16 for size in sizes]  # whole lines of the cache
+    if _memory.floats.numel() < sum(lines):
+        _memory.floats = torch.empty(sum(lines))
+    return torch.split(_memory.floats[: sum(lines)], lines)

@@ -1,0 +1,44 @@
+/* The transforms of the Winograd convolution: what winograd.c does block by block. */
+#ifndef PEEWIT_TILES_H
+#define PEEWIT_TILES_H
+
+#include "native.h"
+
+enum { OUT = 4, IN = 6, POINTS = IN * IN, FILTER = 3 };
+
+/* Transformed channels are kept in groups of so many: the columns of product.h */
+enum { GROUP = 32 };
+
+typedef struct {
+    ptrdiff_t height, width, channels; /* of the images */
+    ptrdiff_t rows, columns, tiles;    /* tiles of an image down and across, and of all images */
+} Plan;
+
+/* Where a transformed activation has its elements: floats between neighbours */
+typedef struct {
+    ptrdiff_t point; /* of the 36 */
+    ptrdiff_t tile;
+    ptrdiff_t group; /* of the groups of 32 channels */
+} Layout;
+
+/* v = B^T d B for `count` tiles from `first`, d from x (N, H, W, C) */
+void tiles_input(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *x, float *v,
+                 Layout at);
+
+/* e = A g A^T for `count` tiles from `first`, from g (N, H, W, C), the gradient of the output */
+void tiles_gradient(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *g, float *e,
+                    Layout at);
+
+/* y = A^T m A for `count` tiles from `first`, up to 32 channels from `channel`; m (36, tiles, 32),
+ * whose 36 are `point` floats apart; into y (N, H, W, C) */
+void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count, ptrdiff_t channel,
+                  const float *m, ptrdiff_t point, float *y);
+
+/* u = G g G^T for the filters of one input channel and up to 32 outputs; u (36, inputs, 32) */
+void filters_transform(const float *w, ptrdiff_t outputs, ptrdiff_t output_step,
+                       ptrdiff_t row_step, ptrdiff_t column_step, ptrdiff_t inputs, float *u);
+
+/* G^T u G for one output channel and up to 32 inputs; u (36, 32, 32), to (3, 3, all inputs) */
+void filters_gradient(const float *u, ptrdiff_t channels, ptrdiff_t inputs, float *to);
+
+#endif
