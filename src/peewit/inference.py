@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # cores, against 3,000 to 3,200 with 500 at once.
 BATCH = 64
 
+# The share of the pictures that is looked at in more than one view (test-time augmentation).
+UNSURE = 0.25
+
 
 def logits_in_batches(
     model: nn.Module,
@@ -46,6 +49,75 @@ def logits_in_batches(
         with torch.inference_mode():
             logits = model(preprocessing.tensor(images[first : first + batch_size]))
         yield logits.numpy()
+
+
+def unsure_below(logits: npt.NDArray[np.float32]) -> float:
+    """Return the confidence that a quarter of the pictures with these logits do not reach.
+
+    Measured once, when a training has ended, and kept: so which pictures are looked at again, and
+    what is said of them, does not depend on which others are asked about.
+
+    Parameters
+    ----------
+    logits : float32 array, shape (N, classes)
+
+    Examples
+    --------
+    >>> round(unsure_below(np.array([[0, 0], [0, 1], [0, 2], [0, 3], [0, 4]], np.float32)), 3)
+    0.731
+    """
+    return float(np.quantile(softmax(logits).max(axis=1), UNSURE)) if len(logits) else 0.0
+
+
+def second_looks(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    images: npt.NDArray[np.uint8],
+    logits: npt.NDArray[np.float32],
+    below: float,
+    batch_size: int = BATCH,
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Look again, in five more views, at the images of which ``logits`` are least sure.
+
+    The views are the mirror image and both shifted by a pixel, up and left, down and right;
+    the unshifted pair counts half, the others the other half [1]_. On a quarter of the images it
+    gains nearly all that it gains on all of them, for 1.25 times the work instead of 5.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W, C)
+    logits : float32 array, shape (N, classes)
+        What ``logits_in_batches`` gave for them.
+    below : float
+        Images whose most probable class has a probability under this are looked at again.
+
+    Yields
+    ------
+    int64 array, shape (n,), and float32 array, shape (n, classes)
+        The numbers of some of those images, and their better logits.
+
+    References
+    ----------
+    .. [1] K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498,
+       section 3.5.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    model.eval()
+    unsure = np.flatnonzero(softmax(logits).max(axis=1) < below)
+    for first in range(0, len(unsure), batch_size):
+        chosen = unsure[first : first + batch_size]
+        with torch.inference_mode():
+            x = preprocessing.tensor(images[chosen])  # (n, C, H, W)
+            height, width = x.shape[2:]
+            padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+            shifted = [padded[:, :, :height, :width], padded[:, :, 2:, 2:]]
+            mixed = torch.from_numpy(logits[chosen]) * 0.25 + model(x.flip(3)) * 0.25
+            for view in shifted:
+                view = view.contiguous(memory_format=torch.channels_last)
+                mixed += (model(view) + model(view.flip(3))) * 0.125
+        yield chosen, mixed.numpy()
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

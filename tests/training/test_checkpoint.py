@@ -70,8 +70,9 @@ def test_means_are_over_the_images_so_far() -> None:
     assert Position().loss == Position().accuracy == 0
     position = Position(step=2, images=40, correct=10, loss_sum=100.0)
     assert (position.loss, position.accuracy) == (2.5, 0.25)
-    position.next_epoch({"epoch": 1})
-    assert position == Position(epoch=1, history=[{"epoch": 1}])
+    position.next_row({"epoch": 1}, share=0.5)
+    position.next_epoch()
+    assert position == Position(epoch=1, validated=0.5, history=[{"epoch": 1}])
 
 
 def newer(path: Path) -> None:

@@ -30,18 +30,29 @@ class Position:
     Parameters
     ----------
     epoch : int
-        Finished epochs.
+        Finished epochs; at the end also one that the time did not suffice to finish.
     step : int
         Finished steps of the epoch after those. After the last step of an epoch and before its
         validation this is the number of steps.
     images, correct : int
-        Images in those steps, and how many of them were classified right.
+        Images in the steps since the last row of the history, and how many of them were
+        classified right.
     loss_sum : float
         The sum of their losses.
     seconds : float
         The time those steps took.
+    spent : float
+        Seconds since the training began, all sittings together, with validation and saving.
+    seen : int
+        Images in all steps.
+    flops : int
+        Operations in all steps.
+    share : float
+        How much of the training was done, 0 to 1, when the last step began.
+    validated : float
+        How much of it was done at the last row of the history.
     history : list of dict
-        One row a finished epoch.
+        One row each time that it was validated: after each epoch, or after several short ones.
     """
 
     epoch: int = 0
@@ -50,16 +61,21 @@ class Position:
     correct: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    spent: float = 0.0
+    seen: int = 0
+    flops: int = 0
+    share: float = 0.0
+    validated: float = 0.0
     history: list[Row] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
-        """Mean loss of the current epoch so far, as Keras reports it."""
+        """Mean loss since the last row so far, as Keras reports it."""
         return self.loss_sum / max(self.images, 1)
 
     @property
     def accuracy(self) -> float:
-        """Share of the current epoch's images so far that were classified right."""
+        """Share of the images since the last row that were classified right."""
         return self.correct / max(self.images, 1)
 
     @property
@@ -67,12 +83,17 @@ class Position:
         """Epochs that have begun."""
         return self.epoch + (self.step > 0)
 
-    def next_epoch(self, row: Row) -> None:
-        """Note the epoch that has ended, and stand at the start of the next."""
+    def next_row(self, row: Row, share: float) -> None:
+        """Note what was validated when ``share`` of the training was done."""
         self.history.append(row)
-        self.epoch += 1
-        self.step = self.images = self.correct = 0
+        self.validated = share
+        self.images = self.correct = 0
         self.loss_sum = self.seconds = 0.0
+
+    def next_epoch(self) -> None:
+        """Stand at the start of the next epoch."""
+        self.epoch += 1
+        self.step = 0
 
 
 def save(

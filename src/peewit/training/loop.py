@@ -16,10 +16,16 @@ from torch.nn import functional as F
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
 from peewit.inference import logits_in_batches
+from peewit.models.flops import TrainingFlops
 from peewit.preprocessing import Preprocessing
-from peewit.training.checkpoint import Position
+from peewit.training.augment import Augment
+from peewit.training.checkpoint import Position, Row
 from peewit.training.progress import Progress
 from peewit.training.recipe import Recipe
+from peewit.training.schedule import Schedule, StepSchedule, set_rates
+
+# What has to be done of a training with falling rates between two validations, besides the last.
+VALIDATE_EVERY = 1 / 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,18 @@ class Job:
     training: Dataset
     validation: Dataset
     recipe: Recipe
+    augment: Augment | None = None
+    """Changes the training images; None for a recipe that leaves them as they are."""
+    work: TrainingFlops | None = None
+    """Counts the operations of a step; None leaves them out of the history."""
+    best_rate: float | None = None
+    """The most operations a second that were measured on this machine."""
+
+    def flops_an_image(self) -> int:
+        """Return the operations of a step for each image, with what is trained at present."""
+        rule = self.preprocessing
+        shape = (rule.height, rule.width, rule.channels)
+        return self.work.an_image(shape) if self.work else 0
 
 
 def fit(
@@ -41,12 +59,13 @@ def fit(
     progress: Progress,
     stop: Callable[[], bool],
     save: Callable[[], None],
+    schedule: Schedule | None = None,
 ) -> bool:
-    """Train from ``position``, which is kept up to date, to the recipe's last epoch.
+    """Train from ``position``, which is kept up to date, to the end of the schedule.
 
     What a step does depends on the seed, the position, the weights, the optimiser and PyTorch's
     random state, and on nothing else. So a training that goes on from a saved state ends with the
-    same weights, bit for bit, as one that was never stopped.
+    same weights, bit for bit, as one that was never stopped, unless its schedule is one of time.
 
     Parameters
     ----------
@@ -59,11 +78,13 @@ def fit(
         Asked after each step; when true, the state is saved and the training ends.
     save : callable
         Saves the state. Called at each epoch's end and every ``checkpoint_minutes`` within.
+    schedule : Schedule, optional
+        When it ends: by default after the recipe's epochs.
 
     Returns
     -------
     bool
-        True if the last epoch has ended, False if ``stop`` was true before.
+        True if the training has ended, False if ``stop`` was true before.
 
     Raises
     ------
@@ -72,21 +93,33 @@ def fit(
     """
     model, optimizer, recipe = job.model, job.optimizer, job.recipe
     images, labels = job.training.images, torch.tensor(job.training.labels)
-    steps = math.ceil(len(images) / recipe.batch_size)
+    steps = recipe.steps(len(images))
+    schedule = schedule or StepSchedule(recipe.epochs, steps)
+    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16")
     next_save = time.monotonic() + 60 * recipe.checkpoint_minutes
+    start = time.perf_counter() - position.spent
 
-    while position.epoch < recipe.epochs:
+    def over() -> bool:
+        return schedule.done(position) and position.begun > 0  # one step at the least
+
+    # with images that no row has counted yet there is at least a validation to do
+    while position.images or not over():
         order = epoch_order(recipe.seed, position.epoch, len(images))
         model.train()
-        while position.step < steps:
+        while position.step < steps and not over():
             began = time.perf_counter()
+            position.share = schedule.share(position)
+            if recipe.schedule == "linear":
+                set_rates(optimizer, position.share)
             first = position.step * recipe.batch_size
             batch = order[first : first + recipe.batch_size]  # the last one may be smaller
             # Gathering and scaling 32 images takes 0.2 to 0.3 ms of a step's 20 on two cores: a
             # thread of its own for this could gain 1 %.
-            x, y = job.preprocessing.tensor(images[batch]), labels[batch]  # (n, C, H, W), (n,)
-            logits = model(x)  # (n, classes)
-            loss = F.cross_entropy(logits, y)
+            pixels = job.augment.batch(batch, position.epoch) if job.augment else images[batch]
+            x, y = job.preprocessing.tensor(pixels), labels[batch]  # (n, C, H, W), (n,)
+            with bfloat16:
+                logits = model(x).float()  # (n, classes)
+            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
             if not math.isfinite(loss.item()):
                 raise _diverged("the loss", position, recipe)
             optimizer.zero_grad()
@@ -97,7 +130,10 @@ def fit(
             position.images += len(batch)
             position.correct += int((logits.argmax(1) == y).sum())
             position.loss_sum += loss.item() * len(batch)
+            position.seen += len(batch)
+            position.flops += len(batch) * job.flops_an_image()
             position.seconds += time.perf_counter() - began
+            position.spent = time.perf_counter() - start
             progress.step(position)
             if stop():
                 break
@@ -107,23 +143,19 @@ def fit(
                 next_save = time.monotonic() + 60 * recipe.checkpoint_minutes
 
         _check_weights(model, position, recipe)
-        began = time.perf_counter()
-        validated = None if stop() else validate(job, stop)
-        if validated is None:
+        share = schedule.share(position)
+        due = position.images > 0 and (share >= 1 or over() or _due(position, share, recipe))
+        row = None if stop() else _row(job, position, stop) if due else {}
+        if row is None:
             save()
             return False
-        row: dict[str, float] = {
-            "epoch": position.epoch + 1,
-            "seconds": position.seconds + time.perf_counter() - began,
-            "images_per_second": position.images / position.seconds,
-            "loss": position.loss,
-            "accuracy": position.accuracy,
-            "validation_loss": validated[0],
-            "validation_accuracy": validated[1],
-        }
-        position.next_epoch(row)
+        if row:
+            position.next_row(row, share)
+        position.next_epoch()
+        position.spent = time.perf_counter() - start
         save()
-        progress.epoch_end(row)
+        if row:
+            progress.epoch_end(row)
     return True
 
 
@@ -150,6 +182,40 @@ def validate(job: Job, stop: Callable[[], bool]) -> tuple[float, float] | None:
     labels = torch.tensor(job.validation.labels)
     accuracy = (logits.argmax(1) == labels).double().mean()
     return F.cross_entropy(logits, labels).item(), accuracy.item()
+
+
+def _due(position: Position, share: float, recipe: Recipe) -> bool:
+    """Tell whether to validate at the end of an epoch that is not the last."""
+    if recipe.schedule == "constant":
+        return True
+    # warm rates give accuracies that say little, so not after each of many short epochs; a share
+    # that went back is that of a new schedule
+    return not 0 <= share - position.validated < VALIDATE_EVERY
+
+
+def _row(job: Job, position: Position, stop: Callable[[], bool]) -> Row | None:
+    """Validate, and return the row of the history; None if ``stop`` became true."""
+    began = time.perf_counter()
+    validated = validate(job, stop)
+    if validated is None:
+        return None
+    row: Row = {
+        "epoch": position.epoch + 1,
+        "seconds": position.seconds + time.perf_counter() - began,
+        "images_per_second": position.images / position.seconds,
+        "loss": position.loss,
+        "accuracy": position.accuracy,
+        "validation_loss": validated[0],
+        "validation_accuracy": validated[1],
+        "images": position.seen,
+    }
+    if job.work is not None:
+        before = position.history[-1].get("flops", 0) if position.history else 0
+        rate = (position.flops - before) / position.seconds
+        row |= {"flops": position.flops, "gflops": rate / 1e9}
+        if job.best_rate is not None:
+            row["share_of_best"] = rate / job.best_rate
+    return row
 
 
 def _check_weights(model: nn.Module, position: Position, recipe: Recipe) -> None:

@@ -1,19 +1,37 @@
-"""What a recipe makes of the data: splits, sizes, model, optimiser."""
+"""What a recipe makes of the data: splits, sizes, model, first layer, optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import nn
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
-from peewit.models import build, minimum_size, native_size
+from peewit.models import build, find, minimum_size, native_size
+from peewit.models.flops import TrainingFlops
+from peewit.models.whitening import whitening_filters
 from peewit.preprocessing import Preprocessing
+from peewit.training.augment import Augment
 from peewit.training.loop import Job
+from peewit.training.muon import Muon
 from peewit.training.optimizers import KerasAdam
 from peewit.training.recipe import Recipe
+from peewit.training.schedule import WHITENING_SHARE
+
+# airbench94's for a batch of 2,000 and Muon's rate of 0.24 (kellerjordan.github.io/posts/muon);
+# with another rate of Muon's these change in proportion
+MUON_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67
+# an image of the batch, divided by the rate: so that rate times decay is the same for all
+WEIGHT_DECAY = 2e-6
+# the statistics of 5,000 images' patches are those of all, and take half a second
+WHITENING_IMAGES = 5_000
+RESIZED_AT_ONCE = 256
 
 
 def make_job(
@@ -60,29 +78,125 @@ def make_job(
             "makes the test accuracy too hopeful; holding images out keeps the test honest"
         )
     else:
+        recipe = _enough_held_out(dataset, recipe, note)
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
         if test is None:
             note("there is no test set: the final numbers are those of the validation images")
-    if recipe.batch_size > len(training):
-        raise UsageError(
-            f"batch_size is {recipe.batch_size:,}",
-            f"there are only {len(training):,} training images",
-        )
-    rule = _preprocessing(dataset, recipe, note)
+    recipe = _fitting_batch(training, recipe, note)
+    rule = _preprocessing(training, recipe, note)
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
+    augment = _augment(training, recipe, rule)
+    if augment is not None:
+        training = replace(training, images=augment.images)
+    if find(recipe.model).family == "fast":
+        _whiten(model, training, rule)
     return Job(
         model=model,
-        optimizer=KerasAdam(model.parameters(), lr=recipe.lr),
+        optimizer=make_optimizer(model, recipe),
         preprocessing=rule,
         training=training,
         validation=validation,
         recipe=recipe,
+        augment=augment,
+        work=TrainingFlops(model),
     )
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all of the model's parameters that are trained."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adam":
+        optimizer = KerasAdam(trained.values(), lr=recipe.lr)
+    else:
+        scale = recipe.lr / MUON_RATE
+        filters = [parameter for parameter in trained.values() if parameter.ndim == 4]
+        whitening, head = trained.pop("whitening.bias"), trained.pop("head.weight")
+        biases = [parameter for parameter in trained.values() if parameter.ndim == 1]
+
+        def group(parameters: list[nn.Parameter], rate: float, **more: float) -> dict[str, Any]:
+            decay = WEIGHT_DECAY * recipe.batch_size / rate
+            settings = {"lr": rate * scale, "momentum": 0.85, "weight_decay": decay}
+            return {"params": parameters, **settings, **more}
+
+        others = [
+            group([whitening], BIAS_RATE, until=WHITENING_SHARE),
+            group(biases, BIAS_RATE),
+            group([head], HEAD_RATE),
+        ]
+        optimizer = Muon(filters, lr=recipe.lr, others=others)
+    if recipe.schedule == "linear":
+        for settings in optimizer.param_groups:
+            settings["first_lr"] = settings["lr"]
+    return optimizer
+
+
+def _enough_held_out(dataset: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Recipe:
+    """Hold out a thousand images, or a tenth of few, where a fast recipe asks for less."""
+    least = min(0.1, 1000 / max(len(dataset), 1))
+    if recipe.optimizer != "muon" or recipe.validation_fraction >= least:
+        return recipe
+    note(f"{least:.2g} of the images are held out for validation, because there are few")
+    return recipe.replace(validation_fraction=least)
+
+
+def _fitting_batch(training: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Recipe:
+    count = len(training)
+    if recipe.batch_size <= count:
+        return recipe
+    if recipe.optimizer != "muon":
+        raise UsageError(
+            f"batch_size is {recipe.batch_size:,}",
+            f"there are only {count:,} training images",
+        )
+    note(f"a step takes all {count:,} training images, because they are fewer than a batch")
+    return recipe.replace(batch_size=count)
+
+
+def _augment(training: Dataset, recipe: Recipe, rule: Preprocessing) -> Augment | None:
+    """Return what changes the training images, in the size that the network reads."""
+    if recipe.flip == "none" and not recipe.translate and not recipe.cutout:
+        return None
+    height, width, _ = training.image_shape
+    images = training.images
+    # once, not in each epoch; and a shift by pixels means the network's pixels
+    if rule.height * rule.width < height * width:
+        images = _resized(images, rule)
+    mean = training.channel_statistics[0]
+    return Augment(
+        images,
+        recipe.seed,
+        flip=recipe.flip,
+        translate=recipe.translate,
+        cutout=recipe.cutout,
+        fill=[round(255 * float(value)) for value in mean],
+    )
+
+
+def _resized(images: npt.NDArray[np.uint8], rule: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Return ``images`` in the rule's size, uint8, (N, H, W, C) -> (N, height, width, C)."""
+    channels = images.shape[3]
+    plain = Preprocessing(rule.height, rule.width, channels, (0.0,) * channels, (1.0,) * channels)
+    out = np.empty((len(images), rule.height, rule.width, channels), np.uint8)
+    for first in range(0, len(images), RESIZED_AT_ONCE):
+        part = slice(first, first + RESIZED_AT_ONCE)
+        x = plain.tensor(images[part]).mul_(255).round_()  # (n, C, H, W)
+        out[part] = x.permute(0, 2, 3, 1).numpy()
+    return out
+
+
+def _whiten(model: nn.Module, training: Dataset, rule: Preprocessing) -> None:
+    """Set the first layer from the training images, spread over all of them."""
+    count = min(len(training), WHITENING_IMAGES)
+    chosen = np.linspace(0, len(training) - 1, count).astype(np.int64)
+    filters = whitening_filters(rule.tensor(training.images[chosen]))
+    model.get_parameter("whitening.weight").data.copy_(filters)
 
 
 def _preprocessing(dataset: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Preprocessing:
     height, width, channels = dataset.image_shape
+    largest = find(recipe.model).largest_size
     if recipe.image_size is not None:
         height = width = recipe.image_size
     elif min(height, width) < minimum_size(recipe.model):
@@ -92,6 +206,17 @@ def _preprocessing(dataset: Dataset, recipe: Recipe, note: Callable[[str], None]
             f"because the model {recipe.model} needs at least {minimum_size(recipe.model)}"
         )
         height = width = size
+    elif largest is not None and max(height, width) > largest:
+        note(
+            f"the images of {height} x {width} pixels are resized to {largest} x {largest}, for "
+            f"which the model {recipe.model} was made (another size: --image-size)"
+        )
+        height = width = largest
+    if recipe.normalize:
+        mean, deviation = dataset.channel_statistics
+        # a channel that is the same everywhere has no deviation to divide by
+        scale = np.where(deviation > 0, deviation, 1.0)
+        return Preprocessing(height, width, channels, tuple(mean), tuple(scale))
     # pixels / 255 and no more: the tutorial's
     return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
 
