@@ -95,19 +95,25 @@ def train(data, seed, arguments, meanwhile=None):
 def facts(run):
     """Return what a row tells of a finished Run: accuracies, times, rates, what was trained."""
     last = run.history[-1]
+    images, seconds = run.dataset["images"]["training"], training_seconds(run.history)
+    gflops = last["flops"] / seconds / 1e9 if last.get("flops") else None
+    # rows tell the rate of their part and its share of the best, which is one for the whole run
+    best = last["gflops"] / last["share_of_best"] if last.get("share_of_best") else None
     return {
         "accuracy": run.metrics["accuracy"],
         # without test-time augmentation; a recipe that has none has one accuracy
         "single_view_accuracy": run.metrics.get("single_view_accuracy", run.metrics["accuracy"]),
-        "training_seconds": training_seconds(run.history),
+        "training_seconds": seconds,
         "model": run.recipe.model,
         "image_size": run.recipe.image_size,
         "batch_size": run.recipe.batch_size,
-        "epochs": len(run.history),
-        "training_images": run.dataset["images"]["training"],
+        # a budget may end in the middle of an epoch
+        "epochs": last["images"] / images if last.get("images") else len(run.history),
+        "training_images": images,
         "flops": last.get("flops"),
-        "gflops": last.get("gflops"),
-        "share_of_best": last.get("share_of_best"),
+        "gflops": gflops,
+        "best_gflops": best,
+        "share_of_best": gflops / best if gflops and best else None,
         "history": run.history,
     }
 

@@ -49,16 +49,32 @@ def test_training_seconds_leave_validation_out_where_operations_are_counted() ->
     assert child.training_seconds(history) == pytest.approx(4.0)
 
 
-def test_facts_of_a_recipe_without_augmented_test() -> None:
-    run = SimpleNamespace(
+@pytest.fixture
+def run() -> SimpleNamespace:
+    return SimpleNamespace(
         history=[row(3.0)],
         metrics={"accuracy": 0.5},
         recipe=SimpleNamespace(model="tutorial", image_size=None, batch_size=32),
         dataset={"images": {"training": 90}},
     )
+
+
+def test_facts_of_a_recipe_without_augmented_test(run: SimpleNamespace) -> None:
     found = child.facts(run)
     assert found["accuracy"] == found["single_view_accuracy"] == 0.5
-    assert found["gflops"] is None
+    assert found["gflops"] is found["best_gflops"] is found["share_of_best"] is None
     assert found["epochs"] == 1
     run.metrics["single_view_accuracy"] = 0.4
     assert child.facts(run)["single_view_accuracy"] == 0.4
+
+
+def test_facts_are_those_of_the_whole_run(run: SimpleNamespace) -> None:
+    run.history = [
+        row(3.0, images=90, flops=20e9, gflops=10.0, share_of_best=0.5),
+        row(4.0, images=225, flops=50e9, gflops=15.0, share_of_best=0.75),
+    ]
+    found = child.facts(run)
+    assert found["epochs"] == 2.5
+    assert found["gflops"] == pytest.approx(12.5)  # 50 in 2 + 2 seconds
+    assert found["best_gflops"] == pytest.approx(20.0)
+    assert found["share_of_best"] == pytest.approx(0.625)
