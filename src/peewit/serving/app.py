@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -40,6 +41,7 @@ from peewit.serving.schema import (
 if TYPE_CHECKING:
     from peewit.run import Run
 
+LOG = logging.getLogger(__name__)
 FAILURES = {
     403: "Asked by a name that is not this server's, or by a page from elsewhere",
     408: "The request came too slowly",
@@ -252,6 +254,13 @@ def _add_failures(app: FastAPI) -> None:
         return Response(status_code=408)
 
     @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
+    async def bug(request: Request, error: Exception) -> Response:
         # what it was stands in the log, not in the answer
+        LOG.error(
+            "peewit: this is a bug in Peewit: %s: %s, while answering %s",
+            type(error).__name__,
+            error,
+            request.url.path,
+            exc_info=error if os.environ.get("PEEWIT_DEBUG") else None,
+        )
         return _json({"error": "the server failed; its log says more"}, 500)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,6 @@ from peewit.serving.body import Upload
 from peewit.serving.limits import Limits
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from peewit.run import Run
 
 # A picture of 50 megapixels takes 750 MB while it is made small: one of that kind at a time
@@ -70,14 +67,11 @@ class Engine:
         self.run = run
         self._pixels = limits.pixels
         self._fast = fastest(run, BATCH)
+        self._network = run.model()
         self._one_large = Semaphore()
         # the first answer of an engine takes longer than those after it: not at a client's cost
         rule = run.preprocessing
         self._fast.probabilities(np.zeros((1, rule.height, rule.width, rule.channels), np.uint8))
-
-    @cached_property
-    def _network(self) -> nn.Module:
-        return self.run.model()
 
     def prepare(self, uploads: Sequence[Upload], explain: bool) -> list[Prepared | PeewitError]:
         """Decode pictures and make them what the network reads; an error stands in its place."""

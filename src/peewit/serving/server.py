@@ -84,7 +84,7 @@ def serve(app: App, listener: socket.socket, limits: Limits) -> None:
         http=Protocol,
         ws="none",
         lifespan="on",
-        log_level="error",
+        log_level="critical",
         access_log=False,
         # behind a proxy the proxy's checks count; here nobody's word is taken for another's
         proxy_headers=False,

@@ -102,31 +102,41 @@ export class Card {
   }
 
   renderView(heat) {
+    this.view.hidden = Boolean(this.failed && this.seen && !this.bitmap);
     if (!this.bitmap) {
       this.view.textContent = this.seen ? text("no-preview") : "";
       return;
     }
+    const name = this.file.name;
+    const map = heat && this.prediction?.heat_map;
+    const canvases = [this.canvas(null, name)];
+    if (map) {
+      const label = this.prediction.labels[0].class;
+      canvases.push(this.canvas(map, text("heat-of", { name, label })));
+    }
+    this.view.replaceChildren(...canvases);
+  }
+
+  canvas(map, label) {
     const { width, height } = this.bitmap;
     const scale = Math.min(SIDE / width, SIDE / height);
     const canvas = element("canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
-    const label = this.prediction?.labels[0].class ?? "";
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", text("picture-of", { name: this.file.name, label }));
+    canvas.setAttribute("aria-label", label);
     const brush = canvas.getContext("2d");
     // the pixels of a tiny picture are what the network sees: shown as they are, not smeared
     brush.imageSmoothingEnabled = scale < 1;
-    const map = heat && this.prediction?.heat_map;
     if (map) brush.filter = "grayscale(1)";
     brush.drawImage(this.bitmap, 0, 0, canvas.width, canvas.height);
-    brush.filter = "none";
     if (map) {
+      brush.filter = "none";
       brush.imageSmoothingEnabled = true;
       brush.imageSmoothingQuality = "high";
       brush.drawImage(painted(map), 0, 0, canvas.width, canvas.height);
     }
-    this.view.replaceChildren(canvas);
+    return canvas;
   }
 }
 
