@@ -167,7 +167,9 @@ def runs(folder: Path, as_json: bool) -> None:
 
 @click.command(
     short_help="Compare runs in a table and a picture.",
-    epilog=examples("peewit compare runs/A runs/B --out compared.png"),
+    epilog=examples(
+        "peewit compare runs/A runs/B --out compared.png", "peewit compare runs/* --html"
+    ),
 )
 @click.argument(
     "folders",
@@ -180,13 +182,12 @@ def runs(folder: Path, as_json: bool) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    metavar="PNG",
-    default="compared.png",
-    show_default=True,
-    help="Where to draw their curves.",
+    metavar="FILE",
+    help="Where to draw their curves, or to write the page. [compared.png or compared.html]",
 )
+@click.option("--html", is_flag=True, help="Write a page with all of it instead of a picture.")
 @json_option
-def compare(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def compare(folders: tuple[Path, ...], out: Path | None, html: bool, as_json: bool) -> None:
     """Compare runs: what each came to, in what they differ, and their curves in one picture."""
     from peewit.comparison import comparison, differences, facts, readings
     from peewit.plots import save_compared_curves
@@ -196,7 +197,13 @@ def compare(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
     if len(folders) < 2:
         raise click.UsageError("name two runs or more")
     opened = [Run.open(folder) for folder in folders]
-    save_compared_curves(out, opened)
+    if html:
+        from peewit.report import write_comparison
+
+        out = write_comparison(opened, out or Path("compared.html"))
+    else:
+        out = out or Path("compared.png")
+        save_compared_curves(out, opened)
     if as_json:
         print_json(
             {
@@ -207,4 +214,4 @@ def compare(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
         )
     else:
         click.echo(comparison(opened, console_out().width))
-    note(f"their curves are in {out}")
+    note(f"{'the page is' if html else 'their curves are in'} {out}")

@@ -12,7 +12,7 @@ Point = tuple[float, float]
 # In the SVG's own units, of which a phone shows one for each of its pixels, or nearly
 WIDTH, HEIGHT = 420.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 34.0
-LABELS = 112.0  # room for the names at the ends of the lines
+LABELS = 122.0  # room for the names at the ends of the lines
 LABEL_DISTANCE = 16.0
 # With more points than this, a mark at each would hide the line
 MARKED = 30
@@ -140,15 +140,65 @@ def _apart(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A value and its interval, in the chart's coordinates."""
+
+    name: str
+    text: str
+    y: float
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Values with their intervals below each other: where they overlap is seen at once."""
+
+    intervals: tuple[Interval, ...]
+    ticks: tuple[Tick, ...]
+    height: float
+    width: float = 2 * WIDTH
+    row: float = 34.0
+
+
+def interval_chart(values: Sequence[tuple[str, float, float, float]]) -> Intervals:
+    """Lay out accuracies, as (name, accuracy, low, high) with shares from 0 to 1."""
+    ticks = nice_ticks(min(low for *_, low, _ in values), max(high for *_, high in values), 6)
+    left, right = 12.0, Intervals.width - 12.0
+
+    def place(value: float) -> float:
+        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (right - left)
+
+    intervals = tuple(
+        Interval(
+            name=name,
+            text=f"{value:.2%} ({low:.2%} to {high:.2%})",
+            y=26 + number * Intervals.row,
+            low=place(low),
+            middle=place(value),
+            high=place(high),
+        )
+        for number, (name, value, low, high) in enumerate(values)
+    )
+    marks = tuple(Tick(place(tick), _number(tick, True, ticks)) for tick in ticks)
+    return Intervals(intervals, marks, height=len(values) * Intervals.row + 34)
+
+
+@dataclass(frozen=True)
 class Bar:
-    """One bin of the reliability diagram: where its bars stand, and what they say."""
+    """One bin of the reliability diagram: where its bars stand, and what they say.
+
+    ``both`` is as far as confidence and accuracy go together, ``gap`` what one has more.
+    """
 
     x: float
     width: float
-    accuracy_y: float
-    accuracy_height: float
+    both_y: float
+    both_height: float
     gap_y: float
     gap_height: float
+    surer: bool
     images_y: float
     images_height: float
     text: str
@@ -176,22 +226,24 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Reliability:
         if not part["images"]:
             continue
         accuracy, confidence = part["accuracy"] * side, part["confidence"] * side
+        low, high = sorted((accuracy, confidence))
         height = part["images"] / most * below
         bars.append(
             Bar(
                 x=LEFT + number * step,
                 width=step,
-                accuracy_y=TOP + side - accuracy,
-                accuracy_height=accuracy,
-                gap_y=TOP + side - max(accuracy, confidence),
-                gap_height=abs(accuracy - confidence),
+                both_y=TOP + side - low,
+                both_height=low,
+                gap_y=TOP + side - high,
+                gap_height=high - low,
+                surer=confidence > accuracy,
                 images_y=TOP + side + below - height,
                 images_height=height,
                 text=f"{part['images']:,} answers with a mean confidence of "
                 f"{part['confidence']:.1%}: {part['accuracy']:.1%} right",
             )
         )
-    ticks = tuple(Tick(share / 100 * side, f"{share} %") for share in (0, 25, 50, 75, 100))
+    ticks = tuple(Tick(share / 100 * side, f"{share}%") for share in (0, 25, 50, 75, 100))
     return Reliability(tuple(bars), ticks)
 
 
@@ -216,7 +268,7 @@ def _number(value: float, percent: bool, ticks: Sequence[float]) -> str:
     if not percent:
         return f"{value:g}"
     step = 100 * (ticks[1] - ticks[0])
-    return f"{100 * value:.{0 if step >= 0.999 else 1 if step >= 0.0999 else 2}f} %"
+    return f"{100 * value:.{0 if step >= 0.999 else 1 if step >= 0.0999 else 2}f}%"
 
 
 def _exact(value: float, percent: bool) -> str:

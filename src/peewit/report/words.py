@@ -13,9 +13,9 @@ def share(value: float) -> str:
     """Return a share, 0 to 1, in percent with one digit.
 
     >>> share(0.7089)
-    '70.9 %'
+    '70.9%'
     """
-    return f"{100 * value:.1f} %"
+    return f"{value:.1%}"
 
 
 def duration(seconds: float) -> str:
@@ -55,9 +55,8 @@ def headline(run: Run) -> str:
     metrics = run.metrics
     low, high = metrics["accuracy_interval"]
     return (
-        f"of {metrics['images']:,} {metrics['split']} pictures got the right class. With other "
-        f"pictures of the same kind it would be {share(low)} to {share(high)} "
-        "(95 % interval)."
+        f"of {metrics['images']:,} {metrics['split']} pictures got the right class. Of many more "
+        f"pictures of the same kind it would be {share(low)} to {share(high)} (95 % interval)."
     )
 
 
@@ -201,14 +200,13 @@ def calibration(bins: list[dict[str, float]]) -> str:
     accuracy = sum(part["images"] * part["accuracy"] for part in bins) / images
     gap = 100 * (confidence - accuracy)
     if abs(gap) < 1:
-        verdict = "on the whole, as sure as it is right"
+        verdict = "as sure as it is right"
     else:
-        verdict = (
-            f"on the whole, {abs(gap):.1f} points {'surer' if gap > 0 else 'less sure'} than right"
-        )
+        which = "surer" if gap > 0 else "less sure"
+        verdict = f"{abs(gap):.1f} points {which} than it is right"
     return (
         f"Its answers have a mean confidence of {share(confidence)}, and {share(accuracy)} of them "
-        f"are right: it is, {verdict}."
+        f"are right: on the whole it is {verdict}."
     )
 
 
