@@ -13,7 +13,7 @@ import numpy.typing as npt
 from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.formats import damaged
-from peewit.inference import BATCH, logits_in_batches, softmax
+from peewit.inference import BATCH, logits_in_batches, second_looks, softmax
 from peewit.preprocessing import Preprocessing
 from peewit.training.recipe import Recipe
 
@@ -36,8 +36,11 @@ class Run:
     preprocessing : Preprocessing
         How pictures become what the model reads.
     history : list of dict
-        One row an epoch: epoch, seconds (validation included), images_per_second (of training),
-        loss, accuracy, validation_loss, validation_accuracy.
+        One row an epoch, or one for several short epochs of a fast recipe: epoch (that has ended,
+        or the last one, within which the time was over), seconds (validation included),
+        images_per_second (of training), loss, accuracy, validation_loss, validation_accuracy;
+        and the totals of images and flops so far, gflops (the rate of the training steps, in
+        10**9 operations a second), share_of_best (of this machine's measured best rate).
     metrics : dict
         The numbers of the final test; empty until the run is finished. ``metrics["split"]`` is
         "test", or "validation" where there was no test set.
@@ -50,6 +53,10 @@ class Run:
     status : str
         "running", "interrupted" or "finished"; "imported" if the weights come from another
         program and no epoch has been trained on.
+    unsure_below : float
+        Pictures whose most probable class has a smaller probability are looked at in six views
+        (``peewit.inference.second_looks``). 0, for none, until a run whose recipe says ``tta`` is
+        finished, and in all others.
     """
 
     path: Path
@@ -62,6 +69,7 @@ class Run:
     source: dict[str, Any]
     dataset: dict[str, Any]
     status: str
+    unsure_below: float = 0.0
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -78,9 +86,13 @@ class Run:
         finished = status == "finished"
         recipe = runfolder.read_recipe(path)
         history = runfolder.read_history(path, required=finished)
-        if finished and len(history) != recipe.epochs:
+        # falling rates are not validated after each epoch, but at the end of the last one
+        ended = len(history)
+        if recipe.schedule == "linear" and history:
+            ended = int(history[-1]["epoch"])
+        if finished and (ended != recipe.epochs if recipe.by_epochs else not history):
             file = path / runfolder.HISTORY
-            raise damaged(file, f"it has {len(history)} epochs of {recipe.epochs}")
+            raise damaged(file, f"it has {ended} epochs of {recipe.epochs}")
         try:
             names = facts["class_names"]
             if not isinstance(names, list) or len(names) < 2:
@@ -96,6 +108,7 @@ class Run:
                 source=runfolder.checked_source(path, facts["source"]),
                 dataset=dict(facts["dataset"]),
                 status=status,
+                unsure_below=float(facts.get("unsure_below", 0.0)) if finished else 0.0,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(path / runfolder.FACTS, f"it lacks or misstates {error}") from error
@@ -166,9 +179,14 @@ class Run:
         -------
         float32 array, shape (N, classes)
         """
+        network, rule = self._network, self.preprocessing
         none = np.empty((0, len(self.class_names)), np.float32)
-        parts = logits_in_batches(self._network, self.preprocessing, images, batch_size)
-        return np.concatenate([none, *parts])
+        logits = np.concatenate([none, *logits_in_batches(network, rule, images, batch_size)])
+        if self.unsure_below:
+            looks = second_looks(network, rule, images, logits, self.unsure_below, batch_size)
+            for chosen, better in looks:
+                logits[chosen] = better
+        return logits
 
     def probabilities(
         self, images: npt.NDArray[np.uint8], batch_size: int = BATCH

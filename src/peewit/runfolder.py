@@ -38,6 +38,9 @@ COLUMNS = (
     "validation_loss",
     "validation_accuracy",
 )
+# what runs of older versions and of imported models lack
+MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")
+WHOLE = frozenset({"epoch", "images", "flops"})
 
 
 def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
@@ -117,6 +120,11 @@ def write_finished(path: Path, finished: bool) -> None:
     write_facts(path, read_json(path / FACTS) | {"finished": finished})
 
 
+def write_unsure(path: Path, below: float) -> None:
+    """Note in ``run.json`` below which confidence a picture is looked at in more views."""
+    write_facts(path, read_json(path / FACTS) | {"unsure_below": below})
+
+
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """Write ``recipe.yaml`` in the folder ``path``."""
     write_text(path / RECIPE, recipe.to_yaml())
@@ -125,7 +133,7 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write ``history.csv`` in the folder ``path``."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, (*COLUMNS, *MORE_COLUMNS), lineterminator="\n")
     table.writeheader()
     table.writerows(history)
     write_text(path / HISTORY, text.getvalue())
@@ -176,7 +184,10 @@ def read_history(path: Path, required: bool) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     try:
         for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))):
-            rows.append({name: float(row[name]) for name in COLUMNS} | {"epoch": int(row["epoch"])})
+            there = [*COLUMNS, *(name for name in MORE_COLUMNS if row.get(name))]
+            rows.append(
+                {name: int(row[name]) if name in WHOLE else float(row[name]) for name in there}
+            )
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise damaged(file, "it is not a whole table of epochs") from error
     except OSError as error:

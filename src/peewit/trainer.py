@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from peewit import plots, report, runfolder
@@ -16,15 +15,17 @@ from peewit.data.dataset import Dataset
 from peewit.data.sources import SOURCES
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
-from peewit.inference import logits_in_batches, softmax
+from peewit.inference import softmax
 from peewit.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
+from peewit.training.final import answer, costs
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
+from peewit.training.schedule import Schedule, StepSchedule, TimeSchedule
 from peewit.training.setup import describe_data, make_job
 
 
@@ -81,6 +82,7 @@ def train(
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> import peewit
     >>> from peewit.training.progress import Silent
     >>> images = np.random.default_rng(0).integers(0, 256, (40, 22, 22, 3), np.uint8)
@@ -116,6 +118,7 @@ def _begin(
     if recipe.threads is None:
         recipe = recipe.replace(threads=environment.usable_threads())
     job = make_job(dataset, test, recipe, progress.note)
+    recipe = job.recipe  # fitted to the data
     facts = {
         "class_names": dataset.class_names,
         "preprocessing": job.preprocessing.to_dict(),
@@ -144,10 +147,13 @@ def _resume(
         runfolder.sweep(path)
         run = Run.open(path)
         recipe = _same_recipe(run, recipe)
-        if run.status == "finished" and recipe.epochs == run.recipe.epochs:
-            progress.note(
-                f"{path} is finished after {recipe.epochs} epochs; ask for more to train it on"
-            )
+        asked, done = (
+            (settings.epochs, settings.minutes, settings.until_accuracy)
+            for settings in (recipe, run.recipe)
+        )
+        if run.status == "finished" and asked == done:
+            after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as it was asked for"
+            progress.note(f"{path} is finished {after}; ask for more to train it on")
             return run
         job = make_job(dataset, test, recipe, progress.note)
         # by content alone: the files may have been moved
@@ -161,6 +167,11 @@ def _resume(
             progress.note(
                 "the test set has been used for this run before: choosing the number of epochs "
                 "by it makes the final accuracy too hopeful"
+            )
+        if recipe.schedule == "linear" and asked != done:
+            progress.note(
+                "the learning rate follows the new length from here on, so the weights will "
+                "differ from those of a training that was planned for it from the start"
             )
         if recipe.threads != run.recipe.threads:
             progress.note(
@@ -185,6 +196,10 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
         if file.is_file():
             position = checkpoint.load(file, job.model, job.optimizer)
             progress.note(f"going on after {position.epoch} epochs and {position.step} steps")
+        steps = recipe.steps(len(job.training))
+        schedule: Schedule = StepSchedule(recipe.epochs, steps)
+        if recipe.minutes is not None:
+            schedule = TimeSchedule(60 * recipe.minutes, spent=position.spent)
 
         def save() -> None:
             try:
@@ -199,8 +214,16 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
                     error.what, error.why, f"make room or mend the folder, then {go_on}"
                 ) from error
 
-        progress.start(recipe.epochs, len(job.training), recipe.batch_size, position)
-        ended = fit(job, position, progress=progress, stop=lambda: stop.requested, save=save)
+        epochs = recipe.epochs if recipe.by_epochs else None
+        images = min(len(job.training), steps * recipe.batch_size)
+        progress.start(epochs, images, recipe.batch_size, position)
+        ended = fit(
+            *(job, position),
+            progress=progress,
+            stop=lambda: stop.requested,
+            save=save,
+            schedule=schedule,
+        )
         evidence = _finish(path, job, test, position, progress, stop) if ended else None
         if evidence is None:
             raise Interrupted("the training was stopped", "everything is saved", go_on)
@@ -222,19 +245,22 @@ def _finish(
     data = test if test is not None else job.validation
     split = "test" if test is not None else "validation"
     progress.note(f"testing on {len(data):,} {split} images")
-    parts = []
-    for part in logits_in_batches(job.model, job.preprocessing, data.images):
-        if stop.requested:
-            return None
-        parts.append(part)
-    logits = np.concatenate(parts)
+    answers = answer(job, data, lambda: stop.requested)
+    if answers is None:
+        return None
+    logits = answers.logits
     evaluation = evaluate(logits, data.labels, data.class_names)
     title = f"{job.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
     plots.save_curves(path / runfolder.CURVES, position.history, title)
     plots.save_confusion(path / runfolder.CONFUSION, evaluation)
     mistakes = path / runfolder.MISTAKES
     plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
-    runfolder.write_metrics(path, {"split": split, **evaluation.to_dict()})
+    metrics = {"split": split, **evaluation.to_dict(), **costs(position)}
+    if answers.unsure_below:
+        single = evaluate(answers.single, data.labels, data.class_names)
+        metrics["single_view_accuracy"] = single.accuracy
+        runfolder.write_unsure(path, answers.unsure_below)
+    runfolder.write_metrics(path, metrics)
     return report.Evidence(training=job.training, judged=data, logits=logits)
 
 
@@ -254,7 +280,7 @@ def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
             )
     done = run.path / runfolder.CHECKPOINT
     begun = checkpoint.read_position(done).begun if done.is_file() else 0
-    if recipe.epochs < begun:
+    if recipe.by_epochs and recipe.epochs < begun:
         raise UsageError(
             f"cannot go on with {run.path} to the end of epoch {recipe.epochs}",
             f"epoch {begun} has already begun",

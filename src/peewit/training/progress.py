@@ -22,8 +22,11 @@ HEADER = "  epoch      loss  accuracy  validation loss  accuracy  images/s     t
 class Progress(Protocol):
     """What a training tells of itself."""
 
-    def start(self, epochs: int, images: int, batch_size: int, position: Position) -> None:
-        """Training begins at ``position`` and runs to ``epochs``, with ``images`` in each."""
+    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
+        """Training begins at ``position``; each epoch has ``images``.
+
+        It runs to ``epochs``, or, where that is None, until its time is over.
+        """
 
     def step(self, position: Position) -> None:
         """A step has been done. Called after each one, so it has to return at once."""
@@ -41,7 +44,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, epochs: int, images: int, batch_size: int, position: Position) -> None:
+    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Do nothing."""
 
     def step(self, position: Position) -> None:
@@ -64,10 +67,11 @@ class Lines:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or console_err()
-        self.epochs = self.images = self.steps = 0
+        self.epochs: int | None = None
+        self.images = self.steps = 0
         self._next = 0.0
 
-    def start(self, epochs: int, images: int, batch_size: int, position: Position) -> None:
+    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Show the head of the table."""
         self.epochs, self.images = epochs, images
         self.steps = math.ceil(images / batch_size)
@@ -76,6 +80,7 @@ class Lines:
             self.validation = f"validation {position.history[-1]['validation_accuracy']:.1%}"
         self._began = time.monotonic()
         self._before = self._done(position)
+        self._share = position.share
         self._next = self._began + self.interval
         self.say(HEADER)
 
@@ -90,8 +95,9 @@ class Lines:
         """Show the epoch's numbers."""
         self._next = time.monotonic() + self.interval
         self.validation = f"validation {row['validation_accuracy']:.1%}"
+        of = f"/{self.epochs}" if self.epochs else ""
         self.say(
-            f"{row['epoch']:3.0f}/{self.epochs:<3}  {row['loss']:8.4f}  {row['accuracy']:8.1%}  "
+            f"{row['epoch']:3.0f}{of:<4}  {row['loss']:8.4f}  {row['accuracy']:8.1%}  "
             f"{row['validation_loss']:15.4f}  {row['validation_accuracy']:8.1%}  "
             f"{row['images_per_second']:8,.0f}  {clock(row['seconds']):>7}"
         )
@@ -112,21 +118,34 @@ class Lines:
         self.console.print(line, soft_wrap=True)
 
     def parts(self, position: Position) -> list[str]:
-        """Return epoch and step, speed, time left, loss, accuracy, and validation if known."""
-        done = self._done(position)
-        speed = (done - self._before) / max(time.monotonic() - self._began, 1e-9)
-        left = clock((self.epochs * self.images - done) / speed) if speed else "?"
+        """Return epoch and step, speed, time left, loss, accuracy, and what else is known."""
+        passed = max(time.monotonic() - self._began, 1e-9)
+        if self.epochs:
+            done = self._done(position)
+            speed, rest = (done - self._before) / passed, self.epochs * self.images - done
+        else:
+            speed, rest = (position.share - self._share) / passed, 1 - position.share
+        left = clock(rest / speed) if speed else "?"
         steps = f"{position.step:{len(str(self.steps))}}/{self.steps}"
         # padded to what is usual, so that nothing jumps
         parts = [
-            f"epoch {position.epoch + 1}/{self.epochs}",
+            f"epoch {position.epoch + 1}{f'/{self.epochs}' if self.epochs else ''}",
             f"step {steps}",
             f"{position.images / max(position.seconds, 1e-9):5,.0f} images/s",
             f"{left:>5} left",
             f"loss {position.loss:.3f}",
             f"accuracy {position.accuracy:5.1%}",
         ]
-        return [*parts, self.validation] if self.validation else parts
+        if self.validation:
+            parts.append(self.validation)
+        if position.flops:
+            parts.append(f"{self._rate(position) / 1e9:.0f} GFLOP/s")
+        return parts
+
+    def _rate(self, position: Position) -> float:
+        """Return the operations a second since the last row of the history."""
+        before = position.history[-1].get("flops", 0) if position.history else 0
+        return (position.flops - before) / max(position.seconds, 1e-9)
 
     def _done(self, position: Position) -> int:
         return position.epoch * self.images + position.images
@@ -141,7 +160,7 @@ class LiveLine(Lines):
         super().__init__(console)
         self._live: Live | None = None
 
-    def start(self, epochs: int, images: int, batch_size: int, position: Position) -> None:
+    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Show the head of the table and the line."""
         super().start(epochs, images, batch_size, position)
         # without rich's own thread, which would take turns with the training

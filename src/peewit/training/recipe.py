@@ -230,6 +230,11 @@ class Recipe:
         except UsageError as error:
             raise UsageError(f"cannot use the recipe {path}", str(error)) from error
 
+    @property
+    def by_epochs(self) -> bool:
+        """Whether the training ends after ``epochs``, and not by time or by accuracy."""
+        return self.minutes is None and self.until_accuracy is None
+
     def steps(self, images: int) -> int:
         """Return how many steps an epoch of ``images`` training images has.
 

@@ -1,0 +1,115 @@
+"""After the last step: the final test, and what the training took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.data.dataset import Dataset
+from peewit.inference import logits_in_batches, second_looks, unsure_below
+from peewit.training.checkpoint import Position
+from peewit.training.loop import Job
+
+
+class Answers(NamedTuple):
+    """What a trained model says of images.
+
+    Parameters
+    ----------
+    logits : float32 array, shape (N, classes)
+        Those by which it is judged.
+    single : float32 array, shape (N, classes)
+        Those of one view of each image: the same ones without test-time augmentation.
+    unsure_below : float
+        The confidence below which images were looked at again; 0 for none.
+    """
+
+    logits: npt.NDArray[np.float32]
+    single: npt.NDArray[np.float32]
+    unsure_below: float
+
+
+def answer(
+    job: Job,
+    data: Dataset,
+    stop: Callable[[], bool],
+    fits: Callable[[float], bool] = lambda seconds: True,
+) -> Answers | None:
+    """Return what the job's model says of ``data``, or None if ``stop`` became true.
+
+    Parameters
+    ----------
+    job : Job
+    data : Dataset
+        The test images, or the validation images where there are none.
+    stop : callable
+        Asked after each batch.
+    fits : callable
+        Asked, with the seconds that one view of each image took, whether there is time for
+        test-time augmentation.
+    """
+    began = time.perf_counter()
+    single = _single(job, data, stop)
+    if single is None or not job.recipe.tta or not fits(time.perf_counter() - began):
+        return None if single is None else Answers(single, single, 0.0)
+    # by images that were not trained on, and, where there are others, are not judged by
+    validated = single if data is job.validation else _single(job, job.validation, stop)
+    if validated is None:
+        return None
+    below, logits = unsure_below(validated), single.copy()
+    for chosen, better in second_looks(job.model, job.preprocessing, data.images, single, below):
+        if stop():
+            return None
+        logits[chosen] = better
+    return Answers(logits, single, below)
+
+
+def _single(job: Job, data: Dataset, stop: Callable[[], bool]) -> npt.NDArray[np.float32] | None:
+    parts = []
+    for part in logits_in_batches(job.model, job.preprocessing, data.images):
+        if stop():
+            return None
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+def costs(position: Position) -> dict[str, float]:
+    """Return what the training took: images, operations, seconds of its steps, and the rate.
+
+    ``share_of_best``, of this machine's best measured rate, is there where that was measured.
+
+    Examples
+    --------
+    >>> rows = [{"images": 10, "flops": 6e9, "gflops": 2.0, "share_of_best": 0.5},
+    ...         {"images": 20, "flops": 12e9, "gflops": 6.0, "share_of_best": 0.75}]
+    >>> costs(Position(history=rows))["training_seconds"]
+    4.0
+    >>> costs(Position(history=rows))["gflops"], costs(Position(history=rows))["share_of_best"]
+    (3.0, 0.5625)
+    """
+    rows = [row for row in position.history if row.get("gflops")]
+    if not rows:
+        return {}
+    before = [0.0, *(row["flops"] for row in rows[:-1])]
+    works = [row["flops"] - done for row, done in zip(rows, before, strict=True)]
+    seconds = sum(work / row["gflops"] for row, work in zip(rows, works, strict=True)) / 1e9
+    last = rows[-1]
+    taken = {
+        "training_images": last["images"],
+        "flops": last["flops"],
+        "training_seconds": seconds,
+        "gflops": last["flops"] / seconds / 1e9,
+    }
+    # how long the training would have taken at the best rate that was known then
+    best = [
+        work / row["gflops"] * row["share_of_best"]
+        for row, work in zip(rows, works, strict=True)
+        if "share_of_best" in row
+    ]
+    if len(best) == len(rows):
+        taken["share_of_best"] = sum(best) / 1e9 / seconds
+    return taken
