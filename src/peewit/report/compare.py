@@ -26,6 +26,8 @@ def write_comparison(runs: Sequence[Run], out: Path) -> Path:
         The file cannot be written.
     """
     names = [run.path.resolve().name for run in runs]
+    if len(set(names)) < len(names):  # runs in several folders
+        names = [str(run.path) for run in runs]
     differing = differences(runs)
     contents = {
         "title": f"{len(runs)} runs compared - Peewit",

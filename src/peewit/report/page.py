@@ -170,7 +170,7 @@ def _result(run: Run, evidence: Evidence | None) -> dict[str, Any]:
         width = 100 / len(bins)
         facts["bins"] = [
             {
-                "range": f"{number * width:.0f} to {(number + 1) * width:.0f} %",
+                "range": f"{number * width:.0f} to {(number + 1) * width:.0f}%",
                 "confidence": words.share(part["confidence"]),
                 "accuracy": words.share(part["accuracy"]),
                 "images": f"{part['images']:,}",
