@@ -67,6 +67,7 @@ class Service:
 
     def _compute(self, pictures: Sequence[Prepared]) -> list[Answer]:
         self.metrics.batches.observe(len(pictures))
+        self.metrics.pictures.inc(len(pictures))
         return self.engine.answer(pictures)
 
     def close(self) -> None:
@@ -93,12 +94,12 @@ class Service:
             self.metrics.seconds.observe(time.perf_counter() - started)
 
     async def _answer(self, found: list[Upload], top: int | None, heat_map: bool) -> Response:
-        loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self.decoders, self.engine.prepare, found, heat_map)
-        good = [picture for picture in prepared if isinstance(picture, Prepared)]
-        computed = await asyncio.wrap_future(self.batcher.submit(good))
-        answers = iter(computed)
-        self.metrics.pictures.inc(len(good))
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        # the decoding thread hands over to the computing one: the loop is woken at the end only
+        decoding = self.decoders.submit(self._decode, found, heat_map, future)
+        answers = iter(await future)
+        prepared = decoding.result()
+        good = any(isinstance(picture, Prepared) for picture in prepared)
         rows = []
         for upload, picture in zip(found, prepared, strict=True):
             if isinstance(picture, PeewitError):
@@ -110,6 +111,19 @@ class Service:
         if not good and isinstance(first, PeewitError):
             raise Refused(_status_of(first), first.what, first.why, first.todo)
         return _json({"predictions": rows})
+
+    def _decode(
+        self, found: list[Upload], heat_map: bool, future: asyncio.Future[list[Answer]]
+    ) -> list[Prepared | PeewitError]:
+        try:
+            prepared = self.engine.prepare(found, heat_map)
+            good = [picture for picture in prepared if isinstance(picture, Prepared)]
+            self.batcher.submit(good, future)
+        except BaseException as error:
+            # whoever waits for the answer must hear of it
+            future.get_loop().call_soon_threadsafe(_fail, future, error)
+            raise
+        return prepared
 
     def _row(
         self, upload: Upload, picture: Prepared, answer: Answer, top: int | None
@@ -126,6 +140,11 @@ class Service:
         if answer.heat is not None:
             row["heat_map"] = np.round(answer.heat.astype(np.float64), 3).tolist()
         return row
+
+
+def _fail(future: asyncio.Future[list[Answer]], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _status_of(error: PeewitError) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -27,45 +27,51 @@ class Batcher(Generic[Item, Answer]):
 
     Examples
     --------
-    >>> doubles = Batcher(lambda numbers: [2 * number for number in numbers], size=2)
-    >>> doubles.submit([1, 2, 3]).result()
+    >>> async def ask():
+    ...     doubles = Batcher(lambda numbers: [2 * number for number in numbers], size=2)
+    ...     future = asyncio.get_running_loop().create_future()
+    ...     doubles.submit([1, 2, 3], future)
+    ...     answers = await future
+    ...     doubles.close()
+    ...     return answers
+    >>> asyncio.run(ask())
     [2, 4, 6]
-    >>> doubles.close()
     """
 
     def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Answer]], *, size: int) -> None:
         self._compute, self._size = compute, size
-        # what is left of each request, and where its answers gather
-        self._waiting: deque[_Job[Item, Answer]] = deque()
+        self._jobs: deque[_Job[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="peewit-compute", daemon=True)
         self._thread.start()
 
-    def submit(self, items: Sequence[Item]) -> Future[list[Answer]]:
-        """Return what will hold the answers to ``items``, in order.
+    def submit(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
+        """Put the answers to ``items``, in order, or what went wrong, into ``future``.
+
+        May be called from any thread. If the future is cancelled, what is not computed by then
+        never is.
 
         Raises
         ------
         RuntimeError
             ``close`` has been called.
         """
-        job = _Job[Item, Answer](items)
+        job = _Job(items, future)
         if not items:
-            job.future.set_result([])
-            return job.future
+            deliver([job])
+            return
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            self._waiting.append(job)
+            self._jobs.append(job)
             self._changed.notify()
-        return job.future
 
     @property
     def waiting(self) -> int:
         """How many items wait to be computed."""
         with self._changed:
-            return sum(len(job.items) - job.taken for job in self._waiting)
+            return sum(len(job.items) - job.taken for job in self._jobs)
 
     def close(self) -> None:
         """Compute what waits, then end the thread."""
@@ -82,53 +88,57 @@ class Batcher(Generic[Item, Answer]):
             except BaseException as error:
                 # whatever it was, those who wait must hear of it, and the thread must go on
                 for job, _, _ in shares:
-                    job.fail(error)
-                continue
-            place = 0
-            for job, first, end in shares:
-                job.answer(answers[place : place + end - first])
-                place += end - first
+                    job.error = error
+            else:
+                place = 0
+                for job, first, end in shares:
+                    job.answers.extend(answers[place : place + end - first])
+                    place += end - first
+            deliver([job for job, _, end in shares if job.error or end == len(job.items)])
 
     def _next(self) -> list[tuple[_Job[Item, Answer], int, int]]:
         """Wait for work; return (job, first, end) of up to ``size`` items, none at the end."""
         with self._changed:
             while True:
-                self._drop_cancelled()
-                if self._waiting or self._closed:
+                # those who hung up or failed want no more answers
+                while self._jobs and (self._jobs[0].future.done() or self._jobs[0].error):
+                    self._jobs.popleft()
+                if self._jobs or self._closed:
                     break
                 self._changed.wait()
             shares, room = [], self._size
-            while self._waiting and room:
-                job = self._waiting[0]
+            while self._jobs and room:
+                job = self._jobs[0]
                 first = job.taken
                 job.taken = min(len(job.items), first + room)
                 room -= job.taken - first
                 shares.append((job, first, job.taken))
                 if job.taken == len(job.items):
-                    self._waiting.popleft()
+                    self._jobs.popleft()
             return shares
-
-    def _drop_cancelled(self) -> None:
-        # somebody who has hung up wants no answer
-        while self._waiting and self._waiting[0].future.cancelled():
-            self._waiting.popleft()
 
 
 class _Job(Generic[Item, Answer]):
-    """The items of one request."""
+    """The items of one request, how many of them were taken, and what is known of them."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
+    def __init__(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
+        self.items, self.future = items, future
         self.taken = 0
         self.answers: list[Answer] = []
-        self.future: Future[list[Answer]] = Future()
+        self.error: BaseException | None = None
 
-    def answer(self, answers: Sequence[Answer]) -> None:
-        self.answers.extend(answers)
-        if len(self.answers) == len(self.items) and self.future.set_running_or_notify_cancel():
-            self.future.set_result(self.answers)
 
-    def fail(self, error: BaseException) -> None:
-        # the rest of its items fail too, but it hears of the first failure only
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+def deliver(jobs: Sequence[_Job[Item, Answer]]) -> None:
+    """Hand over finished jobs, waking their loop once for all of them: a wake-up costs 20 us."""
+
+    def in_loop() -> None:
+        for job in jobs:
+            if job.future.done():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.answers)
+
+    if jobs:
+        jobs[0].future.get_loop().call_soon_threadsafe(in_loop)
