@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from peewit.cli.output import note
-from peewit.cli.parameters import complete_source, examples
+from peewit.cli.parameters import complete_run, complete_source, data_options, examples
 
 
 @click.command(
@@ -52,6 +52,65 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
     run = import_keras(model, names, out=out, source=source)
     note(f"its weights are those of {model}; peewit evaluate says how good they are")
     click.echo(run.path)
+
+
+@click.command(
+    short_help="Write a run's network for other programs.",
+    epilog=examples(
+        "peewit export runs/NAME --to onnx",
+        "peewit export runs/NAME --to keras --raw --out pets.keras",
+        "peewit export runs/NAME --to openvino --int8",
+    ),
+)
+@click.argument(
+    "folder", metavar="RUN", type=click.Path(path_type=Path), shell_complete=complete_run
+)
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["onnx", "openvino", "keras", "torch"]),
+    help="The format.",
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="The bare network, from prepared float32 pictures to logits; without it the preprocessing "
+    "is inside, from uint8 pictures of any size to probabilities.",
+)
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="ONNX, OpenVINO: compute in 8 bits; the accuracy before and after is told.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file to write. [model, with the format's ending, in the run's folder]",
+)
+@data_options
+def export(
+    folder: Path, to: str, raw: bool, int8: bool, out: Path | None, data: str | None, coarse: bool
+) -> None:
+    """Write RUN's network as a file for other programs, and check that it answers as RUN does.
+
+    The class names and where the network comes from are in the file. It is checked by its own
+    runtime on the run's test pictures, where they are on this machine; a file that takes one for
+    another class is not kept.
+    """
+    from peewit.export import job
+    from peewit.run import Run
+
+    run = Run.open(folder)
+    done = job.export(run, to, raw=raw, out=out)
+    for sentence in done.notes:
+        note(sentence)
+    for file, agreement in done.files.items():
+        if agreement is None:
+            note(f"{file} was not checked: its runtime is not installed")
+        else:
+            note(f"{file} gives {agreement}")
+        click.echo(file)
 
 
 def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:

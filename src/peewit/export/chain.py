@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from peewit.errors import PeewitError
-from peewit.models.layers import ConvReluNormPool, FlattenHWC
+from peewit.models.fast import LOGITS_SCALE, ConvPoolNormGelu, Fast, WhiteningConv
+from peewit.models.layers import ConvReluNormPool, FlattenHWC, GlobalMaxPool
 from peewit.models.tutorial import Tutorial
 
 Array = npt.NDArray[np.float32]
@@ -97,8 +98,8 @@ class Dropout:
 
 
 @dataclass(frozen=True)
-class Divide:
-    """A division by a number."""
+class Scale:
+    """A product with a number."""
 
     by: float
 
@@ -114,7 +115,7 @@ Operation = (
     | RepeatEdge
     | Flatten
     | Dropout
-    | Divide
+    | Scale
 )
 
 
@@ -152,6 +153,28 @@ def _(model: Tutorial) -> list[Operation]:
 @chain.register
 def _(stage: ConvReluNormPool) -> list[Operation]:
     return [*chain(stage.conv), Relu(), *chain(stage.norm), MaxPool(2)]
+
+
+@chain.register
+def _(model: Fast) -> list[Operation]:
+    parts = (model.whitening, model.blocks, model.pool, model.head)
+    return [*(operation for part in parts for operation in chain(part)), Scale(LOGITS_SCALE)]
+
+
+@chain.register
+def _(layer: WhiteningConv) -> list[Operation]:
+    return [RepeatEdge(), Conv(array(layer.weight), _maybe(layer.bias)), GeluTanh()]
+
+
+@chain.register
+def _(stage: ConvPoolNormGelu) -> list[Operation]:
+    pooling: list[Operation] = [MaxPool(stage.pool)] if stage.pool > 1 else []
+    return [*chain(stage.conv), *pooling, *chain(stage.norm), GeluTanh()]
+
+
+@chain.register
+def _(layer: GlobalMaxPool) -> list[Operation]:
+    return [GlobalMax()]
 
 
 @chain.register
