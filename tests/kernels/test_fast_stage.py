@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from peewit import kernels
-from peewit.kernels import fast_stage
+from peewit.kernels import fast_stage, library, winograd
 
 pytestmark = pytest.mark.skipif(
     not kernels.available(), reason="the native kernels were not built here (no C compiler)"
@@ -75,3 +75,121 @@ def test_training_step_is_that_of_the_layers(shape, scale):
         assert relative(norm.weight.grad, exact_norm.weight.grad) < 3e-5
     else:
         assert norm.weight.grad is None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inference_is_that_of_the_layers(shape):
+    inputs, outputs, height, width, pool = shape
+    conv, norm = (layer.eval() for layer in layers(inputs, outputs))
+    before = copy.deepcopy(norm.state_dict())
+    x = images(inputs, height, width)
+    with torch.no_grad():
+        out = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
+        exact_layers = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
+        exact = fast_stage.reference(x.double(), *exact_layers, pool)
+    assert relative(out, exact) < 3e-5
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+
+
+def test_reference_is_the_four_layers():
+    conv, norm = layers(3, 8)
+    x = images(3, 9, 9)
+    wanted = nn.GELU("tanh")(copy.deepcopy(norm)(nn.MaxPool2d(2)(conv(x))))
+    assert torch.equal(fast_stage.reference(x, conv, norm, 2), wanted)
+
+
+def test_kernels_are_what_inference_uses(monkeypatch):
+    """The comparison above would also pass if everything fell back to PyTorch."""
+    conv, norm = layers(3, 8)
+    monkeypatch.setattr(fast_stage, "_inference", lambda y, norm, pool: "kernels")
+    with torch.no_grad():
+        assert kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.eval(), 2) == "kernels"
+
+
+def test_frozen_filters_and_images_take_no_gradient():
+    conv, norm = layers(24, 24)
+    conv.weight.requires_grad_(False)
+    x = images(24, 16, 16)
+    kernels.conv_pool_norm_gelu(x, conv, norm, 2).sum().backward()
+    assert x.grad is None
+    assert conv.weight.grad is None
+    assert norm.bias.grad is not None
+
+
+def left_to_pytorch(out):
+    return out.grad_fn.name() == "GeluBackward0"
+
+
+def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
+    conv, norm = layers(24, 24)
+    x = images(24, 16, 16).requires_grad_()
+    # a gradient through fixed statistics, as of a heat map of a finished network
+    out = kernels.conv_pool_norm_gelu(x, conv, norm.eval(), 2)
+    assert left_to_pytorch(out)
+    out.sum().backward()
+    assert x.grad.abs().sum() > 0
+    norm.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 3))
+    norm.momentum = None  # a plain average over all steps
+    assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 1))
+    norm.momentum = 0.6
+    assert not left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    monkeypatch.setattr(library, "load", lambda: None)
+    assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    double = (x.double(), conv.double(), norm.double())
+    assert left_to_pytorch(kernels.conv_pool_norm_gelu(*double, 2))
+
+
+def test_one_value_a_channel_has_no_statistics():
+    conv, norm = layers(24, 24)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        kernels.conv_pool_norm_gelu(images(24, 2, 2, count=1), conv, norm, 2)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_results_do_not_depend_on_the_number_of_threads(pool):
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        conv, norm = layers(24, 40)
+        x = images(24, 15, 13).requires_grad_()
+        out = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
+        out.square().sum().backward()
+        grads = (x.grad, conv.weight.grad, norm.weight.grad, norm.bias.grad)
+        results.append([out.detach(), *grads, norm.running_mean, norm.running_var])
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("corner", range(4))
+def test_nan_is_not_hidden_by_the_pooling(corner, monkeypatch):
+    conv, norm = layers(3, 8)
+    y = images(8, 8, 8)  # in place of the convolution's result, which is all NaN around one
+    y[0, :, 2 + corner // 2, 2 + corner % 2] = float("nan")
+    monkeypatch.setattr(winograd, "forward", lambda x, weight: y)
+    with torch.no_grad():
+        out = kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.eval(), 2)
+        assert out[0, :, 1, 1].isnan().all()
+        assert out.isnan().sum() == 8
+        assert kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.train(), 2).isnan().all()
+
+
+def test_large_values_stay_finite():
+    conv, norm = layers(3, 8)
+    with torch.no_grad():
+        norm.bias.copy_(torch.tensor([-1e4, -100, -20, 0, 20, 100, 1e4, 1e10]))
+        x = images(3, 8, 8)
+        out = kernels.conv_pool_norm_gelu(x, conv, copy.deepcopy(norm), 2)
+        wanted = fast_stage.reference(x, conv, norm, 2)
+    torch.testing.assert_close(out, wanted)
+
+
+def test_second_gradient_of_one_step_is_refused():
+    conv, norm = layers(3, 8)
+    loss = kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm, 2).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="its gradient was taken"):
+        loss.backward()

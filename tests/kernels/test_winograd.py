@@ -5,13 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from peewit import kernels
-from peewit.kernels import winograd
+from peewit.kernels import library, winograd
 
 pytestmark = pytest.mark.skipif(
     not kernels.available(), reason="the native kernels were not built here (no C compiler)"
 )
 
-# (batch, in, out, height, width)
+# (batch, in, out, height, width): sizes that are and are not whole tiles of 4x4, less than one
+# tile, one pixel; channels that are and are not whole groups of 32; more tiles than a chunk (192)
 SHAPES = [
     (3, 64, 64, 32, 32),
     (2, 8, 8, 8, 8),
@@ -21,13 +22,23 @@ SHAPES = [
     (4, 64, 128, 1, 1),
     (1, 8, 24, 33, 17),
     (2, 16, 8, 2, 9),
+    (13, 72, 104, 16, 16),
+    (1, 1032, 16, 5, 4),
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def always(monkeypatch):
     """Winograd's way wherever it is possible, also where it does not pay."""
-    monkeypatch.setattr(winograd, "pays", lambda i, o, *_: i % 8 == o % 8 == 0)
+    monkeypatch.setattr(winograd, "pays", lambda n, i, o, *_: i % 8 == o % 8 == 0)
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads; it is as before after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def tensors(batch, inputs, outputs, height, width):
@@ -38,22 +49,149 @@ def tensors(batch, inputs, outputs, height, width):
     return [t.contiguous(memory_format=torch.channels_last) for t in (x, weight, grad)]
 
 
+def step(x, weight, grad):
+    """Return the convolution and its gradients by x and by the weight."""
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = kernels.conv3x3(x, weight)
+    return y.detach(), *torch.autograd.grad(y, (x, weight), grad)
+
+
 def relative(found, exact):
     """Return the largest difference in units of the largest exact value."""
     return ((found.double() - exact).abs().max() / exact.abs().max()).item()
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients_are_those_of_the_direct_sum(shape):
     x, weight, grad = tensors(*shape)
     exact_x, exact_weight = (t.double().requires_grad_() for t in (x, weight))
+    exact = winograd.reference(exact_x, exact_weight)
+    by_x, by_weight = torch.autograd.grad(exact, (exact_x, exact_weight), grad.double())
+    y, grad_x, grad_weight = step(x, weight, grad)
+    # the transforms multiply by up to 8 and divide by as much: two digits more than the direct
+    # sum loses
+    assert relative(y, exact.detach()) < 1e-5
+    assert relative(grad_x, by_x) < 1e-5
+    assert relative(grad_weight, by_weight) < 3e-5
+    with torch.inference_mode():
+        assert torch.equal(kernels.conv3x3(x, weight), y)
+
+
+@pytest.mark.usefixtures("always")
+def test_memory_order_does_not_matter():
+    x, weight, grad = tensors(2, 16, 24, 9, 9)
+    wanted = step(x, weight, grad)
+    found = step(x.contiguous(), weight.contiguous(), grad.contiguous())
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    # a view of a larger tensor, and a gradient that is expanded from one number
+    wide = torch.cat([x, x], 1)[:, :16]
+    assert torch.equal(kernels.conv3x3(wide, weight), wanted[0])
+    one = torch.ones(()).expand(2, 24, 9, 9)
+    exact = F.conv_transpose2d(one.double(), weight.double(), padding=1)
+    assert relative(step(x, weight, one)[1], exact) < 1e-5
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("shape", [(7, 40, 72, 15, 15), (1, 64, 64, 4, 4), (30, 24, 8, 8, 8)])
+def test_results_do_not_depend_on_the_number_of_threads(shape, threads):
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        results.append(step(*tensors(*shape)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("always")
+def test_an_image_does_not_depend_on_its_batch():
+    x, weight, _ = tensors(9, 40, 40, 15, 15)
+    assert torch.equal(kernels.conv3x3(x, weight)[4:5], kernels.conv3x3(x[4:5], weight))
+
+
+@pytest.mark.usefixtures("always")
+def test_only_the_gradients_that_are_needed_are_taken(monkeypatch):
+    x, weight, grad = tensors(2, 8, 8, 8, 8)
+    kernels.conv3x3(x, weight.requires_grad_()).backward(grad)
+    assert x.grad is None
+    assert weight.grad is not None
+    assert winograd.gradients(x, weight, grad, True, False)[1] is None
+    # a frozen layer in the middle of a network
+    monkeypatch.setattr(winograd, "_gradient_of_weight", None)
     x.requires_grad_()
+    kernels.conv3x3(x, weight.detach()).backward(grad)
+    assert x.grad is not None
+
+
+def test_it_is_used_where_it_pays_and_only_there():
+    def name(*shape):
+        x, weight, _ = tensors(*shape)
+        return kernels.conv3x3(x, weight.requires_grad_()).grad_fn.name()
+
+    def direct(*shape):
+        x, weight, _ = tensors(*shape)
+        return torch.equal(kernels.conv3x3(x, weight), F.conv2d(x, weight, padding=1))
+
+    assert name(4, 24, 64, 16, 16) == "_Conv3x3Backward"
+    assert not direct(4, 24, 64, 16, 16)
+    assert direct(4, 20, 64, 16, 16)  # 20 is no multiple of 8
+    assert direct(4, 64, 20, 16, 16)
+    assert direct(4, 8, 64, 16, 16)
+    assert direct(100, 64, 64, 1, 1)
+    assert direct(1, 64, 64, 8, 8)
+    assert kernels.conv3x3(torch.ones(0, 64, 8, 8), torch.ones(64, 64, 3, 3)).shape == (0, 64, 8, 8)
+
+
+def test_gradients_are_right_where_it_does_not_pay():
+    x, weight, grad = tensors(2, 3, 20, 9, 9)
+    exact_x, exact_weight = (t.double().requires_grad_() for t in (x, weight))
+    exact = winograd.reference(exact_x, exact_weight)
+    by_x, by_weight = torch.autograd.grad(exact, (exact_x, exact_weight), grad.double())
+    y, grad_x, grad_weight = step(x, weight, grad)
+    assert relative(y, exact.detach()) < 1e-6
+    assert relative(grad_x, by_x) < 1e-6
+    assert relative(grad_weight, by_weight) < 1e-6
+
+
+def test_other_types_are_left_to_pytorch():
+    x, weight, _ = tensors(4, 24, 64, 16, 16)
+    assert kernels.conv3x3(x.double(), weight.double()).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernels.conv3x3(x, weight).dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="channels"):
+        kernels.conv3x3(x, weight[:, :16])
+
+
+def test_without_kernels_it_is_pytorch(monkeypatch):
+    monkeypatch.setattr(library, "load", lambda: None)
+    x, weight, _ = tensors(4, 24, 64, 16, 16)
     weight.requires_grad_()
     y = kernels.conv3x3(x, weight)
-    exact = F.conv2d(exact_x, exact_weight, padding=1)
-    y.backward(grad)
-    exact.backward(grad.double())
-    assert y.grad_fn.name() == "_Conv3x3Backward"
-    assert relative(y, exact) < 1e-5
-    assert relative(x.grad, exact_x.grad) < 1e-5
-    assert relative(weight.grad, exact_weight.grad) < 3e-5
+    assert y.grad_fn.name() == "ConvolutionBackward0"
+    assert torch.equal(y, winograd.reference(x, weight))
+
+
+def test_nan_is_not_hidden():
+    x, weight, grad = tensors(4, 24, 24, 16, 16)
+    x[1, 2, 3, 3] = float("nan")
+    y, _, grad_weight = step(x, weight, grad)
+    assert y[1].isnan().any()
+    assert not y[0].isnan().any()
+    assert grad_weight.isnan().any()
+
+
+def test_second_derivative_is_refused():
+    x, weight, _ = tensors(4, 24, 24, 16, 16)
+    x.requires_grad_()
+    (first,) = torch.autograd.grad(kernels.conv3x3(x, weight).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_workspace_is_kept_and_grows():
+    first = winograd._workspace(100, 7)
+    assert [part.numel() for part in first] == [112, 16]
+    again = winograd._workspace(100)
+    assert again[0].data_ptr() == first[0].data_ptr()
+    larger = winograd._workspace(winograd._memory.floats.numel() + 1)
+    assert larger[0].numel() == winograd._memory.floats.numel()

@@ -60,7 +60,8 @@ def _fits(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> 
     if not winograd.supported(x, conv.weight) or pool not in (1, 2) or min(x.shape[2:]) < pool:
         return False
     if norm.training:
-        return norm.momentum is not None and x.numel() > x.shape[1]
+        values = len(x) * (x.shape[2] // pool) * (x.shape[3] // pool)  # of a channel
+        return norm.momentum is not None and values > 1
     # a gradient through fixed statistics (a heat map of a finished network) is PyTorch's work
     return not torch.is_grad_enabled()
 

@@ -54,14 +54,23 @@ def supported(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return weight.shape[2:] == (3, 3) and x.shape[1] == weight.shape[1]
 
 
-def pays(inputs: int, outputs: int, height: int, width: int) -> bool:
-    """Return whether Winograd's way is possible and faster than the direct sum."""
-    return inputs % _MULTIPLE == 0 and outputs % _MULTIPLE == 0 and min(inputs, outputs) >= 64
+def pays(n: int, inputs: int, outputs: int, height: int, width: int) -> bool:
+    """Return whether Winograd's way is possible and faster than PyTorch's direct sum.
+
+    Measured on one AVX-512 core, times as fast (forward, gradient by x, gradient by the weight):
+    256 to 256 channels at 16 x 16: 2.9, 2.9, 2.7; 24 to 64 at 32 x 32: 1.7, 2.1, 1.4; 16 to 16:
+    1.1, 1.2, 0.9. Tiles over the edge: 7 x 7 pixels 1.7, 6 x 6 1.3, 5 x 5 0.9, 1 x 1 0.1. A single
+    image: 16 tiles 1.1, 4 tiles 0.4, because of the transform of the filters.
+    """
+    if inputs % _MULTIPLE or outputs % _MULTIPLE or min(inputs, outputs) < 24:
+        return False
+    tiles = -(-height // 4) * -(-width // 4)
+    return n * tiles >= 16 and tiles * 16 <= 2 * height * width
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the convolution of x (N, in, H, W), without a gradient."""
-    if not pays(x.shape[1], weight.shape[0], *x.shape[2:]):
+    if not pays(len(x), x.shape[1], weight.shape[0], *x.shape[2:]):
         return F.conv2d(x, weight, padding=1)
     return _convolve(x, weight.shape[0], weight.data_ptr(), weight.stride())
 
@@ -79,7 +88,7 @@ def gradients(
         The gradient by the convolution's result.
     """
     outputs, inputs = weight.shape[:2]
-    if not pays(inputs, outputs, *x.shape[2:]):
+    if not pays(len(x), inputs, outputs, *x.shape[2:]):
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             *(grad, x, weight, None),
             *([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [for_x, for_weight, False]),
