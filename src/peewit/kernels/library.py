@@ -35,6 +35,7 @@ _ARGUMENTS = {
 }
 # those that return how many floats of workspace are needed
 _SIZES = {
+    "winograd_filters_space": [_SIZE] * 2,
     "winograd_convolve_space": [*[_SIZE] * 4, _INT],
     "winograd_gradient_space": [_SIZE] * 5,
 }

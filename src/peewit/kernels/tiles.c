@@ -174,29 +174,37 @@ FOR_EACH_CPU void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count,
     }
 }
 
-FOR_EACH_CPU void filters_transform(const float *w, ptrdiff_t outputs, ptrdiff_t output_step,
-                                 ptrdiff_t row_step, ptrdiff_t column_step, ptrdiff_t inputs,
-                                 float *u) {
-    for (ptrdiff_t n = 0; n < GROUP; n += LANES) {
-        Lanes g[FILTER * FILTER], half[IN * FILTER], out[POINTS];
-        float lane[LANES];
-        for (int i = 0; i < FILTER * FILTER; i++) {
-            const float *from = w + i / FILTER * row_step + i % FILTER * column_step;
-            for (int k = 0; k < LANES; k++)
-                lane[k] = n + k < outputs ? from[(n + k) * output_step] : 0.0f;
-            g[i] = load(lane);
+FOR_EACH_CPU void filters_transform(const Filters *f, ptrdiff_t output, ptrdiff_t input, float *u,
+                                    ptrdiff_t point) {
+    enum { TAPS = FILTER * FILTER, SOME = 8 };
+    const ptrdiff_t outputs = f->outputs - output < GROUP ? f->outputs - output : GROUP;
+    const ptrdiff_t inputs = f->inputs - input < SOME ? f->inputs - input : SOME;
+    const float *first = f->w + output * f->output_step + input * f->input_step;
+    float square[TAPS][SOME][GROUP]; /* outputs side by side, whichever way they are in w */
+    for (int i = 0; i < TAPS; i++) {
+        const float *tap = first + i / FILTER * f->row_step + i % FILTER * f->column_step;
+        for (ptrdiff_t n = 0; n < GROUP; n++)
+            for (ptrdiff_t k = 0; k < inputs; k++)
+                square[i][k][n] =
+                    n < outputs ? tap[n * f->output_step + k * f->input_step] : 0.0f;
+    }
+    for (ptrdiff_t k = 0; k < inputs; k++) {
+        for (ptrdiff_t n = 0; n < GROUP; n += LANES) {
+            float *to = u + (input + k) * GROUP + n;
+            Lanes g[TAPS], half[IN * FILTER], out[POINTS];
+            for (int i = 0; i < TAPS; i++) g[i] = load(square[i][k] + n);
+            for (int j = 0; j < FILTER; j++) times_g(g + j, FILTER, half + j);
+            for (int i = 0; i < IN; i++) times_g(half + FILTER * i, 1, out + IN * i);
+            for (int i = 0; i < POINTS; i++) store(to + i * point, out[i]);
         }
-        for (int j = 0; j < FILTER; j++) times_g(g + j, FILTER, half + j);
-        for (int i = 0; i < IN; i++) times_g(half + FILTER * i, 1, out + IN * i);
-        for (int i = 0; i < POINTS; i++) store(u + i * inputs * GROUP + n, out[i]);
     }
 }
 
-FOR_EACH_CPU void filters_gradient(const float *u, ptrdiff_t channels, ptrdiff_t inputs,
-                                         float *to) {
+FOR_EACH_CPU void filters_gradient(const float *u, ptrdiff_t point, ptrdiff_t channels,
+                                   ptrdiff_t inputs, float *to) {
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         Lanes d[POINTS], half[FILTER * IN], out[FILTER * FILTER];
-        for (int i = 0; i < POINTS; i++) d[i] = load(u + i * GROUP * GROUP + c);
+        for (int i = 0; i < POINTS; i++) d[i] = load(u + i * point + c);
         for (int j = 0; j < IN; j++) times_g_transposed(d + j, IN, half + j);
         for (int i = 0; i < FILTER; i++) times_g_transposed(half + IN * i, 1, out + FILTER * i);
         for (int i = 0; i < FILTER * FILTER; i++) store(to + i * inputs + c, out[i]);

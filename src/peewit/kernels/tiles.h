@@ -34,11 +34,21 @@ void tiles_gradient(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float
 void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count, ptrdiff_t channel,
                   const float *m, ptrdiff_t point, float *y);
 
-/* u = G g G^T for the filters of one input channel and up to 32 outputs; u (36, inputs, 32) */
-void filters_transform(const float *w, ptrdiff_t outputs, ptrdiff_t output_step,
-                       ptrdiff_t row_step, ptrdiff_t column_step, ptrdiff_t inputs, float *u);
+/* Where the filters are: floats between neighbours. Negative steps turn them by 180 degrees. */
+typedef struct {
+    const float *w;
+    ptrdiff_t outputs, inputs;
+    ptrdiff_t output_step, input_step, row_step, column_step;
+} Filters;
 
-/* G^T u G for one output channel and up to 32 inputs; u (36, 32, 32), to (3, 3, all inputs) */
-void filters_gradient(const float *u, ptrdiff_t channels, ptrdiff_t inputs, float *to);
+/* u = G g G^T for up to 32 outputs and up to 8 inputs from the given ones; u (36, inputs, 32), whose
+ * 36 are `point` floats apart */
+void filters_transform(const Filters *f, ptrdiff_t output, ptrdiff_t input, float *u,
+                       ptrdiff_t point);
+
+/* G^T u G for one output channel and up to 32 inputs; u (36, 32), whose 36 are `point` floats
+ * apart, to (3, 3, all inputs) */
+void filters_gradient(const float *u, ptrdiff_t point, ptrdiff_t channels, ptrdiff_t inputs,
+                      float *to);
 
 #endif

@@ -28,17 +28,22 @@ static Plan plan(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t 
     return result;
 }
 
+/* Floats of u */
+EXPORT ptrdiff_t winograd_filters_space(ptrdiff_t outputs, ptrdiff_t inputs) {
+    return up(outputs, GROUP) * POINTS * spaced(inputs, GROUP);
+}
+
 /* Filters w to u (outputs / 32, 36, inputs, 32), by the floats between neighbours in w. */
 EXPORT void winograd_filters(const float *w, ptrdiff_t outputs, ptrdiff_t inputs,
                              ptrdiff_t output_step, ptrdiff_t input_step, ptrdiff_t row_step,
                              ptrdiff_t column_step, float *u, int threads) {
+    const Filters f = {w, outputs, inputs, output_step, input_step, row_step, column_step};
+    const ptrdiff_t some = 8, blocks = up(inputs, some), point = spaced(inputs, GROUP);
     (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (ptrdiff_t i = 0; i < up(outputs, GROUP) * inputs; i++) {
-        const ptrdiff_t group = i / inputs, input = i % inputs;
-        filters_transform(w + group * GROUP * output_step + input * input_step,
-                          outputs - group * GROUP, output_step, row_step, column_step, inputs,
-                          u + (group * POINTS * inputs + input) * GROUP);
+    for (ptrdiff_t i = 0; i < up(outputs, GROUP) * blocks; i++) {
+        const ptrdiff_t group = i / blocks;
+        filters_transform(&f, group * GROUP, i % blocks * some, u + group * POINTS * point, point);
     }
 }
 
@@ -65,6 +70,7 @@ EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height
     const Plan out = plan(images, height, width, outputs);
     const ptrdiff_t tiles = block_tiles(&in, threads);
     const ptrdiff_t v_point = spaced(tiles, inputs), m_point = spaced(tiles, GROUP);
+    const ptrdiff_t u_point = spaced(inputs, GROUP);
     const Layout at = {v_point, inputs, GROUP};
     (void)threads;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
@@ -78,10 +84,10 @@ EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height
         const ptrdiff_t count = smaller(tiles, in.tiles - first);
         tiles_input(&in, first, count, x, v, at);
         for (ptrdiff_t n = 0; n < outputs; n += GROUP) {
-            const float *panel = u + n * POINTS * inputs;
+            const float *panel = u + n / GROUP * POINTS * u_point;
             for (int i = 0; i < POINTS; i++) /* rows that fill up the last 4 give no output */
                 product(up(count, 4) * 4, inputs, v + i * v_point, inputs, 1,
-                        panel + i * inputs * GROUP, m + i * m_point, 0);
+                        panel + i * u_point, m + i * m_point, 0);
             tiles_output(&out, first, count, n, m, m_point, y);
         }
     }
@@ -101,7 +107,7 @@ EXPORT ptrdiff_t winograd_gradient_space(ptrdiff_t images, ptrdiff_t height, ptr
     const Plan p = plan(images, height, width, inputs);
     const ptrdiff_t tiles = chunk_tiles(p.tiles, in_groups, out_groups);
     return POINTS * ((in_groups + out_groups) * spaced(tiles, GROUP) +
-                     in_groups * out_groups * GROUP * GROUP);
+                     in_groups * out_groups * spaced(GROUP, GROUP));
 }
 
 /* The gradient of the filters (outputs, 3, 3, inputs), from x (N, H, W, inputs) and the gradient g
@@ -116,7 +122,7 @@ EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_
     const ptrdiff_t tiles = chunk_tiles(in.tiles, in_groups, out_groups), some = 4;
     const ptrdiff_t pairs = out_groups * in_groups;
     /* v and e (group, 36, tiles, 32), u (output group, input group, 36, 32, 32) */
-    const ptrdiff_t point = spaced(tiles, GROUP), square = GROUP * GROUP;
+    const ptrdiff_t point = spaced(tiles, GROUP), square = spaced(GROUP, GROUP);
     const Layout at = {point, GROUP, POINTS * point};
     float *v = workspace, *e = v + in_groups * at.group, *u = e + out_groups * at.group;
     (void)threads;
@@ -141,7 +147,7 @@ EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_
     for (ptrdiff_t o = 0; o < outputs; o++) {
         for (ptrdiff_t c = 0; c < in_groups; c++) {
             const ptrdiff_t pair = o / GROUP * in_groups + c;
-            filters_gradient(u + pair * POINTS * square + o % GROUP * GROUP,
+            filters_gradient(u + pair * POINTS * square + o % GROUP * GROUP, square,
                              smaller(GROUP, inputs - c * GROUP), inputs,
                              gradient + o * FILTER * FILTER * inputs + c * GROUP);
         }

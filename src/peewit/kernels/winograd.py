@@ -13,7 +13,6 @@ from peewit.kernels import library
 
 _CHANNELS_LAST = torch.channels_last
 _MULTIPLE = 8  # channels that the transforms in tiles.c work on at once
-_POINTS, _GROUP = 36, 32  # transformed filters in winograd.c: (out / 32, 36, in, 32)
 
 
 def conv3x3(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -129,9 +128,10 @@ def _convolve(x: torch.Tensor, outputs: int, first: int, steps: tuple[int, ...])
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     n, inputs, height, width = x.shape
     y = torch.empty((n, outputs, height, width), memory_format=_CHANNELS_LAST)
-    groups = -(-outputs // _GROUP)
-    space = kernels.winograd_convolve_space(n, height, width, inputs, threads)
-    u, work = _workspace(groups * _POINTS * inputs * _GROUP, space)
+    u, work = _workspace(
+        kernels.winograd_filters_space(outputs, inputs),
+        kernels.winograd_convolve_space(n, height, width, inputs, threads),
+    )
     kernels.winograd_filters(first, outputs, inputs, *steps, u.data_ptr(), threads)
     kernels.winograd_convolve(
         *(x.data_ptr(), n, height, width, inputs, u.data_ptr()),
