@@ -148,6 +148,9 @@ def test_one_value_a_channel_has_no_statistics():
         kernels.conv_pool_norm_gelu(images(24, 2, 2, count=1), conv, norm, 2)
 
 
+@pytest.mark.skipif(
+    not library.parallel(), reason="the native kernels were built for one thread here (no OpenMP)"
+)
 @pytest.mark.parametrize("pool", [1, 2])
 def test_results_do_not_depend_on_the_number_of_threads(pool):
     before, results = torch.get_num_threads(), []

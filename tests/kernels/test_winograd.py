@@ -36,6 +36,8 @@ def always(monkeypatch):
 @pytest.fixture
 def threads():
     """Set the number of threads; it is as before after the test."""
+    if not library.parallel():
+        pytest.skip("the native kernels were built for one thread here (no OpenMP)")
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -69,10 +71,10 @@ def test_values_and_gradients_are_those_of_the_direct_sum(shape):
     exact = winograd.reference(exact_x, exact_weight)
     by_x, by_weight = torch.autograd.grad(exact, (exact_x, exact_weight), grad.double())
     y, grad_x, grad_weight = step(x, weight, grad)
-    # the transforms multiply by up to 8 and divide by as much: two digits more than the direct
-    # sum loses
-    assert relative(y, exact.detach()) < 1e-5
-    assert relative(grad_x, by_x) < 1e-5
+    # the transforms multiply by up to 8 and divide by as much: one or two digits more are lost than
+    # by the direct sum
+    assert relative(y, exact.detach()) < 2e-5
+    assert relative(grad_x, by_x) < 2e-5
     assert relative(grad_weight, by_weight) < 3e-5
     with torch.inference_mode():
         assert torch.equal(kernels.conv3x3(x, weight), y)
