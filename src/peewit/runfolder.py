@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import filelock
 
+from peewit.data.sources import SOURCES
 from peewit.errors import PeewitError, UsageError
 from peewit.files import cannot_write, write_text
 from peewit.formats import cannot_read, check_format, damaged
@@ -68,6 +71,27 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
         raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``source`` with its paths in full, so that it holds in any working directory."""
+    lasting = dict(source)
+    if lasting.get("data"):
+        lasting["data"] = str(Path(lasting["data"]).resolve())
+    if lasting.get("source") and lasting["source"] not in SOURCES:
+        lasting["source"] = str(Path(lasting["source"]).resolve())
+    return lasting
+
+
+def default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
+    """Return a folder below ``runs`` that is not there yet, named by time, source and recipe."""
+    name = Path(str(source.get("source") or "data")).name.removesuffix(".tar.gz")
+    words = [time.strftime("%Y-%m-%d-%H%M%S"), name, recipe.name]
+    stem = "-".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
+    path, number = Path("runs") / stem, 2
+    while path.exists():
+        path, number = Path("runs") / f"{stem}-{number}", number + 1
+    return path
 
 
 def check_free(path: Path) -> None:

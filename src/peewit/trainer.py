@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 
 from peewit import plots, report, runfolder
 from peewit.data.dataset import Dataset
-from peewit.data.sources import SOURCES
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
 from peewit.inference import softmax
@@ -20,12 +19,12 @@ from peewit.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
+from peewit.training.course import Course
 from peewit.training.final import answer, costs
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
-from peewit.training.schedule import Schedule, StepSchedule, TimeSchedule
 from peewit.training.setup import describe_data, make_job
 
 
@@ -38,6 +37,7 @@ def train(
     source: Mapping[str, Any] | None = None,
     resume: str | Path | None = None,
     progress: Progress | None = None,
+    began: float | None = None,
 ) -> Run:
     """Train a classifier, test it once, and leave everything in a run folder.
 
@@ -64,6 +64,9 @@ def train(
         that was never stopped; a finished run can be trained for more epochs.
     progress : Progress, optional
         What shows how it goes: by default what suits the terminal, the notebook or the log.
+    began : float, optional
+        The value of ``time.monotonic()`` from which the recipe's ``minutes`` count: by default
+        that at the call.
 
     Returns
     -------
@@ -73,9 +76,10 @@ def train(
     Raises
     ------
     UsageError
-        The recipe does not fit the data, or ``out`` is taken.
+        The recipe does not fit the data, or ``out`` is taken, or the minutes are too few.
     PeewitError
-        The training cannot go on; what was saved last is still there.
+        The training cannot go on; what was saved last is still there. Or it has ended, and is
+        all saved, but the accuracy that it was to reach was not reached.
     Interrupted
         The user stopped it. Everything is saved.
 
@@ -93,12 +97,13 @@ def train(
     >>> run.status, len(run.history)
     ('finished', 1)
     """
+    began = time.monotonic() if began is None else began
     shown = progress or automatic()
     try:
         with StopRequest() as stop:
             if resume is not None:
-                return _resume(dataset, recipe, test, Path(resume), out, shown, stop)
-            return _begin(dataset, recipe or Recipe(), test, out, source, shown, stop)
+                return _resume(dataset, recipe, test, Path(resume), out, shown, stop, began)
+            return _begin(dataset, recipe or Recipe(), test, out, source, shown, stop, began)
     finally:
         shown.close()
 
@@ -111,13 +116,15 @@ def _begin(
     source: Mapping[str, Any] | None,
     progress: Progress,
     stop: StopRequest,
+    began: float,
 ) -> Run:
-    source = _lasting(source or {})
-    path = Path(out) if out is not None else _default_folder(source, recipe)
+    source = runfolder.lasting_source(source or {})
+    path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
     runfolder.check_free(path)
     if recipe.threads is None:
         recipe = recipe.replace(threads=environment.usable_threads())
-    job = make_job(dataset, test, recipe, progress.note)
+    course = Course.measured(dataset, test, recipe, began, progress.note)
+    job = make_job(dataset, test, course.recipe, progress.note)
     recipe = job.recipe  # fitted to the data
     facts = {
         "class_names": dataset.class_names,
@@ -128,7 +135,7 @@ def _begin(
     }
     runfolder.create(path, facts, recipe)
     with runfolder.locked(path):
-        return _work(path, job, test, progress, stop)
+        return _work(path, job, test, progress, stop, course)
 
 
 def _resume(
@@ -139,6 +146,7 @@ def _resume(
     out: str | Path | None,
     progress: Progress,
     stop: StopRequest,
+    began: float,
 ) -> Run:
     if out is not None and Path(out) != path:
         raise UsageError("a run goes on in its own folder", todo=f"leave out {out}")
@@ -182,11 +190,20 @@ def _resume(
         runfolder.write_finished(path, False)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
-        return _work(path, job, test, progress, stop)
+        course = Course.measured(dataset, test, recipe, began, progress.note)
+        return _work(path, job, test, progress, stop, course)
 
 
-def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: StopRequest) -> Run:
+def _work(
+    path: Path,
+    job: Job,
+    test: Dataset | None,
+    progress: Progress,
+    stop: StopRequest,
+    course: Course,
+) -> Run:
     """Train in the run folder ``path`` from where its checkpoint stands, and test."""
+    job = dataclasses.replace(job, best_rate=course.best_rate)
     recipe, file = job.recipe, path / runfolder.CHECKPOINT
     shown = f'"{path}"' if " " in str(path) else path
     go_on = f"go on with peewit train --resume {shown}"
@@ -196,10 +213,6 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
         if file.is_file():
             position = checkpoint.load(file, job.model, job.optimizer)
             progress.note(f"going on after {position.epoch} epochs and {position.step} steps")
-        steps = recipe.steps(len(job.training))
-        schedule: Schedule = StepSchedule(recipe.epochs, steps)
-        if recipe.minutes is not None:
-            schedule = TimeSchedule(60 * recipe.minutes, spent=position.spent)
 
         def save() -> None:
             try:
@@ -214,22 +227,32 @@ def _work(path: Path, job: Job, test: Dataset | None, progress: Progress, stop: 
                     error.what, error.why, f"make room or mend the folder, then {go_on}"
                 ) from error
 
-        epochs = recipe.epochs if recipe.by_epochs else None
-        images = min(len(job.training), steps * recipe.batch_size)
-        progress.start(epochs, images, recipe.batch_size, position)
-        ended = fit(
-            *(job, position),
-            progress=progress,
-            stop=lambda: stop.requested,
-            save=save,
-            schedule=schedule,
-        )
-        evidence = _finish(path, job, test, position, progress, stop) if ended else None
+        ended = True
+        for number, schedule in enumerate(course.schedules(position, len(job.training))):
+            if number == 0:
+                images = min(len(job.training), recipe.steps(len(job.training)) * recipe.batch_size)
+                epochs = recipe.epochs if recipe.by_epochs else None
+                progress.start(epochs, images, recipe.batch_size, position)
+            ended = fit(
+                *(job, position),
+                progress=progress,
+                stop=lambda: stop.requested,
+                save=save,
+                schedule=schedule,
+            )
+            if not ended:
+                break
+        evidence = _finish(path, job, test, position, progress, stop, course) if ended else None
         if evidence is None:
             raise Interrupted("the training was stopped", "everything is saved", go_on)
         runfolder.write_finished(path, True)
         run = Run.open(path)
-        report.after_training(run, evidence, progress.note)
+        if course.report_fits():
+            report.after_training(run, evidence, progress.note)
+        else:
+            progress.note(f"no time was left for the report: peewit report {shown} makes it")
+    if course.given_up:
+        raise course.failure(position, go_on)
     return run
 
 
@@ -240,12 +263,13 @@ def _finish(
     position: Position,
     progress: Progress,
     stop: StopRequest,
+    course: Course,
 ) -> report.Evidence | None:
     """Write the numbers and pictures of the trained model; None if stopped before the end."""
     data = test if test is not None else job.validation
     split = "test" if test is not None else "validation"
     progress.note(f"testing on {len(data):,} {split} images")
-    answers = answer(job, data, lambda: stop.requested)
+    answers = answer(job, data, lambda: stop.requested, course.augmentation_fits)
     if answers is None:
         return None
     logits = answers.logits
@@ -286,23 +310,3 @@ def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
             f"epoch {begun} has already begun",
         )
     return recipe
-
-
-def _lasting(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``source`` with its paths in full, so that it holds in any working directory."""
-    lasting = dict(source)
-    if lasting.get("data"):
-        lasting["data"] = str(Path(lasting["data"]).resolve())
-    if lasting.get("source") and lasting["source"] not in SOURCES:
-        lasting["source"] = str(Path(lasting["source"]).resolve())
-    return lasting
-
-
-def _default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
-    name = Path(str(source.get("source") or "data")).name.removesuffix(".tar.gz")
-    words = [time.strftime("%Y-%m-%d-%H%M%S"), name, recipe.name]
-    stem = "-".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
-    path, number = Path("runs") / stem, 2
-    while path.exists():
-        path, number = Path("runs") / f"{stem}-{number}", number + 1
-    return path

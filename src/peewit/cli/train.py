@@ -102,7 +102,15 @@ def train(
     splits, place = _load(place, fallback)
     for sentence in splits.notes:
         note(sentence)
-    run = work(splits.train, settings, test=splits.test, out=out, source=place, resume=resume)
+    run = work(
+        splits.train,
+        settings,
+        test=splits.test,
+        out=out,
+        source=place,
+        resume=resume,
+        began=click.get_current_context().find_root().obj,
+    )
     print_run(run)
 
 

@@ -1,4 +1,4 @@
-"""Training on time: what fits in a budget of minutes, and keeping to it. No PyTorch here.
+"""Training on time: what fits in a budget of minutes. No PyTorch here; ``pace`` keeps to it.
 
 Everything here is arithmetic on measured seconds; ``probe`` measures them. The clock is an
 argument, so that tests can bend it.
@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from statistics import median
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from peewit.errors import UsageError
 from peewit.training.frontier import NETWORKS, Entry
-
-if TYPE_CHECKING:
-    from peewit.training.checkpoint import Position
 
 # The end may come this much before the limit and no later: what was measured in advance is
 # stretched by it.
 SAFETY = 1.07
 # Fewer steps than this are no training.
 FEWEST_STEPS = 10
-# How many of the last steps tell how fast the machine is at present.
-RECENT = 9
 # Test-time augmentation is worth about a point of accuracy, so not every price.
 DEAREST_AUGMENTATION = 0.1
 
@@ -97,15 +89,19 @@ class Ending:
         Test-time augmentation of the final test.
     rest : float
         Saving, pictures, and leaving.
+    report : float
+        The report, if there is time for one.
     """
 
     test: float
     augmentation: float
     rest: float
+    report: float = 0.0
 
     def reserve(self, slowdown: float = 1.0, augmented: bool = True) -> float:
         """Return the seconds to keep for it on a machine that is ``slowdown`` times as slow."""
-        return SAFETY * slowdown * (self.test + augmented * self.augmentation + self.rest)
+        always = self.test + self.rest + self.report
+        return SAFETY * slowdown * (always + augmented * self.augmentation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,12 +139,12 @@ def choose(speeds: Sequence[Speed], seconds: float) -> Speed:
     return able[-1] if able else by_size[0]
 
 
-def candidates(flops: dict[str, float], rate: float, seconds: float) -> list[Entry]:
+def candidates(flops: Mapping[str, float], rate: float, seconds: float) -> list[Entry]:
     """Return the networks worth measuring: the one that fits best by calculation, and the next.
 
     Parameters
     ----------
-    flops : dict
+    flops : mapping
         Training operations an image of each network.
     rate : float
         Operations a second that the machine is expected to reach in training.
@@ -174,7 +170,12 @@ def candidates(flops: dict[str, float], rate: float, seconds: float) -> list[Ent
 
 
 def make_plan(
-    budget: Budget, speed: Speed, ending: Ending, images: int, augmented: bool = True
+    budget: Budget,
+    speed: Speed,
+    ending: Ending,
+    images: int,
+    augmented: bool = True,
+    fewest: int = FEWEST_STEPS,
 ) -> Plan:
     """Return what to do with what is left of ``budget``.
 
@@ -189,6 +190,8 @@ def make_plan(
         Training images.
     augmented : bool
         Whether the recipe asks for test-time augmentation.
+    fewest : int
+        Steps that have to fit; 0 for a training that goes on, which may have had all its time.
 
     Raises
     ------
@@ -198,11 +201,11 @@ def make_plan(
     left = budget.left
     extra = ending.reserve() - ending.reserve(augmented=False)
     augmented = augmented and extra <= DEAREST_AUGMENTATION * left
-    if augmented and left - ending.reserve() < FEWEST_STEPS * speed.step:
+    if augmented and left - ending.reserve() < fewest * speed.step:
         augmented = False
-    training = left - ending.reserve(augmented=augmented)
-    if training < FEWEST_STEPS * speed.step:
-        least = budget.elapsed + FEWEST_STEPS * speed.step + ending.reserve(augmented=False)
+    training = max(0.0, left - ending.reserve(augmented=augmented))
+    if training < fewest * speed.step:
+        least = budget.elapsed + fewest * speed.step + ending.reserve(augmented=False)
         raise too_little(budget.seconds, least)
     return Plan(
         speed=speed,
@@ -227,94 +230,3 @@ def too_little(seconds: float, least: float) -> UsageError:
         f"{minutes:g} minutes here",
         f"give --minutes {minutes:g} or more",
     )
-
-
-@dataclass
-class Pace:
-    """Keeps a training within its budget, whatever the machine does meanwhile.
-
-    A schedule (``peewit.training.schedule.Schedule``) by time. From how long the last steps took
-    it knows how fast the machine is now, and so how long what comes after the training will take:
-    the training ends so much before the limit. ``share`` is what learning rates follow: it comes
-    to 1 when the training ends, whatever number of steps that was.
-
-    Parameters
-    ----------
-    budget : Budget
-    plan : Plan
-    begun : float
-        The share of the training that was done before (of a training that goes on).
-    """
-
-    budget: Budget
-    plan: Plan
-    begun: float = 0.0
-    augmented: bool = field(init=False)
-    _first: float = field(init=False)
-    _share: float = field(init=False)
-    _over: bool = field(init=False, default=False)
-    _steps: deque[float] = field(init=False)
-    _seen: tuple[int, int, float] = field(init=False, default=(-1, 0, 0.0))
-
-    def __post_init__(self) -> None:
-        self.augmented = self.plan.augmented
-        self._first = self.budget.now()
-        self._share = self.begun
-        self._steps = deque(maxlen=RECENT)
-
-    @property
-    def slowdown(self) -> float:
-        """How much slower the machine is at present than when it was measured."""
-        if len(self._steps) < 3:
-            return 1.0
-        # What comes after the training is not all arithmetic, so it gains less from a machine
-        # that was busy when it was measured and is quiet now.
-        return max(median(self._steps) / self.plan.speed.step, 0.8)
-
-    @property
-    def end(self) -> float:
-        """When the training has to end, on the budget's clock."""
-        limit = self.budget.began + self.budget.seconds
-        return limit - self.plan.ending.reserve(self.slowdown, self.augmented)
-
-    def share(self, position: Position) -> float:
-        """Return how much of the training is done, 0 to 1; it never goes back."""
-        self._notice(position)
-        now, end = self.budget.now(), self.end
-        if now >= end:
-            self._share = 1.0
-        else:
-            done = (now - self._first) / (end - self._first)
-            self._share = max(self._share, self.begun + (1 - self.begun) * done)
-        return self._share
-
-    def done(self, position: Position) -> bool:
-        """Return whether the training has to end, because another step would end too late."""
-        self._notice(position)
-        usual = median(self._steps) if self._steps else self.plan.speed.step
-        # so that it ends half a step early at most, or half a step late
-        self._over = self._over or self.budget.now() + usual / 2 > self.end
-        return self._over
-
-    def _notice(self, position: Position) -> None:
-        """Note how long the steps since the last look took."""
-        epoch, step, seconds = self._seen
-        if position.epoch == epoch and position.step > step:
-            self._steps.append((position.seconds - seconds) / (position.step - step))
-        self._seen = (position.epoch, position.step, position.seconds)
-
-    def augmentation_fits(self, test: float) -> bool:
-        """Tell whether test-time augmentation still fits after a plain test of ``test`` seconds.
-
-        Parameters
-        ----------
-        test : float
-            What the plain test took, by which the rest is known.
-        """
-        if not self.augmented:
-            return False
-        ending = self.plan.ending
-        slowdown = max(test / ending.test, self.slowdown) if ending.test else self.slowdown
-        # as measured just now, so without more for safety: it is worth being a second late
-        needed = slowdown * (ending.augmentation + ending.rest)
-        return needed <= self.budget.left + 1.0

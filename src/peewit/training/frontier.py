@@ -46,6 +46,15 @@ ERRORS = (
 )
 
 
+def by_images(images: float) -> str:
+    """Return the name of the network for a training that goes through so many images.
+
+    >>> by_images(1_000), by_images(1e9)
+    ('fast-xs', 'fast-xl')
+    """
+    return [entry.model for entry in NETWORKS if entry.images <= images][-1]
+
+
 def expected_error(flops: float) -> float:
     """Return the share of held-out images that a training of so many operations gets wrong.
 

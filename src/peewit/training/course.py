@@ -1,0 +1,190 @@
+"""What a training runs through: its epochs, or its minutes, or rounds until it is good enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from peewit.data.dataset import Dataset
+from peewit.errors import PeewitError
+from peewit.models import find
+from peewit.training.allocator import freed_memory_kept
+from peewit.training.budget import Budget, Ending, Plan, make_plan
+from peewit.training.checkpoint import Position
+from peewit.training.environment import isolated
+from peewit.training.frontier import by_images
+from peewit.training.pace import Pace
+from peewit.training.probe import best_rate
+from peewit.training.recipe import AUTO, Recipe
+from peewit.training.rounds import Round, next_round
+from peewit.training.schedule import Schedule
+from peewit.training.timed import Choice, choose, sentence, spoken
+
+_NO_ENDING = Ending(test=0.0, augmentation=0.0, rest=0.0)
+
+
+@dataclass
+class Course:
+    """The schedules of one training, one after the other, and what its end has time for.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        As it was chosen.
+    note : callable
+        Told in sentences what the plan is.
+    best_rate : float, optional
+        The most operations a second that were measured on this machine.
+    choice : Choice, optional
+        What else was measured; not needed by a recipe that counts epochs.
+    began : float
+        When the time of this sitting began, on ``now``.
+    now : callable
+        Returns seconds.
+    """
+
+    recipe: Recipe
+    note: Callable[[str], None]
+    best_rate: float | None = None
+    choice: Choice | None = None
+    began: float = 0.0
+    now: Callable[[], float] = time.monotonic
+    given_up: str = field(init=False, default="")
+    _pace: Pace | None = field(init=False, default=None)
+
+    @classmethod
+    def measured(
+        cls,
+        dataset: Dataset,
+        test: Dataset | None,
+        recipe: Recipe,
+        began: float,
+        note: Callable[[str], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> Course:
+        """Return the course of a training that is about to begin or go on.
+
+        This machine is measured for it where the recipe has a budget, and its best rate for any
+        recipe of the fast family.
+        """
+        if recipe.by_epochs and recipe.model == AUTO:
+            recipe = recipe.replace(model=by_images(recipe.epochs * len(dataset)))
+        if recipe.by_epochs and find(recipe.model).family != "fast":
+            return cls(recipe, note, began=began, now=now)
+        with isolated(recipe.threads or 1), freed_memory_kept():
+            if recipe.by_epochs:
+                return cls(recipe, note, best_rate(), began=began, now=now)
+            left = None
+            if recipe.minutes is not None:
+                left = 60 * recipe.minutes - (now() - began)
+            choice = choose(dataset, test, recipe, left, now)
+            return cls(choice.recipe, note, choice.best_rate, choice, began, now)
+
+    def schedules(self, position: Position, images: int) -> Iterator[Schedule | None]:
+        """Give the schedules to train by; None for the recipe's epochs.
+
+        Parameters
+        ----------
+        position : Position
+            Where the training stands, which is looked at again after each schedule.
+        images : int
+            Training images.
+
+        Raises
+        ------
+        UsageError
+            The time is too short for any training.
+        """
+        if self.recipe.until_accuracy is not None:
+            yield from self._rounds(position, images, self.recipe.until_accuracy)
+        elif self.recipe.minutes is not None:
+            budget = self._budget(position)
+            plan = self._plan(budget, position, images)
+            self.note(sentence(plan, self.recipe, budget))
+            # with more minutes than before, what was the end no longer is
+            begun = min(position.share, position.spent / budget.seconds)
+            self._pace = Pace(budget, plan, begun)
+            yield self._pace
+        else:
+            yield None
+
+    def augmentation_fits(self, seconds: float) -> bool:
+        """Tell whether test-time augmentation has time after a plain test of ``seconds``."""
+        if self.recipe.minutes is None or self._pace is None:
+            return True
+        fits = self._pace.augmentation_fits(seconds)
+        if not fits and self._pace.plan.augmented:
+            self.note("no time is left for test-time augmentation: it is left out")
+        return fits
+
+    def report_fits(self) -> bool:
+        """Tell whether there is time for the report."""
+        if self.recipe.minutes is None or self.choice is None or self._pace is None:
+            return True
+        ending, budget = self.choice.ending, self._pace.budget
+        return ending.report * self._pace.slowdown <= budget.left + 1.0
+
+    def _measured(self) -> Choice:
+        assert self.choice is not None, "a recipe with a budget needs to be measured"
+        return self.choice
+
+    def _budget(self, position: Position) -> Budget:
+        # what earlier sittings took counts
+        minutes = self.recipe.minutes or float("inf")
+        return Budget(60 * minutes, self.began - position.spent, self.now)
+
+    def _plan(self, budget: Budget, position: Position, images: int) -> Plan:
+        choice = self._measured()
+        more = {"fewest": 0} if position.seen else {}
+        return make_plan(budget, choice.speed, choice.ending, images, self.recipe.tta, **more)
+
+    def _rounds(self, position: Position, images: int, target: float) -> Iterator[Schedule]:
+        choice, bound = self._measured(), self._budget(position)
+        rate = choice.speed.flops / choice.speed.step
+        rounds: list[Round] = []
+        # a training that goes on has had some of its first round, or all of it
+        before, begun = position.spent, position.share
+        if position.history and begun >= 1:
+            rounds.append(Round(before, _accuracy(position)))
+            before = begun = 0.0
+        if position.history and _accuracy(position) >= target:
+            return
+        while (seconds := next_round(target, rounds, rate)) is not None:
+            budget = Budget(max(seconds - before, 0.0), self.now(), self.now)
+            plan = replace(
+                make_plan(budget, choice.speed, _NO_ENDING, images, fewest=0),
+                augmented=self.recipe.tta,
+            )
+            if self.recipe.minutes is not None:
+                last = self._plan(bound, position, images)
+                if last.training <= plan.training:
+                    budget, plan = bound, last
+            self.note(
+                f"{'training' if not rounds else 'going on'} until {target:.1%} of held-out "
+                f"images are right: {self.recipe.model}, about {spoken(plan.training)}"
+            )
+            position.validated = 0.0
+            started = self.now()
+            self._pace = Pace(budget, plan, begun, target)
+            yield self._pace
+            rounds.append(Round(self.now() - started + before, _accuracy(position)))
+            if rounds[-1].accuracy >= target:
+                return
+            if budget is bound:
+                self.given_up = f"the {self.recipe.minutes:g} minutes are over"
+                return
+            before = begun = 0.0
+        self.given_up = f"{len(rounds)} rounds of training did not reach it"
+
+    def failure(self, position: Position, go_on: str) -> PeewitError:
+        """Return the error of an accuracy that was not reached."""
+        return PeewitError(
+            f"{self.recipe.until_accuracy:.1%} of the held-out images right was not reached",
+            f"{self.given_up}, and {_accuracy(position):.1%} are; everything is saved",
+            go_on,
+        )
+
+
+def _accuracy(position: Position) -> float:
+    return position.history[-1]["validation_accuracy"]

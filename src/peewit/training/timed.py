@@ -1,0 +1,172 @@
+"""The plan of a training with a budget: from measuring this machine to a recipe and its ending."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peewit.data.dataset import Dataset
+from peewit.models import FAST_WIDTHS, build, find
+from peewit.models.flops import training_flops
+from peewit.training import budget as budgets
+from peewit.training.budget import Budget, Ending, Plan, Speed
+from peewit.training.frontier import NETWORKS
+from peewit.training.probe import best_rate, has_bfloat16, measure
+from peewit.training.recipe import AUTO, Recipe
+from peewit.training.rounds import next_round
+
+# The planner may take such a part of the budget for measuring: the best rate, and the networks.
+MEASURING, RATE_SHARE, STEPS_SHARE = 0.04, 0.012, 0.012
+LONGEST_RATE, LONGEST_STEPS = 0.9, 3.0  # seconds, each network
+# What networks reach of the best rate, before it is measured.
+USUAL_SHARE = 0.7
+# bfloat16 costs a little accuracy, so it must be this much faster.
+WORTH_BFLOAT16 = 1.1
+# Five more views of a quarter of the images.
+AUGMENTED = 1.3
+# How many times what the loop of _python_seconds takes: pictures, saving and leaving; the report.
+ENDING_LOOPS, REPORT_LOOPS = 60.0, 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the planner came to.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With a network, a batch size and a precision that fit.
+    speed : Speed
+        Of that network here.
+    ending : Ending
+    best_rate : float
+        Operations a second of the fastest large convolution here.
+    """
+
+    recipe: Recipe
+    speed: Speed
+    ending: Ending
+    best_rate: float
+
+
+def choose(
+    dataset: Dataset,
+    test: Dataset | None,
+    recipe: Recipe,
+    seconds: float | None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
+    """Measure this machine for a few seconds, and choose what ``recipe`` leaves open.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The training set with the images to be held out.
+    test : Dataset or None
+    recipe : Recipe
+    seconds : float or None
+        What is left for everything; None for as long as the recipe's accuracy needs.
+    clock : callable
+        Returns seconds.
+    """
+    began = clock()
+    held_out = 0
+    if recipe.validate_on == "holdout":
+        held_out = round(len(dataset) * recipe.validation_fraction)
+    recipe = recipe.replace(batch_size=max(1, min(recipe.batch_size, len(dataset) - held_out)))
+    best = best_rate(min(LONGEST_RATE, RATE_SHARE * (seconds or math.inf)), clock=clock)
+    needed = next_round(recipe.until_accuracy or 1.0, [], USUAL_SHARE * best)
+    seconds = min(seconds or math.inf, needed or math.inf) if recipe.until_accuracy else seconds
+    assert seconds is not None, "a recipe with a budget has minutes or an accuracy"
+    each = min(LONGEST_STEPS, STEPS_SHARE * seconds)
+    end = began + MEASURING * seconds
+
+    def in_time(like: Speed) -> bool:
+        # a few more steps like those have to fit
+        return clock() + 2 * like.step < end
+
+    speeds: list[Speed] = []
+    for model in _models(dataset, recipe, best * USUAL_SHARE, seconds):
+        if not speeds or in_time(speeds[-1]):
+            speeds.append(measure(dataset, recipe.replace(model=model), each, clock))
+    speed = budgets.choose(speeds, seconds)
+    recipe = recipe.replace(model=speed.model)
+    may = recipe.precision == "float32" and find(recipe.model).family == "fast"
+    if may and in_time(speed) and has_bfloat16():
+        other = measure(dataset, recipe.replace(precision="bfloat16"), each, clock)
+        if speed.step >= WORTH_BFLOAT16 * other.step:
+            recipe, speed = recipe.replace(precision="bfloat16"), other
+    judged = len(test) if test is not None else held_out
+    validated = held_out if recipe.validate_on == "holdout" else judged
+    python = _python_seconds(clock)
+    ending = Ending(
+        test=(judged + validated) * speed.inference,
+        # those of which it is unsure are known by the validation images, looked at once more
+        augmentation=(AUGMENTED * judged + validated) * speed.inference,
+        rest=ENDING_LOOPS * python,
+        report=REPORT_LOOPS * python,
+    )
+    return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
+
+
+def _models(dataset: Dataset, recipe: Recipe, rate: float, seconds: float) -> list[str]:
+    """Return the networks to measure."""
+    if recipe.model != AUTO:
+        return [recipe.model]
+    size = recipe.image_size or 32
+    shape = (size, size, dataset.image_shape[2])
+    flops = {
+        entry.model: training_flops(build(entry.model, shape, len(dataset.class_names), 0), shape)
+        for entry in NETWORKS
+    }
+    return [entry.model for entry in budgets.candidates(flops, rate, seconds)]
+
+
+def _python_seconds(clock: Callable[[], float]) -> float:
+    """Return what a small loop of Python takes, best of three: the unit for all that is Python."""
+    best = float("inf")
+    for _ in range(3):
+        began, total = clock(), 0
+        for number in range(200_000):
+            total += number % 7
+        best = min(best, clock() - began)
+    return best
+
+
+def sentence(plan: Plan, recipe: Recipe, budget: Budget) -> str:
+    """Return the plan as the user is told it."""
+    model = recipe.model
+    widths = "-".join(map(str, FAST_WIDTHS.get(model, ())))
+    images = plan.speed.batch_size / plan.speed.step
+    ends = budget.elapsed + plan.training
+    return (
+        f"{budget.seconds / 60:g} minute{'' if budget.seconds == 60 else 's'}: {model}"
+        f"{f' ({widths})' if widths else ''}, about {_rounded(plan.epochs)} epochs at "
+        f"{images:,.0f} images/s{' in bfloat16' if recipe.precision == 'bfloat16' else ''}; the "
+        f"training ends at about {spoken(ends)}"
+        + ("" if plan.augmented or not recipe.tta else "; no time for test-time augmentation")
+    )
+
+
+def _rounded(number: float) -> str:
+    """Return a number with two digits or, from 10 on, without fraction.
+
+    >>> _rounded(4.87), _rounded(0.55), _rounded(23.4)
+    ('4.9', '0.6', '23')
+    """
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def spoken(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> spoken(280.2), spoken(52.0), spoken(7500.0)
+    ('4 min 40 s', '52 s', '2 h 5 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
