@@ -11,7 +11,7 @@ import click
 from peewit import __version__
 from peewit.cli.after import compare, evaluate, predict, runs, summary
 from peewit.cli.before import data, show
-from peewit.cli.exchange import import_
+from peewit.cli.exchange import export, import_
 from peewit.cli.group import Group
 from peewit.cli.parameters import examples
 from peewit.cli.report import report
@@ -62,6 +62,7 @@ for command in (
     report,
     runs,
     compare,
+    export,
     import_,
     completion,
 ):

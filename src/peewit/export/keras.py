@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".keras", ".h5")
 # what the files say wrote them: the oldest that reads them, and the one that they were tested with
-OLD_KERAS, NEW_KERAS = "2.4.0", "3.10.0"
+OLD_KERAS, NEW_KERAS = b"2.4.0", "3.10.0"
 # in the zip a fixed time, so that the same run gives the same file
 MOMENT = (1980, 1, 1, 0, 0, 0)
 
@@ -71,12 +71,13 @@ def h5_file(layers: Sequence[KerasLayer], shape: list[int | None], metadata: dic
     h5py = needed("h5py", "keras", "export to Keras")
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        file.attrs["model_config"] = json.dumps(config)
-        file.attrs["keras_version"], file.attrs["backend"] = OLD_KERAS, "tensorflow"
-        file.attrs["peewit"] = json.dumps(metadata)
+        # bytes, because TensorFlow 2.4 decodes what it finds
+        file.attrs["model_config"] = json.dumps(config).encode()
+        file.attrs["peewit"] = json.dumps(metadata).encode()
         top = file.create_group("model_weights")
         top.attrs["layer_names"] = [layer.name.encode() for layer in layers]
-        top.attrs["keras_version"], top.attrs["backend"] = OLD_KERAS, "tensorflow"
+        for place in (file, top):
+            place.attrs["keras_version"], place.attrs["backend"] = OLD_KERAS, b"tensorflow"
         for layer in layers:
             group = top.create_group(layer.name)
             names = [f"{layer.name}/{name}:0" for name in layer.weights]
