@@ -1,6 +1,7 @@
 """Run a command in a process of its own, and tell what it took; of `peewit train` what it made."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def run(command, environment=None, meanwhile=None):
         Called with the running process before its end is waited for.
     """
     command = [str(word) for word in command]
+    signal.signal(signal.SIGTERM, _terminated)
     # files, not pipes: a pipe that nobody reads would stop the command
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
@@ -42,7 +44,7 @@ def run(command, environment=None, meanwhile=None):
             if meanwhile:
                 meanwhile(process)
             peak = _wait(process)
-        except BaseException:  # Ctrl-C too: leave no training behind that nobody waits for
+        except BaseException:  # Ctrl-C and kill too: leave no training that nobody waits for
             process.kill()
             process.wait()
             raise
@@ -52,6 +54,10 @@ def run(command, environment=None, meanwhile=None):
         if process.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{errors.read()[-2000:]}")
         return Finished(seconds, peak, output.read())
+
+
+def _terminated(number, frame):
+    sys.exit(128 + number)
 
 
 def _wait(process):

@@ -125,9 +125,9 @@ def plot(rows, path, airbench=(), tutorial=()):
                 "airbench94 with Muon in PyTorch:\nafter each of its 8 epochs"
                 + ("; ★ at the end,\nwith six views of each test image" if augmented else ""),
                 reference[0],
-                xytext=(12, 0),
+                xytext=(12, 3),
                 textcoords="offset points",
-                va="center",
+                va="top",
                 color=theirs,
             )
         if augmented:
@@ -161,7 +161,7 @@ def plot(rows, path, airbench=(), tutorial=()):
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlim(low, high)
-        axes.set_ylim(min(accuracies) - 4, max(accuracies) + 3.5)
+        axes.set_ylim(min(accuracies) - 5.5, max(accuracies) + 3.5)
         axes.set_xlabel("minutes (peewit: from the command's start to the tested run)", loc="left")
         axes.set_title("Test accuracy in % of peewit train cifar10 --minutes M, on a JPEG copy")
         row = rows[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,24 @@ def test_meanwhile_sees_the_running_process_and_leaves_none_behind() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         child.run([sys.executable, "-c", "input()"], meanwhile=interrupted)
+    assert seen[0].returncode is not None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM")
+def test_a_killed_benchmark_leaves_no_process_behind() -> None:
+    seen = []
+
+    def killed(process: Any) -> None:
+        seen.append(process)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            child.run([sys.executable, "-c", "input()"], meanwhile=killed)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
     assert seen[0].returncode is not None
 
 
