@@ -102,12 +102,28 @@ def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> Non
     values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
     values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random"}
     values |= {"precision": "bfloat16", "normalize": True, "tta": True}
+    values |= {"until_accuracy": 0.5, "minutes": 7.0}
     value = values.get(field.name, 7)
+    budget = ["--recipe", "tutorial"] if field.name in ("until_accuracy", "minutes") else []
     flag = "--" + field.name.replace("_", "-")
     given = [flag] if value is True else [flag, str(value)]
-    assert main(["train", "digits", *given]) == 0
+    assert main(["train", "digits", *budget, *given]) == 0
     assert getattr(training["recipe"], field.name) == value
     assert training["recipe"] == peewit.Recipe(**{field.name: value})
+
+
+@pytest.mark.parametrize("flag", ["--minutes", "--until-accuracy"])
+def test_a_budget_means_the_fast_recipe_and_any_network(
+    flag: str, training: dict[str, Any]
+) -> None:
+    assert main(["train", "digits", flag, "0.5"]) == 0
+    assert (training["recipe"].name, training["recipe"].model) == ("fast", "auto")
+
+
+def test_minutes_and_epochs_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "--minutes", "5", "--epochs", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "3 epochs and minutes cannot both be kept to; give one of them" in said
 
 
 def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:

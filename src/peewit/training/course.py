@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
 from peewit.models import find
@@ -67,7 +69,13 @@ class Course:
 
         This machine is measured for it where the recipe has a budget, and its best rate for any
         recipe of the fast family.
+
+        Raises
+        ------
+        PeewitError
+            The images are of one class, or fewer than the classes.
         """
+        _check_learnable(dataset)
         if recipe.by_epochs and recipe.model == AUTO:
             recipe = recipe.replace(model=by_images(recipe.epochs * len(dataset)))
         if recipe.by_epochs and find(recipe.model).family != "fast":
@@ -172,7 +180,7 @@ class Course:
             if rounds[-1].accuracy >= target:
                 return
             if budget is bound:
-                self.given_up = f"the {self.recipe.minutes:g} minutes are over"
+                self.given_up = f"the time is over ({self.recipe.minutes:g} min)"
                 return
             before = begun = 0.0
         self.given_up = f"{len(rounds)} rounds of training did not reach it"
@@ -183,6 +191,21 @@ class Course:
             f"{self.recipe.until_accuracy:.1%} of the held-out images right was not reached",
             f"{self.given_up}, and {_accuracy(position):.1%} are; everything is saved",
             go_on,
+        )
+
+
+def _check_learnable(dataset: Dataset) -> None:
+    names, found = dataset.class_names, np.unique(dataset.labels)
+    if len(dataset) < len(names):
+        raise PeewitError(
+            f"{len(dataset):,} training images are too few for {len(names):,} classes",
+            "each class needs at least one",
+        )
+    if len(found) < 2:
+        raise PeewitError(
+            f"all training images are of the class {names[found[0]]!r}",
+            "there is nothing to tell apart",
+            "give images of another class too",
         )
 
 

@@ -57,9 +57,9 @@ class Pace:
         """How much slower the machine is at present than when it was measured."""
         if len(self._steps) < 3:
             return 1.0
-        # What comes after the training is not all arithmetic, so it gains less from a machine
-        # that was busy when it was measured and is quiet now.
-        return max(median(self._steps) / self.plan.speed.step, 0.8)
+        # not under 1: the first steps of a network, which were measured, are slower than later
+        # ones, and what comes after the training is not
+        return max(median(self._steps) / self.plan.speed.step, 1.0)
 
     @property
     def end(self) -> float:

@@ -27,7 +27,7 @@ WORTH_BFLOAT16 = 1.1
 # Five more views of a quarter of the images.
 AUGMENTED = 1.3
 # How many times what the loop of _python_seconds takes: pictures, saving and leaving; the report.
-ENDING_LOOPS, REPORT_LOOPS = 60.0, 60.0
+ENDING_LOOPS, REPORT_LOOPS = 220.0, 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
