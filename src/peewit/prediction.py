@@ -16,6 +16,7 @@ from peewit.inference import BATCH
 from peewit.pictures import SUFFIXES, read_picture
 
 if TYPE_CHECKING:
+    from peewit.engines import Engine
     from peewit.run import Run
 
 STDIN = "-"
@@ -88,7 +89,7 @@ def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> li
 
 
 def predict(
-    run: Run, sources: Iterable[Source | str | Path], top: int = 1
+    run: Run | Engine, sources: Iterable[Source | str | Path], top: int = 1
 ) -> Iterator[Prediction | PeewitError]:
     """Say what each picture shows, as soon as it is known.
 
@@ -96,7 +97,7 @@ def predict(
 
     Parameters
     ----------
-    run : Run
+    run : Run or Engine
         Each picture is resized whole (antialiased, not cropped) to what its network reads.
     sources : iterable of Source, str or Path
         Pictures, as :func:`find_pictures` returns them, or their paths.
@@ -119,7 +120,7 @@ def predict(
 
 
 def _predict(
-    run: Run, sources: Iterable[Source | str | Path], top: int
+    run: Run | Engine, sources: Iterable[Source | str | Path], top: int
 ) -> Iterator[Prediction | PeewitError]:
     # pictures of one shape that wait to go through the network together
     names: list[str] = []

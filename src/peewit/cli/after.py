@@ -73,6 +73,7 @@ def evaluate(
     from peewit.cli.download import download_shown
     from peewit.data.sources import load
     from peewit.errors import PeewitError
+    from peewit.engines import fastest
     from peewit.evaluation import evaluate as judge
     from peewit.run import Run
 
@@ -97,7 +98,7 @@ def evaluate(
             f"the run knows the classes {shortened(run.class_names)}, "
             f"the data has {shortened(dataset.class_names)}",
         )
-    result = judge(run.logits(dataset.images), dataset.labels, run.class_names)
+    result = judge(fastest(run).logits(dataset.images), dataset.labels, run.class_names)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -122,6 +123,7 @@ def predict(
     context: click.Context, folder: Path, images: tuple[str, ...], top: int, as_json: bool
 ) -> None:
     """Say what each IMAGE shows: a file of any size and kind, a folder, or - for standard input."""
+    from peewit.engines import fastest
     from peewit.errors import PeewitError
     from peewit.prediction import find_pictures
     from peewit.prediction import predict as look
@@ -130,7 +132,10 @@ def predict(
     run = Run.open(folder)
     answers: list[dict[str, Any]] = []
     failures = 0
-    for answer in look(run, find_pictures(images, sys.stdin.buffer), top):
+    pictures = find_pictures(images, sys.stdin.buffer)
+    # for a few the shortest wait, for many the most a second
+    engine = fastest(run, 1 if len(pictures) < 32 else 64)
+    for answer in look(engine, pictures, top):
         if isinstance(answer, PeewitError):
             failures += 1
             complain(answer)
