@@ -93,9 +93,13 @@ class Runtime:
         """Do what ``inference.second_looks`` does, for prepared pictures (n, H, W, C)."""
         height, width = x.shape[1:3]
         padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-        mixed = logits * np.float32(0.25) + self.forward(x[:, :, ::-1]) * np.float32(0.25)
+        mirror = self.run.recipe.flip != "none"
+        other = self.forward(x[:, :, ::-1]) if mirror else logits
+        mixed = (logits + other) * np.float32(0.25)
         for view in (padded[:, :height, :width], padded[:, 2:, 2:]):
-            mixed += (self.forward(view) + self.forward(view[:, :, ::-1])) * np.float32(0.125)
+            seen = self.forward(view)
+            other = self.forward(view[:, :, ::-1]) if mirror else seen
+            mixed += (seen + other) * np.float32(0.125)
         return mixed
 
 

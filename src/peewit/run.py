@@ -183,7 +183,10 @@ class Run:
         none = np.empty((0, len(self.class_names)), np.float32)
         logits = np.concatenate([none, *logits_in_batches(network, rule, images, batch_size)])
         if self.unsure_below:
-            looks = second_looks(network, rule, images, logits, self.unsure_below, batch_size)
+            looks = second_looks(
+                *(network, rule, images, logits, self.unsure_below, batch_size),
+                mirror=self.recipe.flip != "none",
+            )
             for chosen, better in looks:
                 logits[chosen] = better
         return logits

@@ -61,7 +61,11 @@ def answer(
     if validated is None:
         return None
     below, logits = unsure_below(validated), single.copy()
-    for chosen, better in second_looks(job.model, job.preprocessing, data.images, single, below):
+    looks = second_looks(
+        *(job.model, job.preprocessing, data.images, single, below),
+        mirror=job.recipe.flip != "none",
+    )
+    for chosen, better in looks:
         if stop():
             return None
         logits[chosen] = better
