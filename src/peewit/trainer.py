@@ -25,7 +25,7 @@ from peewit.training.interrupt import StopRequest
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
-from peewit.training.setup import describe_data, make_job
+from peewit.training.setup import describe_data, fitted, make_job
 
 
 def train(
@@ -123,6 +123,7 @@ def _begin(
     runfolder.check_free(path)
     if recipe.threads is None:
         recipe = recipe.replace(threads=environment.usable_threads())
+    recipe = fitted(recipe, dataset, progress.note)
     course = Course.measured(dataset, test, recipe, began, progress.note)
     job = make_job(dataset, test, course.recipe, progress.note)
     recipe = job.recipe  # fitted to the data

@@ -106,7 +106,13 @@ def _normalisation(norm: nn.BatchNorm2d, outputs: Shape) -> Account:
             f"Parameters: {kinds} x {channels:,} = {kinds * channels:,}: each channel has "
             f"{', '.join(trained + measured)}."
         )
-    if trained:
+    frozen = norm.affine and not norm.weight.requires_grad
+    if frozen:
+        sentences.append(
+            f"Trained: the shift, {channels:,}. The scale stays 1: the next layer's weights could "
+            "take on any scale, so there is nothing to learn from it."
+        )
+    elif trained:
         sentences.append(
             f"Trained: scale and shift, 2 x {channels:,} = {2 * channels:,}: the gradient of the "
             "loss says how to change them, as it does for any weight."

@@ -32,6 +32,36 @@ WEIGHT_DECAY = 2e-6
 # the statistics of 5,000 images' patches are those of all, and take half a second
 WHITENING_IMAGES = 5_000
 RESIZED_AT_ONCE = 256
+FEWEST_STEPS = 10  # an epoch
+
+
+def fitted(recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Recipe:
+    """Return a fast recipe as it suits a small data set; others stay as they are.
+
+    It holds out a thousand images, or a tenth of few, and makes ten steps an epoch or more: on
+    1,300 digits batches of 128 instead of 500 turn 85 % into 95 %.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    dataset : Dataset
+        The training set with the images to be held out.
+    note : callable
+        Told in a sentence what was changed.
+    """
+    if recipe.optimizer != "muon":
+        return recipe
+    count = len(dataset)
+    least = min(0.1, 1000 / max(count, 1))
+    if recipe.validate_on == "holdout" and recipe.validation_fraction < least:
+        note(f"{least:.2g} of the images are held out for validation, because there are few")
+        recipe = recipe.replace(validation_fraction=least)
+    kept = count if recipe.validate_on == "test" else count * (1 - recipe.validation_fraction)
+    batch = max(1, int(kept / FEWEST_STEPS))
+    if recipe.batch_size > batch:
+        note(f"a step takes {batch:,} images instead of {recipe.batch_size:,}, for there are few")
+        recipe = recipe.replace(batch_size=batch)
+    return recipe
 
 
 def make_job(
@@ -78,7 +108,6 @@ def make_job(
             "makes the test accuracy too hopeful; holding images out keeps the test honest"
         )
     else:
-        recipe = _enough_held_out(dataset, recipe, note)
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
         if test is None:
             note("there is no test set: the final numbers are those of the validation images")
@@ -130,15 +159,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for settings in optimizer.param_groups:
             settings["first_lr"] = settings["lr"]
     return optimizer
-
-
-def _enough_held_out(dataset: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Recipe:
-    """Hold out a thousand images, or a tenth of few, where a fast recipe asks for less."""
-    least = min(0.1, 1000 / max(len(dataset), 1))
-    if recipe.optimizer != "muon" or recipe.validation_fraction >= least:
-        return recipe
-    note(f"{least:.2g} of the images are held out for validation, because there are few")
-    return recipe.replace(validation_fraction=least)
 
 
 def _fitting_batch(training: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Recipe:
