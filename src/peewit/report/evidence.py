@@ -123,5 +123,6 @@ def gather(
     judged = test
     if run.metrics.get("split") == "validation" or test is None:
         _, judged = train.split(run.recipe.validation_fraction, run.recipe.seed)
-    assert judged is not None
+    if judged is None or len(judged) != run.metrics.get("images"):
+        raise PeewitError("the images of the final test cannot be told from the others any more")
     return Evidence(training=train, judged=judged, logits=run.logits(judged.images)), notes

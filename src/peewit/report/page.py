@@ -56,7 +56,7 @@ def contents(
         "name": run.path.resolve().name,
         "subtitle": _subtitle(run),
         "metrics": run.metrics,
-        "untested": f"This run is {run.status} after {len(run.history)} of {run.recipe.epochs} "
+        "untested": f"This run is {run.status} after {words.epochs(run)} of {run.recipe.epochs} "
         "epochs: it has not been tested yet.",
         "names": run.class_names,
         "recipe": words.recipe(run, parameters),
@@ -126,13 +126,17 @@ def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         ("epoch", "epoch", ",.0f"),
         ("seconds", "seconds", ",.1f"),
         ("images_per_second", "pictures/s", ",.0f"),
+        ("gflops", "GFLOP/s", ",.0f"),
         ("loss", "loss", ".4f"),
         ("accuracy", "accuracy", ".2%"),
         ("validation_loss", "validation loss", ".4f"),
         ("validation_accuracy", "validation accuracy", ".2%"),
     ]
-    rows = [[format(row[key], form) for key, _, form in columns] for row in history]
-    return {"curves": charts, "history": rows, "history_titles": [title for _, title, _ in columns]}
+    there = [column for column in columns if any(column[0] in row for row in history)]
+    rows = [
+        [format(row[key], form) if key in row else "-" for key, _, form in there] for row in history
+    ]
+    return {"curves": charts, "history": rows, "history_titles": [title for _, title, _ in there]}
 
 
 def _result(run: Run, evidence: Evidence | None) -> dict[str, Any]:
@@ -192,6 +196,9 @@ def _tiles(run: Run, totals: Any) -> list[tuple[str, str, str]]:
     if top < len(run.class_names):
         about = f"the right class is among the {top} likeliest"
         tiles.insert(1, (f"Top {top}", words.share(metrics["top3"]), about))
+    if "single_view_accuracy" in metrics:
+        plain = words.share(metrics["single_view_accuracy"])
+        tiles.append(("Without second looks", plain, "each picture looked at once"))
     return tiles + [one for one in words.cost(run) if one[0] in ("Time", "Work")]
 
 

@@ -110,11 +110,16 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
 
 def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     of = f" of {images['training']:,} pictures" if images.get("training") else ""
-    done, asked = len(run.history), run.recipe.epochs
-    passes = f"{asked} times" if asked > 1 else "once"
-    if values.get("minutes"):
-        passes = f"for {values['minutes']:g} minutes"
-    stopped = "" if done == asked or run.status == "finished" else f"; {done} of {asked} are done"
+    done, asked = epochs(run), run.recipe.epochs
+    if values.get("until_accuracy"):
+        times = f"until it got {share(values['until_accuracy'])} of held-out pictures right"
+        times += f" ({_times(done)})"
+    elif values.get("minutes"):
+        times = f"for as long as {values['minutes']:g} minutes allowed ({_times(done)})"
+    elif run.status in ("finished", "imported"):
+        times = _times(asked)
+    else:
+        times = f"{_times(done)} of {asked} so far"
     optimizer = {"adam": "Adam", "muon": "Muon"}.get(values["optimizer"], values["optimizer"])
     falling = " falling to 0" if values.get("schedule") == "linear" else ""
     extra = []
@@ -123,7 +128,7 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     if values.get("precision") not in (None, "float32"):
         extra.append(f"{values['precision']} arithmetic")
     return (
-        f"It went through the training set{of} {passes}{stopped}, {values['batch_size']} pictures "
+        f"It went through the training set{of} {times}, {values['batch_size']} pictures "
         f"a step, following the gradient with {optimizer} at a learning rate of "
         f"{values['lr']:g}{falling}{''.join(f', with {one}' for one in extra)}."
     )
@@ -167,21 +172,28 @@ def _watching(values: dict[str, Any], images: dict[str, int]) -> str:
     )
 
 
+def epochs(run: Run) -> int:
+    """Return how many times the run has gone through the training set."""
+    return int(run.history[-1]["epoch"]) if run.history else 0
+
+
 def cost(run: Run) -> list[tuple[str, str, str]]:
     """Return what the training cost: name, value, remark. What was not measured is left out."""
     if not run.history:
         return []
-    last, rows = run.history[-1], run.history
+    last, rows, done = run.history[-1], run.history, epochs(run)
     seconds = sum(row["seconds"] for row in rows)
     speeds = sorted(row["images_per_second"] for row in rows)
     found = [
-        ("Time", duration(seconds), f"{len(rows)} epochs, their validation included"),
-        ("An epoch", duration(seconds / len(rows)), "on average"),
-        ("Speed", f"{speeds[len(speeds) // 2]:,.0f} pictures/s", "median of the epochs, training"),
+        ("Time", duration(seconds), f"{_counted(done, 'epoch')}, validation included"),
+        ("An epoch", duration(seconds / max(done, 1)), "on average"),
+        ("Speed", f"{speeds[len(speeds) // 2]:,.0f} pictures/s", "in training, validation apart"),
     ]
     flops = run.metrics.get("flops") or last.get("flops")
     if flops:
-        found.append(("Work", f"{large(flops)}FLOP", "additions and multiplications in training"))
+        found.append(
+            ("Work", f"{large(flops)}FLOP", "additions and multiplications of the training")
+        )
     rate = run.metrics.get("gflops") or last.get("gflops")
     if rate:
         found.append(("Rate", f"{rate:,.0f} GFLOP/s", "while training"))
@@ -220,6 +232,14 @@ def command(run: Run) -> str:
         words.append("--coarse")
     words += ["--recipe", str(run.path / "recipe.yaml")]
     return shlex.join(words)
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _listed(parts: list[str]) -> str:
