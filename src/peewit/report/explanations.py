@@ -16,8 +16,8 @@ from peewit.saliency import heat_maps, overlay
 if TYPE_CHECKING:
     from torch import nn
 
-# Heat maps are smooth: they are laid over pixels that are enlarged to about this
-SIZE = 128
+# Heat maps are smooth: they are laid over pixels enlarged to this, the size of plots.grids
+SIZE = 160
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
