@@ -72,8 +72,8 @@ def evaluate(
     """
     from peewit.cli.download import download_shown
     from peewit.data.sources import load
-    from peewit.errors import PeewitError
     from peewit.engines import fastest
+    from peewit.errors import PeewitError
     from peewit.evaluation import evaluate as judge
     from peewit.run import Run
 

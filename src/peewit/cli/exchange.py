@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from peewit.cli.output import note
-from peewit.cli.parameters import complete_run, complete_source, data_options, examples
+from peewit.cli.parameters import complete_run, complete_source, examples
 
 
 @click.command(
@@ -41,7 +41,7 @@ from peewit.cli.parameters import complete_run, complete_source, data_options, e
     help="Folder for the run, which must not be there yet. [runs/NAME OF THE FILE]",
 )
 def import_(model: Path, classes: str, data: str | None, out: Path | None) -> None:
-    """Make a run of MODEL, a .h5 or .keras file or a SavedModel folder of Keras.
+    """Make a run of MODEL, a .h5 or .keras file of Keras.
 
     The file is only read: no code in it is run. The run can be evaluated, explained, served,
     exported and trained on.
@@ -59,7 +59,6 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
     epilog=examples(
         "peewit export runs/NAME --to onnx",
         "peewit export runs/NAME --to keras --raw --out pets.keras",
-        "peewit export runs/NAME --to openvino --int8",
     ),
 )
 @click.argument(
@@ -78,20 +77,12 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
     "is inside, from uint8 pictures of any size to probabilities.",
 )
 @click.option(
-    "--int8",
-    is_flag=True,
-    help="ONNX, OpenVINO: compute in 8 bits; the accuracy before and after is told.",
-)
-@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="The file to write. [model, with the format's ending, in the run's folder]",
 )
-@data_options
-def export(
-    folder: Path, to: str, raw: bool, int8: bool, out: Path | None, data: str | None, coarse: bool
-) -> None:
+def export(folder: Path, to: str, raw: bool, out: Path | None) -> None:
     """Write RUN's network as a file for other programs, and check that it answers as RUN does.
 
     The class names and where the network comes from are in the file. It is checked by its own

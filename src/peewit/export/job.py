@@ -32,7 +32,6 @@ FORMATS = {
     "keras": "Keras",
     "torch": "PyTorch (torch.export)",
 }
-INT8 = ("onnx", "openvino")
 
 
 @dataclass(frozen=True)

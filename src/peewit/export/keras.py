@@ -52,7 +52,9 @@ def write(content: Content, stem: Path) -> list[Path]:
     return [archive, legacy]
 
 
-def h5_file(layers: Sequence[KerasLayer], shape: list[int | None], metadata: dict[str, str]) -> bytes:
+def h5_file(
+    layers: Sequence[KerasLayer], shape: list[int | None], metadata: dict[str, str]
+) -> bytes:
     """Return the HDF5 file that Keras 2's ``model.save`` would write."""
     entries: list[dict[str, Any]] = [
         {
@@ -87,7 +89,9 @@ def h5_file(layers: Sequence[KerasLayer], shape: list[int | None], metadata: dic
     return buffer.getvalue()
 
 
-def keras_file(layers: Sequence[KerasLayer], shape: list[int | None], metadata: dict[str, str]) -> bytes:
+def keras_file(
+    layers: Sequence[KerasLayer], shape: list[int | None], metadata: dict[str, str]
+) -> bytes:
     """Return the archive that Keras 3's ``model.save`` would write."""
     first = {"batch_shape": [None, *shape], "dtype": "float32", "name": "pictures"}
     entries = [_entry("InputLayer", first)]

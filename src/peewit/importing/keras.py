@@ -12,7 +12,7 @@ from torch import nn
 
 from peewit import runfolder
 from peewit.errors import PeewitError, UsageError
-from peewit.importing import keras_archive, keras_h5, saved_model
+from peewit.importing import keras_archive, keras_h5
 from peewit.importing.keras_config import Architecture, read_architecture
 from peewit.importing.keras_h5 import Array
 from peewit.importing.match import matching_network
@@ -33,7 +33,7 @@ class KerasModel(NamedTuple):
 
 
 def read_model(path: str | Path) -> KerasModel:
-    """Read a ``.h5`` or ``.keras`` file or a SavedModel folder, without running any of its code.
+    """Read a ``.h5`` or ``.keras`` file, without running any of its code.
 
     Raises
     ------
@@ -42,9 +42,11 @@ def read_model(path: str | Path) -> KerasModel:
     """
     path = Path(path)
     if path.is_dir():
-        text, arrays_of = saved_model.read_folder(path)
-        architecture = read_architecture(text)
-        return KerasModel(architecture, arrays_of(architecture.layers), "SavedModel")
+        raise PeewitError(
+            f"cannot import {path}",
+            "it is a folder, and SavedModel folders are not read",
+            "load it in Keras and save it as a file, model.save('model.h5')",
+        )
     if not path.is_file():
         raise PeewitError(
             f"cannot import {path}", "there is no such file or folder", "check the path"
@@ -67,9 +69,7 @@ def read_model(path: str | Path) -> KerasModel:
         return KerasModel(architecture, arrays, ".h5")
     raise PeewitError(
         f"cannot import {path}",
-        "it is neither HDF5 (.h5) nor a .keras archive nor a SavedModel folder"
-        if start
-        else "it is empty",
+        "it is neither HDF5 (.h5) nor a .keras archive" if start else "it is empty",
         "save the model with model.save",
     )
 
@@ -86,7 +86,7 @@ def import_keras(
     Parameters
     ----------
     path : path
-        What ``model.save`` wrote: ``.h5``, ``.keras``, or a SavedModel folder.
+        What ``model.save`` wrote: ``.h5`` or ``.keras``.
     class_names : sequence of str
         The classes, in the order of the model's outputs.
     out : path, optional
@@ -164,8 +164,4 @@ def _beginning(path: Path) -> bytes:
 
 
 def _checksum(path: Path) -> str:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.read_bytes())
-    return total.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
