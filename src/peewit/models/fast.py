@@ -69,8 +69,8 @@ class ConvPoolNormGelu(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, pool: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        # momentum in PyTorch's sense: the moving statistics keep 0.4 of themselves at each step
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-12, momentum=0.6)
+        # momentum in PyTorch's sense: the moving statistics keep 0.6 of themselves at each step
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-12, momentum=0.4)
         self.norm.weight.requires_grad_(False)
         self.pool = pool
 

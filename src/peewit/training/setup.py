@@ -24,9 +24,11 @@ from peewit.training.optimizers import KerasAdam
 from peewit.training.recipe import Recipe
 from peewit.training.schedule import WHITENING_SHARE
 
-# airbench94's for a batch of 2,000 and Muon's rate of 0.24 (kellerjordan.github.io/posts/muon);
-# with another rate of Muon's these change in proportion
-MUON_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67
+# airbench94's with Muon (kellerjordan.github.io/posts/muon). The last two are for the sum of the
+# batch's losses; its head has unit deviation and is divided by 256, where ours is divided by 9, so
+# that the same rate means (9 / 256) ** 2 as much. With another rate of Muon's they change in
+# proportion.
+MUON_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67 * (9 / 256) ** 2
 # an image of the batch, divided by the rate: so that rate times decay is the same for all
 WEIGHT_DECAY = 2e-6
 # the statistics of 5,000 images' patches are those of all, and take half a second
@@ -145,6 +147,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         biases = [parameter for parameter in trained.values() if parameter.ndim == 1]
 
         def group(parameters: list[nn.Parameter], rate: float, **more: float) -> dict[str, Any]:
+            rate *= recipe.batch_size  # of the loop's mean loss
             decay = WEIGHT_DECAY * recipe.batch_size / rate
             settings = {"lr": rate * scale, "momentum": 0.85, "weight_decay": decay}
             return {"params": parameters, **settings, **more}
