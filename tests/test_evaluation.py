@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pytest
 import sklearn.metrics as reference
 
+from peewit.calibration import calibration_error
 from peewit.errors import PeewitError
-from peewit.evaluation import calibration_error, evaluate, wilson_interval
+from peewit.evaluation import evaluate, wilson_interval
 
 
 def made_up(

@@ -20,7 +20,7 @@ LAYERS = (
     {"gallery", "pictures", "preprocessing"},
     {"kernels"},
     {"models"},
-    {"evaluation", "inference", "saliency"},
+    {"calibration", "evaluation", "inference", "saliency"},
     {"training"},
     {"runfolder"},
     {"run"},

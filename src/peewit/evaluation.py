@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from peewit.calibration import ConfidenceBin, calibration_error, reliability
 from peewit.errors import PeewitError
-
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,6 @@ class ClassScores:
     precision: float
     recall: float
     f1: float
-
-
-@dataclass(frozen=True)
-class ConfidenceBin:
-    """The images whose answer was given with a probability in one range.
-
-    ``confidence`` is the mean probability of their answers, ``accuracy`` the share of them that
-    is right, both 0 to 1; 0 where there are no ``images``.
-    """
-
-    images: int
-    confidence: float
-    accuracy: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,53 +197,6 @@ def wilson_interval(hits: int, count: int, z: float = 1.959963984540054) -> tupl
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     # at 0 and at all hits the bound is exact; rounding would leave 1e-17 of it
     return (0.0 if hits == 0 else middle - half, 1.0 if hits == count else middle + half)
-
-
-def calibration_error(
-    confidences: npt.NDArray[np.float64],
-    right: npt.NDArray[np.bool_],
-    bins: int = CALIBRATION_BINS,
-) -> float:
-    """Return the expected calibration error: mean distance of confidence and accuracy, 0 to 1.
-
-    Images are put into ``bins`` equally wide bins, open below and closed above, by the
-    probability of the predicted class; the distances are weighted with the images in each bin.
-    Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
-
-    >>> calibration_error(np.array([0.9, 0.9]), np.array([True, False]))
-    0.4
-    """
-    place = _bin(confidences, bins)
-    # |accuracy - confidence| of a bin, times its share: the counts cancel
-    gaps = np.bincount(place, weights=right - confidences, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidences))
-
-
-def reliability(
-    confidences: npt.NDArray[np.float64],
-    right: npt.NDArray[np.bool_],
-    bins: int = CALIBRATION_BINS,
-) -> tuple[ConfidenceBin, ...]:
-    """Return confidence and accuracy in each of the bins of :func:`calibration_error`.
-
-    >>> reliability(np.array([0.25, 0.75, 1.0]), np.array([True, False, True]), bins=2)[1]
-    ConfidenceBin(images=2, confidence=0.875, accuracy=0.5)
-    """
-    place = _bin(confidences, bins)
-    images = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidences, right))
-    confidence, accuracy = (values / np.maximum(images, 1) for values in sums)
-    return tuple(
-        ConfidenceBin(int(count), float(sure), float(share))
-        for count, sure, share in zip(images, confidence, accuracy, strict=True)
-    )
-
-
-def _bin(confidences: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
-    """Return the bin of each confidence: equally wide, open below and closed above."""
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.searchsorted(edges, confidences, side="left") - 1
-    return np.clip(place, 0, bins - 1).astype(np.int64)
 
 
 def _check(scores: npt.NDArray[np.float64], truth: npt.NDArray[Any], classes: int) -> None:

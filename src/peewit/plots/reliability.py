@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 
-from peewit.evaluation import ConfidenceBin
+from peewit.calibration import ConfidenceBin
 from peewit.plots.style import ACCENT, FAINT, INK, WARNING, drawing
 
 

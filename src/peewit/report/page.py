@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from peewit import runfolder
-from peewit.evaluation import evaluate
-from peewit.report import shown, words
-from peewit.report.charts import Series, line_chart, reliability_chart
+from peewit.report import result, shown, words
+from peewit.report.charts import Series, line_chart
 from peewit.report.evidence import Evidence
 from peewit.report.explanations import Explanation
 from peewit.report.inline import filter_sheet, first_filters, from_png, png
@@ -18,10 +15,6 @@ from peewit.run import Run
 
 if TYPE_CHECKING:
     from torch import nn
-
-# With more classes the numbers in the cells of the matrix could not be read
-NUMBERED_CLASSES = 20
-CONFUSIONS = 10
 
 
 def contents(
@@ -76,7 +69,7 @@ def contents(
     }
     facts |= _curves(run.history) | _filters(model)
     if run.metrics:
-        facts |= _result(run, evidence)
+        facts |= result.tested(run, evidence)
     if evidence is not None:
         facts |= shown.answers(evidence)
     facts["sections"] = _sections(facts)
@@ -137,110 +130,6 @@ def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         [format(row[key], form) if key in row else "-" for key, _, form in there] for row in history
     ]
     return {"curves": charts, "history": rows, "history_titles": [title for _, title, _ in there]}
-
-
-def _result(run: Run, evidence: Evidence | None) -> dict[str, Any]:
-    """Return what the template says of the final test."""
-    metrics, names = run.metrics, run.class_names
-    confusion = np.asarray(metrics["confusion"], np.int64)
-    totals = confusion.sum(axis=1)
-    # a class without images has an empty row, not a division by zero
-    shares = confusion / np.maximum(totals, 1)[:, None]
-    # the square root makes mistakes of 1 % visible beside hits of 90 %
-    levels = np.rint(10 * np.sqrt(shares)).astype(int)
-    facts: dict[str, Any] = {
-        "accuracy": words.share(metrics["accuracy"]),
-        "headline": words.headline(run),
-        "cautions": words.cautions(run),
-        "tiles": _tiles(run, totals),
-        "matrix": None,
-        "confusions": _confusions(confusion, names),
-        "classes": _classes(metrics["classes"]),
-        "reliability": None,
-    }
-    if len(names) <= NUMBERED_CLASSES:
-        facts["matrix"] = [
-            list(zip(counts, row, strict=True))
-            for counts, row in zip(confusion.tolist(), levels.tolist(), strict=True)
-        ]
-    else:
-        facts["matrix_picture"] = png(_matrix_picture(shares))
-    bins = metrics.get("reliability")
-    if not bins and evidence is not None:  # an older run did not keep it
-        bins = evaluate(evidence.logits, evidence.judged.labels, names).to_dict()["reliability"]
-    if bins:
-        facts["reliability"] = reliability_chart(bins)
-        facts["calibration"] = words.calibration(bins)
-        width = 100 / len(bins)
-        facts["bins"] = [
-            {
-                "range": f"{number * width:.0f} to {(number + 1) * width:.0f}%",
-                "confidence": words.share(part["confidence"]),
-                "accuracy": words.share(part["accuracy"]),
-                "images": f"{part['images']:,}",
-            }
-            for number, part in enumerate(bins)
-            if part["images"]
-        ]
-    return facts
-
-
-def _tiles(run: Run, totals: Any) -> list[tuple[str, str, str]]:
-    metrics = run.metrics
-    top = min(3, len(run.class_names))
-    tiles = [
-        ("By guessing", words.share(totals.max() / totals.sum()), "always the most frequent class"),
-        ("Loss", f"{metrics['loss']:.3f}", "mean cross-entropy, nats"),
-        ("Calibration error", words.share(metrics["calibration_error"]), "confidence to accuracy"),
-    ]
-    if top < len(run.class_names):
-        about = f"the right class is among the {top} likeliest"
-        tiles.insert(1, (f"Top {top}", words.share(metrics["top3"]), about))
-    if "single_view_accuracy" in metrics:
-        plain = words.share(metrics["single_view_accuracy"])
-        tiles.append(("Without second looks", plain, "each picture looked at once"))
-    return tiles + [one for one in words.cost(run) if one[0] in ("Time", "Work")]
-
-
-def _confusions(confusion: Any, names: Sequence[str]) -> list[dict[str, str]]:
-    totals = confusion.sum(axis=1)
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
-    found = []
-    for place in order:
-        truth, answer = divmod(int(place), len(names))
-        count = int(wrong[truth, answer])
-        if count:
-            found.append(
-                {
-                    "truth": names[truth],
-                    "answer": names[answer],
-                    "count": f"{count:,}",
-                    "share": words.share(count / totals[truth]),
-                }
-            )
-    return found
-
-
-def _matrix_picture(shares: Any) -> Any:
-    """Return the confusion matrix as pixels: white is nothing, dark is the whole row."""
-    strength = np.sqrt(shares)[:, :, None]
-    return np.rint(255 - strength * (255 - np.array([20, 78, 120]))).astype(np.uint8)
-
-
-def _classes(classes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": one["name"],
-            "images": f"{one['images']:,}",
-            "precision": words.share(one["precision"]) if one["predicted"] else "-",
-            "recall": words.share(one["recall"]) if one["images"] else "-",
-            "f1": words.share(one["f1"]) if one["predicted"] or one["images"] else "-",
-            "bar": round(100 * one["recall"], 1) if one["images"] else None,
-        }
-        for one in classes
-    ]
 
 
 def _filters(model: nn.Module | None) -> dict[str, Any]:
