@@ -92,7 +92,7 @@ def second_looks(
         What ``logits_in_batches`` gave for them.
     mirror : bool
         Whether mirror images are among the views: not for a network that was trained without
-        them. Digits, mirrored, cost more than the other views gain (97 % became 91 %).
+        them: a mirrored digit is no digit.
     below : float
         Images whose most probable class has a probability under this are looked at again.
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LUMA = (0.299, 0.587, 0.114)
 # rows of a picture that are made floats at once: of 4,000 pixels each, 12 MB
 _BAND = 256
+# values that are made floats at once to be resized: 200 MB, a picture of 4,000 x 4,000
+_RESIZED_AT_ONCE = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,18 @@ class Preprocessing:
         from torch.nn import functional as F
 
         _check(images)
+        resized = images.shape[1:3] != (self.height, self.width)
+        few = max(1, _RESIZED_AT_ONCE // max(images[0].size, 1)) if len(images) else 1
+        if resized and len(images) > few:
+            parts = [self.tensor(images[n : n + few]) for n in range(0, len(images), few)]
+            return torch.cat(parts).contiguous(memory_format=torch.channels_last)
         # one pass from uint8 into new memory: `images` may be read-only, which from_numpy dislikes
         nhwc = torch.empty(images.shape, dtype=torch.float32)
         np.copyto(nhwc.numpy(), images)
         if images.shape[3] > self.channels:
             nhwc = (nhwc @ torch.tensor(LUMA)).unsqueeze(3)
         x = nhwc.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W), the same memory
-        if images.shape[1:3] != (self.height, self.width) and len(images):
+        if resized and len(images):
             size = (self.height, self.width)
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         elif not len(images):
@@ -207,7 +214,7 @@ def resize_weights(size: int, target: int) -> npt.NDArray[np.float32]:
     The antialiased bilinear rule of Pillow and PyTorch: a triangle that reaches over one new
     pixel when the picture shrinks, and over one old pixel when it grows.
 
-    >>> resize_weights(4, 2).round(3).tolist()
+    >>> resize_weights(4, 2).astype(float).round(3).tolist()
     [[0.429, 0.429, 0.143, 0.0], [0.0, 0.143, 0.429, 0.429]]
     """
     scale = size / target

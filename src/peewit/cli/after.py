@@ -34,20 +34,21 @@ run_argument = click.argument(
 @json_option
 def summary(model: str, explain: bool, as_json: bool) -> None:
     """Print the layers of a model or of a run's model: shapes, parameters, work and memory."""
-    from peewit.models import MODELS, build, native_size
+    from peewit.models import MODELS, build, find, native_size
     from peewit.models.summary import summarise
     from peewit.run import Run
 
     if model not in MODELS and Path(model).exists():
         run = Run.open(model)
-        network = run.model()
+        network, optimizer = run.model(), run.recipe.optimizer
         rule = run.preprocessing
         shape = (rule.height, rule.width, rule.channels)
     else:
         size = native_size(model)
         shape = (size, size, 3)
         network = build(model, shape, classes=10, seed=0)
-    result = summarise(network, shape)
+        optimizer = "muon" if find(model).family == "fast" else "adam"
+    result = summarise(network, shape, optimizer)
     if as_json:
         print_json(result.to_dict())
     else:

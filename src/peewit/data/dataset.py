@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError
 
+# pixels of which a histogram is made at once: they take 128 MB
+_COUNTED_AT_ONCE = 1 << 24
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -102,9 +105,14 @@ class Dataset:
         """Mean and standard deviation of each channel, in units of the full range (0 to 1)."""
         # a histogram a channel is exact, and needs no float copy of the pixels
         values = np.arange(256) / 255
-        flat = self.images.reshape(-1, self.images.shape[3])
-        counts = np.stack([np.bincount(flat[:, c], minlength=256) for c in range(flat.shape[1])])
-        share = counts / max(len(flat), 1)
+        count, height, width, channels = self.images.shape
+        counts = np.zeros((channels, 256), np.int64)
+        # in parts, because to count a byte numpy makes it eight
+        few = max(1, _COUNTED_AT_ONCE // max(height * width, 1))
+        for first in range(0, count, few):
+            flat = self.images[first : first + few].reshape(-1, channels)
+            counts += [np.bincount(flat[:, c], minlength=256) for c in range(channels)]
+        share = counts / max(count * height * width, 1)
         mean = share @ values
         deviation = np.sqrt((share * (values[None] - mean[:, None]) ** 2).sum(1))
         return mean, deviation

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from peewit.models.fast import WhiteningConv
+from peewit.models.layers import GlobalMaxPool
+
 Shape = tuple[int, ...]
 
 
@@ -76,9 +79,10 @@ def _convolution(conv: nn.Conv2d, inputs: Shape, outputs: Shape) -> Account:
     if isinstance(conv.padding, str):
         shape = f'Output shape: {times(outputs)}: padding is "{conv.padding}".'
     else:
+        more = conv.continued if isinstance(conv, WhiteningConv) else 0
         reach = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
         sides = [
-            _places(size, k, p, s, out)
+            _places(size, k, p, s, out, more=more)
             for size, k, p, s, out in zip(
                 inputs, reach, conv.padding, conv.stride, outputs, strict=False
             )
@@ -87,12 +91,25 @@ def _convolution(conv: nn.Conv2d, inputs: Shape, outputs: Shape) -> Account:
             f"Output shape: {times(outputs)}: the places where the kernel fits, {_both(sides)}, "
             f"and one channel for each of the {conv.out_channels:,} kernels."
         )
+        if more:
+            shape += f" The image is continued by {more} pixel at the right and at the bottom."
     places = math.prod(outputs[:2])
     work = (
         f"Multiply-adds: {times(kernel)} = {weights:,} at each of {times(outputs[:2])} places "
         f"= {weights * places:,}."
     )
-    return Account(weights * places, (parameters, shape, work))
+    frozen = () if conv.weight.requires_grad else (_frozen(conv, weights),)
+    return Account(weights * places, (parameters, *frozen, shape, work))
+
+
+def _frozen(conv: nn.Conv2d, weights: int) -> str:
+    why = (
+        "they are set once, so that the small patches of the training images come out uncorrelated "
+        "and of equal size"
+        if isinstance(conv, WhiteningConv)
+        else "they were frozen"
+    )
+    return f"Not trained: the kernels, {weights:,}: {why}."
 
 
 def _normalisation(norm: nn.BatchNorm2d, outputs: Shape) -> Account:
@@ -190,18 +207,25 @@ def _without_parameters(module: nn.Module, inputs: Shape, outputs: Shape) -> str
         return f"it lays {times(inputs)} values in a row: {times(inputs)} = {times(outputs)}."
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return f"it averages {times(inputs)} down to {times(outputs)}, which is a fixed rule."
+    if isinstance(module, GlobalMaxPool):
+        return "it keeps the largest value of each channel, wherever it is: a fixed rule."
     return f"it makes {times(outputs)} of {times(inputs)} by a fixed rule."
 
 
-def _places(size: int, kernel: int, padding: int, stride: int, out: int, up: bool = False) -> str:
-    """Return the arithmetic that leads from ``size`` to ``out`` along one side."""
-    padded = f"{size} + 2 x {padding}" if padding else f"{size}"
+def _places(
+    size: int, kernel: int, padding: int, stride: int, out: int, *, up: bool = False, more: int = 0
+) -> str:
+    """Return the arithmetic that leads from ``size`` to ``out`` along one side.
+
+    ``padding`` is at both ends, ``more`` at the far one only.
+    """
+    padded = f"{size}{f' + 2 x {padding}' if padding else ''}{f' + {more}' if more else ''}"
     rounded = f", rounded {'up' if up else 'down'},"
-    if kernel == stride > 1 and not padding:
+    if kernel == stride > 1 and not padding and not more:
         return f"{size} / {kernel}{rounded if size % kernel else ''} = {out}"
     if stride == 1:
         return f"({padded} - {kernel}) + 1 = {out}"
-    exact = (size + 2 * padding - kernel) % stride == 0
+    exact = (size + 2 * padding + more - kernel) % stride == 0
     return f"({padded} - {kernel}) / {stride}{'' if exact else rounded} + 1 = {out}"
 
 

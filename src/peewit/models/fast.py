@@ -29,11 +29,18 @@ class WhiteningConv(nn.Conv2d):
     channels : int
         Of the images.
 
+    Attributes
+    ----------
+    continued : int
+        By how many pixels.
+
     Examples
     --------
     >>> WhiteningConv(3)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 24, 32, 32])
     """
+
+    continued = 1
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 2 * PATCH**2 * channels, PATCH)
@@ -43,7 +50,7 @@ class WhiteningConv(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the activations, (N, C, H, W) -> (N, 8 * C, H, W)."""
-        x = super().forward(F.pad(x, (0, 1, 0, 1), mode="replicate"))
+        x = super().forward(F.pad(x, (0, self.continued) * 2, mode="replicate"))
         return F.gelu(x, approximate="tanh")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from peewit.models.explain import Account, Shape, account
+from peewit.models.layers import GlobalMaxPool
 from peewit.models.table import FLOAT, LayerRow, Summary
 from peewit.models.watch import watched
 
@@ -22,10 +23,13 @@ KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "Dense",
     nn.Flatten: "Flatten",
     nn.Dropout: "Dropout",
+    GlobalMaxPool: "GlobalMaxPooling2D",
 }
 
 
-def summarise(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
+def summarise(
+    model: nn.Module, input_shape: tuple[int, int, int], optimizer: str = "adam"
+) -> Summary:
     """Return the layer table of any network, by watching one black image go through it.
 
     Parameters
@@ -35,6 +39,8 @@ def summarise(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
         counts as part of the layer before. A ``Block`` is asked for its parts.
     input_shape : tuple of int
         Height, width and channels of an image.
+    optimizer : str
+        What it is trained with: a key of ``peewit.models.table.KEPT``.
 
     Examples
     --------
@@ -87,6 +93,7 @@ def summarise(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
             for module in model.modules()
             if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
         ),
+        optimizer,
     )
 
 

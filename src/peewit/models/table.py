@@ -10,6 +10,11 @@ from peewit.models.explain import Shape, times
 
 FLOAT = 4  # bytes of a float32
 WIDTH = 88  # of the explanations, in characters
+# what training keeps for each trained value besides itself: how many numbers, and which
+KEPT = {
+    "adam": (3, "three", "its gradient and Adam's two averages"),
+    "muon": (2, "two", "its gradient and Muon's sum of gradients"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,14 @@ class Summary:
         In the order in which the layers work.
     normalised : tuple of int
         The channels of each batch normalisation that keeps moving statistics.
+    optimizer : str
+        What it is trained with: a key of ``KEPT``.
     """
 
     input_shape: Shape
     rows: tuple[LayerRow, ...]
     normalised: tuple[int, ...]
+    optimizer: str = "adam"
 
     @property
     def parameters(self) -> int:
@@ -93,8 +101,8 @@ class Summary:
 
     @property
     def optimizer_bytes(self) -> int:
-        """What training with Adam keeps beside them: a gradient and two averages each."""
-        return 3 * FLOAT * self.trainable
+        """What training keeps beside them: a gradient and the optimiser's averages or sums."""
+        return KEPT[self.optimizer][0] * FLOAT * self.trainable
 
     @property
     def activation_bytes(self) -> int:
@@ -185,7 +193,7 @@ class Summary:
         sentences.append(
             f"Trained: {self.parameters:,} - {self.non_trainable:,} = {self.trainable:,}."
         )
-        work = self.multiply_adds
+        work, (_, number, which) = self.multiply_adds, KEPT[self.optimizer]
         sentences.append(
             f"Multiply-adds: {work:,} to predict one image. Training takes about three times as "
             f"many, {3 * work:,}: on the way back each layer works out the gradient of its "
@@ -193,10 +201,10 @@ class Summary:
         )
         sentences.append(
             f"Memory: the weights are {self.parameters:,} numbers of {FLOAT} bytes, "
-            f"{size(self.weight_bytes)}. Training keeps three more for each trained one, its "
-            f"gradient and Adam's two averages, {size(self.optimizer_bytes)}; and, for the way "
-            f"back, the layers' outputs, up to {size(self.activation_bytes)} for each image of the "
-            f"batch ({size(32 * self.activation_bytes)} for 32)."
+            f"{size(self.weight_bytes)}. Training keeps {number} more for each trained one, "
+            f"{which}, {size(self.optimizer_bytes)}; and, for the way back, the layers' outputs, "
+            f"up to {size(self.activation_bytes)} for each image of the batch "
+            f"({size(32 * self.activation_bytes)} for 32)."
         )
         return sentences
 

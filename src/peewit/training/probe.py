@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -19,15 +19,20 @@ from peewit.training.checkpoint import Position
 from peewit.training.loop import fit
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
-from peewit.training.setup import make_job
+from peewit.training.setup import make_job, network_size, resized
 
 # Large 3x3 convolutions: (images, channels in, channels out, height and width). Which of them is
 # the fastest depends on the processor's caches and registers.
 SHAPES = ((64, 64, 256, 16), (64, 256, 256, 8), (128, 128, 128, 8))
 # Processors that multiply bfloat16 themselves; the others only pretend to.
 BFLOAT16 = ("avx512_bf16", "amx_bf16")
-# Steps are measured until there are so many, and the first is not counted: it prepares.
-STEPS = 4
+# The first steps are slower: memory is new, caches are cold. Steps are made until the best of the
+# last few is no longer so much better than any before, or there are so many.
+LAST, BETTER, STEPS = 3, 0.98, 12
+# The share of the training that they are like: of five eighths of it the whitening is at rest.
+SHARE = 0.5
+# Pixels of large images that are made small for the steps; what is missing is repeated.
+PIXELS = 1 << 26
 # Images that are predicted to measure how fast that is.
 PREDICTED = 512
 
@@ -85,7 +90,7 @@ def has_bfloat16() -> bool:
 
 @dataclass
 class _FewSteps:
-    """A schedule that ends after a few steps and keeps what they took.
+    """A schedule that ends after a few steps, once they are alike, and keeps what they took.
 
     Parameters
     ----------
@@ -103,17 +108,23 @@ class _FewSteps:
         self._end = self.clock() + self.seconds
 
     def share(self, position: Position) -> float:
-        return 0.0
+        return SHARE
 
     def done(self, position: Position) -> bool:
         seen, seconds = self._seen
         if position.seen > seen:
-            # the position's seconds begin again with each row of the history
-            took = position.seconds - seconds if position.seconds > seconds else position.seconds
-            self.steps.append(took)
-            self._seen = (position.seen, position.seconds)
-        made = len(self.steps)
-        return made > STEPS or (made >= 1 and self.clock() >= self._end)
+            self.steps.append(position.seconds - seconds)
+        # noted each time: the position's seconds begin again with each row of the history
+        self._seen = (position.seen, position.seconds)
+        before, last = self.steps[:-LAST], self.steps[-LAST:]
+        alike = bool(before) and min(last) >= BETTER * min(before)
+        late = bool(last) and self.clock() >= self._end
+        return alike or late or len(self.steps) >= STEPS
+
+    @property
+    def usual(self) -> float:
+        """What a step takes: the median of the last few, without the first if there are more."""
+        return median(self.steps[1:][-LAST:] or self.steps)
 
 
 def measure(
@@ -135,19 +146,13 @@ def measure(
     clock : callable
         Returns seconds.
     """
-    # twice the batch leaves a whole one after some are held out; from all over, because images may
-    # be sorted by class
-    count = min(len(dataset), 2 * recipe.batch_size + 2)
-    some = dataset.take(np.linspace(0, len(dataset) - 1, count).astype(np.int64))
+    some = _some(dataset, recipe, min(len(dataset), 2 * recipe.batch_size))
     alike = recipe.replace(
-        epochs=STEPS + 1,  # more than will be
-        batch_size=max(1, min(recipe.batch_size, int(0.9 * count) - 1)),
-        validate_on="holdout",
-        validation_fraction=0.1,
-        checkpoint_minutes=1e9,
+        batch_size=min(recipe.batch_size, len(some)), validate_on="test", checkpoint_minutes=1e9
     )
-    job = make_job(some, None, alike, lambda sentence: None)
-    schedule, position = _FewSteps(seconds, clock), Position()
+    job = make_job(some, some.take([0]), alike, lambda sentence: None)
+    # as if it had just been validated
+    schedule, position = _FewSteps(seconds, clock), Position(validated=SHARE)
     fit(
         job,
         position,
@@ -168,7 +173,20 @@ def measure(
         model=recipe.model,
         batch_size=recipe.batch_size,
         precision=recipe.precision,
-        step=median(schedule.steps[1:] or schedule.steps) * recipe.batch_size / alike.batch_size,
+        step=schedule.usual * recipe.batch_size / alike.batch_size,
         inference=median(predicted),
         flops=position.flops / max(position.seen, 1) * recipe.batch_size,
     )
+
+
+def _some(dataset: Dataset, recipe: Recipe, count: int) -> Dataset:
+    """Return ``count`` of the images, in the network's size if they are larger."""
+    height, width, _ = dataset.image_shape
+    different = max(1, min(count, PIXELS // (height * width)))
+    # from all over, because images may be sorted by class
+    chosen = np.linspace(0, len(dataset) - 1, different).astype(np.int64)
+    size = network_size(dataset, recipe)
+    some = dataset.take(chosen)
+    if size[0] * size[1] < height * width:
+        some = replace(some, images=resized(some.images, *size))
+    return some.take(np.arange(count) % different)

@@ -122,10 +122,10 @@ class Lines:
         passed = max(time.monotonic() - self._began, 1e-9)
         if self.epochs:
             done = self._done(position)
-            speed, rest = (done - self._before) / passed, self.epochs * self.images - done
+            made, rest = float(done - self._before), float(self.epochs * self.images - done)
         else:
-            speed, rest = (position.share - self._share) / passed, 1 - position.share
-        left = clock(rest / speed) if speed else "?"
+            made, rest = position.share - self._share, 1 - position.share
+        left = clock(rest / made * passed) if made else "?"
         steps = f"{position.step:{len(str(self.steps))}}/{self.steps}"
         # padded to what is usual, so that nothing jumps
         parts = [

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from peewit.errors import PeewitError, UsageError, reason_of
+from peewit.errors import UsageError
 from peewit.models import find
 from peewit.training.frontier import NETWORKS
-from peewit.training.settings import at_least, setting, typed
+from peewit.training.settings import at_least, read_values, setting, typed
 
 # changing these changes neither the weights nor what they mean, so that a Run can go on with them
 FREE_TO_CHANGE = frozenset(
@@ -210,23 +209,9 @@ class Recipe:
             The file cannot be read.
         """
         path = Path(path)
+        values = read_values(path, typing.get_type_hints(cls))
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            reason = reason_of(error)
-            raise PeewitError(f"cannot read the recipe {path}", reason) from error
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f"see its line {mark.line + 1}" if mark else ""
-            raise UsageError(f"cannot read the recipe {path}", "it is not YAML", where) from error
-        if not isinstance(values, dict):
-            raise UsageError(
-                f"cannot read the recipe {path}",
-                "it is not a list of fields and values",
-                'write one a line, such as "epochs: 10"',
-            )
-        try:
-            return cls(name=values.pop("name", path.stem)).replace(**_plain_numbers(values))
+            return cls(name=values.pop("name", path.stem)).replace(**values)
         except UsageError as error:
             raise UsageError(f"cannot use the recipe {path}", str(error)) from error
 
@@ -277,29 +262,16 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
 
-def _plain_numbers(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Read ``lr: 1e-3`` as the number that it looks like: to YAML 1.1 it is a text."""
-    hints = typing.get_type_hints(Recipe)
-    numbers = {}
-    for name, value in values.items():
-        numbers[str(name)] = value
-        if hints.get(name) in (float, float | None) and isinstance(value, str):
-            try:
-                numbers[name] = float(value)
-            except ValueError:
-                continue
-    return numbers
-
-
-# airbench94 with Muon (arXiv 2404.00498, kellerjordan.github.io/posts/muon), in batches of 500
-# instead of 2,000, which a processor's caches like better
+# airbench94 with Muon (arXiv 2404.00498, kellerjordan.github.io/posts/muon), in batches of 250
+# instead of 2,000: as fast on a processor, and more steps. 88 steps of 500 came to 79.7 % of
+# held-out images, 176 steps of 250, at a lower rate, to 80.8 %.
 _FAST = Recipe(
     name="fast",
     model="fast-l",
     epochs=8,
-    batch_size=500,
+    batch_size=250,
     optimizer="muon",
-    lr=0.24,
+    lr=0.17,
     schedule="linear",
     label_smoothing=0.2,
     flip="alternating",

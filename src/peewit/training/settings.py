@@ -1,4 +1,4 @@
-"""What a recipe's fields are made of: a line of help, a rule in words and in code, a type."""
+"""What a recipe's fields are made of: help, a rule in words and in code, a type; and its file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from peewit.errors import UsageError
+import yaml
+
+from peewit.errors import PeewitError, UsageError, reason_of
 
 
 def setting(
@@ -51,3 +54,41 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} is {value!r}", "it must be a finite number")
     return value
+
+
+def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the fields and values of a recipe's YAML file, as yet unchecked.
+
+    ``hints`` are the fields' types: where a number belongs, a text that looks like one is read as
+    such, because to YAML 1.1 ``1e-3`` is a text.
+
+    Raises
+    ------
+    UsageError
+        It is not YAML, or something else than fields and values.
+    PeewitError
+        The file cannot be read.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PeewitError(f"cannot read the recipe {path}", reason_of(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"see its line {mark.line + 1}" if mark else ""
+        raise UsageError(f"cannot read the recipe {path}", "it is not YAML", where) from error
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"cannot read the recipe {path}",
+            "it is not a list of fields and values",
+            'write one a line, such as "epochs: 10"',
+        )
+    numbers = {}
+    for name, value in values.items():
+        numbers[str(name)] = value
+        if hints.get(name) in (float, float | None) and isinstance(value, str):
+            try:
+                numbers[name] = float(value)
+            except ValueError:
+                continue
+    return numbers

@@ -16,6 +16,7 @@ from peewit.training.frontier import NETWORKS
 from peewit.training.probe import best_rate, has_bfloat16, measure
 from peewit.training.recipe import AUTO, Recipe
 from peewit.training.rounds import next_round
+from peewit.training.setup import network_size
 
 # The planner may take such a part of the budget for measuring: the best rate, and the networks.
 MEASURING, RATE_SHARE, STEPS_SHARE = 0.04, 0.012, 0.012
@@ -115,8 +116,8 @@ def _models(dataset: Dataset, recipe: Recipe, rate: float, seconds: float) -> li
     """Return the networks to measure."""
     if recipe.model != AUTO:
         return [recipe.model]
-    size = recipe.image_size or 32
-    shape = (size, size, dataset.image_shape[2])
+    size = network_size(dataset, recipe.replace(model=NETWORKS[0].model))
+    shape = (*size, dataset.image_shape[2])
     flops = {
         entry.model: training_flops(build(entry.model, shape, len(dataset.class_names), 0), shape)
         for entry in NETWORKS
