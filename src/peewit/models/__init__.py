@@ -73,7 +73,7 @@ def _listed(widths: tuple[int, ...]) -> str:
 # the channels after each halving of the picture
 FAST_WIDTHS: dict[str, tuple[int, ...]] = {
     "fast-xs": (16, 64, 128),
-    "fast-s": (32, 128, 128),
+    "fast-s": (24, 96, 192),
     "fast-m": (32, 128, 256),
     "fast-l": (64, 256, 256),
     "fast-xl": (128, 384, 512),

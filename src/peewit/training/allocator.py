@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # mallopt(3), glibc: option numbers and values in bytes
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEP = 1 << 30
-_LARGEST = 32 << 20  # glibc's maximum: larger blocks are always mapped and unmapped
+_LARGEST = 32 << 20  # glibc's maximum: larger blocks are mapped and unmapped, as far as it maps any
+_MAPPINGS = 65536  # how many blocks glibc maps at most, unless it is told otherwise
 
 
 @contextmanager
@@ -21,10 +22,12 @@ def freed_memory_kept() -> Iterator[None]:
     A training step frees and allocates the same large tensors as the step before. glibc returns
     them to the system and asks for them again, and the system clears every page: 600 page faults
     a step of the tutorial, 2,300 without the compiled kernels. Keeping them makes the steps 1.08
-    (kernels) and 1.10 times as fast (benchmarks/kept_memory.py). Afterwards the memory is given
-    back, and the limits are what glibc itself comes to when a block of 32 MB has been freed. What
-    somebody set by an environment variable of glibc's (``MALLOC_TRIM_THRESHOLD_``,
-    ``GLIBC_TUNABLES`` and so on) is left as it is.
+    (kernels) and 1.10 times as fast (benchmarks/kept_memory.py). Blocks of more than 32 MB, such
+    as the first activations of the fast networks, glibc would map anew whatever the thresholds
+    are, so it is told to map none. Afterwards the memory is given back, and the limits are what
+    glibc itself comes to when a block of 32 MB has been freed. What somebody set by an environment
+    variable of glibc's (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES`` and so on) is left as it
+    is.
     """
     libc = _glibc()
     if libc is None:
@@ -32,9 +35,11 @@ def freed_memory_kept() -> Iterator[None]:
         return
     libc.mallopt(_TRIM_THRESHOLD, _KEEP)
     libc.mallopt(_MMAP_THRESHOLD, _LARGEST)
+    libc.mallopt(_MMAP_MAX, 0)
     try:
         yield
     finally:
+        libc.mallopt(_MMAP_MAX, _MAPPINGS)
         libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST)
         libc.malloc_trim(0)
 
