@@ -58,7 +58,7 @@ def test_what_is_trained_is_filters_biases_and_head() -> None:
 
 
 def test_the_first_filters_pass_a_channel_on() -> None:
-    model = make("fast-s")
+    model = make("fast-m")
     x = torch.randn(2, 24, 8, 8, generator=torch.manual_seed(0))
     for block, (inputs, outputs) in zip(
         model.blocks, [(24, 32), (32, 32), (32, 128)], strict=False
