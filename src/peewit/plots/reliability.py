@@ -8,11 +8,13 @@ from pathlib import Path
 from matplotlib.ticker import PercentFormatter
 
 from peewit.calibration import ConfidenceBin
-from peewit.plots.style import ACCENT, FAINT, INK, WARNING, drawing
+from peewit.plots.style import ACCENT, FAINT, GOOD, INK, WARNING, drawing
 
 
 def save_reliability(path: Path | str, bins: Sequence[ConfidenceBin], title: str = "") -> None:
     """Draw accuracy by confidence, and how many answers there are of each, as a PNG file.
+
+    Red is what the answers are surer than right, green what they are less sure than right.
 
     Parameters
     ----------
@@ -30,13 +32,15 @@ def save_reliability(path: Path | str, bins: Sequence[ConfidenceBin], title: str
     middles = [(number + 0.5) * width for number in range(len(bins))]
     drawn = [(x, part) for x, part in zip(middles, bins, strict=True) if part.images]
     places = [x for x, _ in drawn]
-    accuracy = [part.accuracy for _, part in drawn]
-    gaps = [part.confidence - part.accuracy for _, part in drawn]
+    # as far as confidence and accuracy go together, and what one of them has more
+    both = [min(part.accuracy, part.confidence) for _, part in drawn]
+    gaps = [abs(part.confidence - part.accuracy) for _, part in drawn]
+    colours = [WARNING if part.confidence > part.accuracy else GOOD for _, part in drawn]
     with drawing(path, 4.6, 5.2) as figure:
         figure.set_layout_engine("constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        above.bar(places, accuracy, 0.92 * width, color=ACCENT, alpha=0.85)
-        above.bar(places, gaps, 0.92 * width, bottom=accuracy, color=WARNING, alpha=0.35)
+        above.bar(places, both, 0.92 * width, color=ACCENT, alpha=0.85)
+        above.bar(places, gaps, 0.92 * width, bottom=both, color=colours, alpha=0.6)
         above.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
         above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
         above.set_title(title or "Confidence and accuracy")

@@ -21,6 +21,7 @@ FAINT = "#8b949e"
 RULE = "#e3e6ea"
 ACCENT = "#1c6ca1"
 WARNING = "#b3402a"
+GOOD = "#1a7148"
 # Okabe and Ito's colours, which people with any colour vision can tell apart, without the yellow,
 # which is too light for a line on white
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")

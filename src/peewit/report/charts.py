@@ -213,12 +213,12 @@ class Reliability:
     side: float = 260.0
     below: float = 60.0
     left: float = LEFT
-    top: float = TOP
+    top: float = 2 * TOP  # room for a word
 
 
 def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Reliability:
     """Lay out the reliability diagram from ``Evaluation.reliability``, as dicts."""
-    side, below = Reliability.side, Reliability.below
+    side, below, top = Reliability.side, Reliability.below, Reliability.top
     most = max((part["images"] for part in bins), default=0) or 1
     step = side / max(len(bins), 1)
     bars = []
@@ -232,12 +232,12 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Reliability:
             Bar(
                 x=LEFT + number * step,
                 width=step,
-                both_y=TOP + side - low,
+                both_y=top + side - low,
                 both_height=low,
-                gap_y=TOP + side - high,
+                gap_y=top + side - high,
                 gap_height=high - low,
                 surer=confidence > accuracy,
-                images_y=TOP + side + below - height,
+                images_y=top + side + below - height,
                 images_height=height,
                 text=f"{part['images']:,} answers with a mean confidence of "
                 f"{part['confidence']:.1%}: {part['accuracy']:.1%} right",

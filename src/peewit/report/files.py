@@ -61,9 +61,11 @@ def _heat_maps(run: Run, explained: Sequence[Explanation]) -> None:
     images, captions = [], []
     for one in explained:
         right = one.for_truth is None
-        said = f"for {one.answer} {one.confidence:.1%}"
         images += [one.image, one.for_answer]
-        captions += [[(one.truth, INK)], [(said, ACCENT if right else WARNING)]]
+        colour = ACCENT if right else WARNING
+        # two lines, for a name and a number do not always fit into one
+        answer = [(f"for {one.answer}", colour), (f"{one.confidence:.1%}", colour)]
+        captions += [[(one.truth, INK)], answer]
         if one.for_truth is not None:
             images.append(one.for_truth)
             captions.append([(f"for {one.truth}", INK)])

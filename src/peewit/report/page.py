@@ -49,8 +49,8 @@ def contents(
         "name": run.path.resolve().name,
         "subtitle": _subtitle(run),
         "metrics": run.metrics,
-        "untested": f"This run is {run.status} after {words.epochs(run)} of {run.recipe.epochs} "
-        "epochs: it has not been tested yet.",
+        "untested": words.untested(run),
+        "own": run.status != "imported",
         "names": run.class_names,
         "recipe": words.recipe(run, parameters),
         "cost": words.cost(run),
@@ -177,7 +177,7 @@ def _sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     tested = bool(facts["metrics"])
     every = [
         ("recipe", "Recipe", True),
-        ("curves", "Curves", True),
+        ("curves", "Curves", facts["own"]),
         ("confusion", "Confusions", tested),
         ("classes", "Classes", tested),
         ("mistakes", "Mistakes", tested),
@@ -188,6 +188,6 @@ def _sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cost", "Cost", bool(facts["cost"])),
         ("data", "Data", True),
         ("environment", "Machine", True),
-        ("again", "Again", True),
+        ("again", "Again", facts["own"]),
     ]
     return [(anchor, text) for anchor, text, there in every if there]

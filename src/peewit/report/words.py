@@ -60,6 +60,16 @@ def headline(run: Run) -> str:
     )
 
 
+def untested(run: Run) -> str:
+    """Return why there is no accuracy yet, in a sentence."""
+    if run.status == "imported":
+        return "This run was imported. It has not been tested here: peewit evaluate does that."
+    done = _counted(epochs(run), "epoch")
+    if run.recipe.by_epochs:
+        done = f"{epochs(run)} of {_counted(run.recipe.epochs, 'epoch')}"
+    return f"This run is {run.status} after {done}: it has not been tested yet."
+
+
 def cautions(run: Run) -> list[str]:
     """Return what makes the accuracy say less than it seems to."""
     said = []
@@ -97,9 +107,14 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
         else "less the mean of the training pictures, divided by their deviation"
     )
     images = run.dataset.get("images", {})
-    return [
+    network = (
         f"The network is {run.recipe.model}{about}{size}. It reads {kind} pictures of "
-        f"{rule.width} x {rule.height} pixels, {scaled}.",
+        f"{rule.width} x {rule.height} pixels, {scaled}."
+    )
+    if run.status == "imported":
+        return [network, "Its weights come from another program, and not how they were trained."]
+    return [
+        network,
         _passes(run, values, images),
         _variation(values),
         _watching(values, images),
@@ -116,7 +131,7 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         times += f" ({_times(done)})"
     elif values.get("minutes"):
         times = f"for as long as {values['minutes']:g} minutes allowed ({_times(done)})"
-    elif run.status in ("finished", "imported"):
+    elif run.status == "finished":
         times = _times(asked)
     else:
         times = f"{_times(done)} of {asked} so far"
