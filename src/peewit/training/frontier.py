@@ -1,6 +1,6 @@
 """Which network for which budget: measured numbers, and nothing else. No PyTorch here.
 
-Source of the numbers: benchmarks/results/frontier.log. All accuracies are on images held out of
+Measured by benchmarks/networks.py. All accuracies are on images held out of
 CIFAR-10's training set (45,000 images to train on), without test-time augmentation.
 """
 

@@ -1,0 +1,107 @@
+"""Which network of the fast family is best in which time, on images held out of the training set.
+
+usage: python benchmarks/networks.py --data cifar-10-python.tar.gz
+           [--models fast-xs fast-s fast-m fast-l fast-xl] [--minutes 0.5 1 2 5 10 20] [--seeds 1]
+           [--changes batch_size=500 lr=0.24 ...] [--log FILE]
+       python benchmarks/networks.py --table [--log FILE]
+
+The measurements behind peewit.training.frontier, by which `--minutes` picks a network. Each trains
+on nine tenths of CIFAR-10's training images for so many minutes (loading and measuring included)
+and validates on the last tenth, which is the same for all; the test set is not touched. --changes
+tries other values of the recipe's fields, and keeps them in the log. What is in the log already is
+not measured again.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import rawlog
+import yaml
+
+import peewit
+from peewit.models import FAST_WIDTHS
+from peewit.training.progress import Silent
+
+
+def measure(training, model, minutes, seed, changes):
+    """Train once, and return the row of the log."""
+    recipe = peewit.Recipe.preset(
+        "fast", **{"validation_fraction": 0.1, **changes}, model=model, minutes=minutes, seed=seed
+    )
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = peewit.train(training, recipe, out=Path(folder, "run"), progress=Silent())
+    last = run.history[-1]
+    return {
+        "model": model,
+        "minutes": minutes,
+        "seed": seed,
+        "changes": changes,
+        "validation_accuracy": last["validation_accuracy"],
+        "validation_loss": last["validation_loss"],
+        "training_seconds": sum(row["seconds"] for row in run.history),
+        "seconds": time.perf_counter() - began,
+        **{name: last[name] for name in ("images", "flops", "gflops", "share_of_best")},
+        **rawlog.machine(),
+    }
+
+
+def table(rows):
+    """Return the Markdown table, the networks of each time together."""
+    lines = [
+        "| minutes | network | changes | held-out accuracy | seeds | images | TFLOP | GFLOP/s |",
+        "|---:|---|---|---|---:|---:|---:|---:|",
+    ]
+    groups = {}
+    for row in rows:
+        changes = ", ".join(f"{name} {value}" for name, value in row["changes"].items())
+        groups.setdefault((row["minutes"], row["flops"] / row["images"], changes), []).append(row)
+    for (minutes, _, changes), same in sorted(groups.items()):
+        accuracy, deviation, count = rawlog.spread(100 * r["validation_accuracy"] for r in same)
+        images, flops, rate = (
+            rawlog.spread(r[name] for r in same)[0] for name in ("images", "flops", "gflops")
+        )
+        lines.append(
+            f"| {minutes:g} | {same[0]['model']} | {changes} | {accuracy:.2f} % ± {deviation:.2f} "
+            f"| {count} | {images:,.0f} | {flops / 1e12:.1f} | {rate:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="CIFAR-10 archive or folder")
+    parser.add_argument("--models", nargs="+", default=list(FAST_WIDTHS))
+    parser.add_argument("--minutes", nargs="+", type=float, default=[0.5, 1, 2, 5, 10, 20])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--changes", nargs="*", default=[], help="fields of the recipe: name=value")
+    parser.add_argument("--log", type=Path, default=rawlog.today("networks"))
+    parser.add_argument("--table", action="store_true", help="only show what is in the log")
+    options = parser.parse_args()
+    if not options.table:
+        if not options.data:
+            parser.error("--data is needed")
+        changes = {
+            name: yaml.safe_load(value)
+            for name, value in (change.split("=", 1) for change in options.changes)
+        }
+        training = peewit.load("cifar10", data=options.data).train
+        for seed in range(options.seeds):
+            for minutes in options.minutes:
+                for model in options.models:
+                    wanted = {"model": model, "minutes": minutes, "seed": seed, "changes": changes}
+                    done = [
+                        {name: row[name] for name in wanted} for row in rawlog.read(options.log)
+                    ]
+                    if wanted in done:
+                        continue
+                    row = measure(training, **wanted)
+                    rawlog.append(options.log, row)
+                    print(f"{minutes:g} {model}: {row['validation_accuracy']:.2%}", flush=True)
+    print(table(rawlog.read(options.log)))
+
+
+if __name__ == "__main__":
+    main()
