@@ -26,7 +26,7 @@ LAYERS = (
     {"run"},
     {"export", "importing"},
     {"engines"},
-    {"comparison", "plots", "prediction"},
+    {"comparison", "plots", "prediction", "tensorboard"},
     {"report"},
     {"trainer"},
     {"serving"},

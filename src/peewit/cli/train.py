@@ -61,6 +61,12 @@ if TYPE_CHECKING:
     help="Train on this where SOURCE is not to be had.",
     shell_complete=complete_source,
 )
+@click.option(
+    "--tensorboard",
+    "logged",
+    is_flag=True,
+    help="Keep logs for TensorBoard, in the run's folder tensorboard.",
+)
 def train(
     source: str | None,
     data: str | None,
@@ -69,6 +75,7 @@ def train(
     out: Path | None,
     resume: Path | None,
     fallback: str | None,
+    logged: bool,
     **flags: Any,
 ) -> None:
     """Train a classifier on SOURCE: cifar10, cifar100, digits, or the path of an archive or folder.
@@ -78,7 +85,10 @@ def train(
     from peewit.cli.output import note, print_run
     from peewit.errors import PeewitError
     from peewit.run import Run
+    from peewit.runfolder import default_folder, lasting_source
+    from peewit.tensorboard import TensorBoard, summary_writer
     from peewit.trainer import train as work
+    from peewit.training.progress import automatic
 
     changes = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:
@@ -99,9 +109,17 @@ def train(
         place = {"source": source, "data": data, "coarse": coarse}
     else:
         raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
+    if logged:
+        # before the data is loaded, so that nobody waits for what cannot be
+        summary_writer()
     splits, place = _load(place, fallback)
     for sentence in splits.notes:
         note(sentence)
+    progress = automatic()
+    if logged:
+        path = resume or out or default_folder(lasting_source(place), settings)
+        out = None if resume else path
+        progress = TensorBoard(progress, path)
     run = work(
         splits.train,
         settings,
@@ -109,6 +127,7 @@ def train(
         out=out,
         source=place,
         resume=resume,
+        progress=progress,
         began=click.get_current_context().find_root().obj,
     )
     print_run(run)
