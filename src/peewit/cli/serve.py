@@ -56,8 +56,8 @@ def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool
 
     limits = Limits()
     open_to_others = not is_loopback(host)
-    app = create_app(run, limits, names=(host, *names), any_address=open_to_others)
     with bind(host, port) as listener:
+        app = create_app(run, limits, names=(host, *names), any_address=open_to_others)
         address = address_of(listener)
         click.echo(address)
         if open_to_others:

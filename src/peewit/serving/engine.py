@@ -14,7 +14,7 @@ import torch
 from peewit.engines import fastest
 from peewit.errors import PeewitError
 from peewit.inference import BATCH
-from peewit.pictures import read_picture
+from peewit.pictures import TooManyPixels, read_picture
 from peewit.preprocessing import Preprocessing
 from peewit.saliency import heat_maps
 from peewit.serving.body import Upload
@@ -23,8 +23,9 @@ from peewit.serving.limits import Limits
 if TYPE_CHECKING:
     from peewit.run import Run
 
-# A picture of 50 megapixels takes 750 MB while it is made small: one of that kind at a time
-LARGE_FILE = 1_000_000
+# A picture takes 15 bytes a pixel while it is made small, one of 50 megapixels 750 MB: of those
+# with more pixels than this, one at a time
+LARGE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,17 @@ class Engine:
         return [self._prepare(upload, explain) for upload in uploads]
 
     def _prepare(self, upload: Upload, explain: bool) -> Prepared | PeewitError:
-        if len(upload.content) > LARGE_FILE:
-            with self._one_large:
-                return self._decode(upload, explain)
-        return self._decode(upload, explain)
-
-    def _decode(self, upload: Upload, explain: bool) -> Prepared | PeewitError:
         try:
-            image = read_picture(upload.content, upload.name, limit=self._pixels)
+            try:
+                return self._decode(upload, explain, min(LARGE, self._pixels))
+            except TooManyPixels:  # said before anything is decoded
+                with self._one_large:
+                    return self._decode(upload, explain, self._pixels)
         except PeewitError as error:
             return error
+
+    def _decode(self, upload: Upload, explain: bool, limit: int) -> Prepared:
+        image = read_picture(upload.content, upload.name, limit=limit)
         height, width = image.shape[:2]
         if image.shape == self._shape and not explain:
             return Prepared(image, width, height, explain)

@@ -91,7 +91,7 @@ class Guard:
                 "ask by its address, or start it with --allow-host NAME",
             )
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1").lower()).netloc != host:
+        if origin is not None and _place(origin.decode("latin-1").lower()) != host:
             raise Refused(403, "pages from elsewhere may not ask this server", "", "use its own")
 
     def _ours(self, name: str) -> bool:
@@ -119,6 +119,18 @@ def _name(host: str) -> str:
     except ValueError:
         return ""
     return (parts.hostname or "") if parts.netloc == host and "@" not in host else ""
+
+
+def _place(origin: str) -> str:
+    """Return the name and port in an Origin header.
+
+    >>> _place("http://localhost:8000"), _place("null"), _place("http://[")
+    ('localhost:8000', '', '')
+    """
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 class _Guarded:

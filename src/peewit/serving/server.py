@@ -75,6 +75,11 @@ def is_loopback(host: str) -> bool:
 
 def serve(app: App, listener: socket.socket, limits: Limits) -> None:
     """Answer until SIGTERM, SIGINT or Ctrl-C; then finish what is running, and return."""
+    server_of(app, limits).run(sockets=[listener])
+
+
+def server_of(app: App, limits: Limits) -> uvicorn.Server:
+    """Return what serves ``app``, not yet running."""
 
     class Protocol(CarefulProtocol):
         seconds = limits.seconds
@@ -93,7 +98,7 @@ def serve(app: App, listener: socket.socket, limits: Limits) -> None:
         timeout_keep_alive=max(1, round(limits.seconds)),
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    _Server(config).run(sockets=[listener])
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):
@@ -115,12 +120,14 @@ class CarefulProtocol(HttpToolsProtocol):
     """Drops clients that keep a connection without using it.
 
     uvicorn waits without end for the first byte of a request, for the rest of its head, and for a
-    client that does not fetch its answer; and it takes a head of any length.
+    client that does not fetch its answer; and it takes a head of any length, trailers included.
     """
 
     seconds = 10.0
     _clock: asyncio.TimerHandle | None = None
-    _head = 0
+    # how often something came to its end or was handed on, and the bytes since the last time
+    _steps = 0
+    _unused = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -131,19 +138,33 @@ class CarefulProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        before = self._steps
         super().data_received(data)
-        if not self._in_head():
+        self._unused = self._unused + len(data) if self._steps == before else 0
+        if self.transport.is_closing():
             return
-        self._head += len(data)
-        if self._head > LARGEST_HEAD:
+        between = self.cycle is None or self.cycle.response_complete
+        if self._unused > LARGEST_HEAD and between:
             self.send_400_response("The head of the request is too long.")
-        elif self._clock is None:
+        elif self._unused > LARGEST_HEAD:
+            self.transport.abort()
+        elif between and self._clock is None:
             self._start_clock()
 
     def on_headers_complete(self) -> None:
-        self._head = 0
-        self._stop_clock()
+        self._steps += 1
+        # a client may send one request after the other and fetch no answer
+        if not self.flow.write_paused:
+            self._stop_clock()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._steps += 1
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._steps += 1
+        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         # close() would wait until the client has fetched the last answer
@@ -156,9 +177,6 @@ class CarefulProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stop_clock()
         super().resume_writing()
-
-    def _in_head(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
 
     def _start_clock(self) -> None:
         self._stop_clock()

@@ -1,0 +1,272 @@
+"""The API: what is answered, and what is refused in which words."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from peewit.pictures import read_picture
+from peewit.run import Run
+from peewit.serving.app import create_app
+from peewit.serving.limits import Limits
+
+Encode = Callable[..., bytes]
+PNG = {"content-type": "image/png"}
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a tiny PNG that declares many pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"")
+    chunks = (
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+        for part in (head, data)
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (50, 70)])
+@pytest.mark.parametrize("heat_map", ["false", "true"])
+def test_the_answer_is_the_run_s_own(
+    client: TestClient, served: Run, encode: Encode, size: tuple[int, int], heat_map: str
+) -> None:
+    content = encode(130, size)
+    answer = client.post(f"/api/predict?heat_map={heat_map}", content=content, headers=PNG)
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["predictions"]
+    (expected,) = served.probabilities(read_picture(content)[None])
+    assert (row["height"], row["width"]) == size
+    found = {label["class"]: label["probability"] for label in row["labels"]}
+    for name, share in zip(served.class_names, expected, strict=True):
+        assert found[name] == pytest.approx(float(share), abs=1e-5)
+    shares = [label["probability"] for label in row["labels"]]
+    assert shares == sorted(shares, reverse=True)
+    if heat_map == "true":
+        heat = np.array(row["heat_map"])
+        assert heat.shape == (32, 32)
+        assert heat.min() >= 0
+        assert heat.max() <= 1
+    else:
+        assert "heat_map" not in row
+
+
+def test_several_pictures_come_back_in_order_with_errors_in_place(
+    client: TestClient, encode: Encode
+) -> None:
+    files = [
+        ("pictures", ("bright.png", encode(230), "image/png")),
+        ("pictures", ("notes.txt", b"hello", "text/plain")),
+        ("pictures", ("dark.jpg", encode(20, (40, 30), "JPEG"), "image/jpeg")),
+        ("pictures", ("nothing.png", b"", "image/png")),
+    ]
+    answer = client.post("/api/predict?top=1", files=files)
+    assert answer.status_code == 200
+    rows = answer.json()["predictions"]
+    assert [row["name"] for row in rows] == ["bright.png", "notes.txt", "dark.jpg", "nothing.png"]
+    assert [row.get("status") for row in rows] == [None, 415, None, 422]
+    assert [len(row.get("labels", [])) for row in rows] == [1, 0, 1, 0]
+    assert rows[1]["error"].startswith("cannot read notes.txt: it is not a whole picture")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "words"),
+    [
+        (b"hello", "image/png", 415, "not a whole picture"),
+        (b"", "image/png", 422, "no body"),
+        (b"{}", "application/json", 415, "of a type that is not read here"),
+        (b"x", "multipart/form-data", 422, "cannot be read"),
+        (b"x", "multipart/form-data; boundary=b", 422, "cannot be read"),
+        (b"--b\r\n", "multipart/form-data; boundary=b", 422, "cannot be read"),
+        (b"--b--\r\n", "multipart/form-data; boundary=b", 422, "no pictures"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            422,
+            "not a file",
+        ),
+        (bomb(9_000, 9_000), "image/png", 413, "it declares 9,000 x 9,000 pixels"),
+        (bomb(60_000, 60_000), "image/png", 413, "it declares more pixels than"),
+    ],
+    ids=range(10),
+)
+def test_what_is_no_picture_is_refused_in_a_sentence(
+    client: TestClient, content: bytes, kind: str, status: int, words: str
+) -> None:
+    answer = client.post("/api/predict", content=content, headers={"content-type": kind})
+    assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_limits(served: Run, encode: Encode) -> None:
+    limits = Limits(body=3000, pictures=2, pixels=2000)
+    with TestClient(create_app(served, limits), "http://127.0.0.1") as client:
+        answer = client.post("/api/predict", content=b"x" * 3001, headers=PNG)
+        assert answer.status_code == 413
+        assert "0.003 MB" in answer.json()["error"]
+        three = [("pictures", (f"{n}.png", encode(n), "image/png")) for n in range(3)]
+        answer = client.post("/api/predict", files=three)
+        assert (answer.status_code, answer.json()["error"]) == (
+            413,
+            "the request holds too many pictures; send at most 2 at a time",
+        )
+        answer = client.post("/api/predict", content=encode(9, (60, 60)), headers=PNG)
+        assert answer.status_code == 413
+    for full in (Limits(waiting=0), Limits(buffered=10)):
+        with TestClient(create_app(served, full), "http://127.0.0.1") as client:
+            answer = client.post("/api/predict", content=encode(), headers=PNG)
+            assert answer.status_code == 429
+            assert answer.headers["retry-after"] == "1"
+
+
+def test_large_pictures_are_decoded_one_at_a_time(
+    client: TestClient, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peewit.serving.engine.LARGE", 2000)
+    busy = threading.Lock()
+    found = []
+
+    def decode(content: bytes, name: str, *, limit: int) -> np.ndarray:
+        if limit > 2000:
+            alone = busy.acquire(blocking=False)
+            found.append(alone)
+            time.sleep(0.05)
+            if alone:
+                busy.release()
+        return read_picture(content, name, limit=limit)
+
+    monkeypatch.setattr("peewit.serving.engine.read_picture", decode)
+
+    def ask() -> None:
+        client.post("/api/predict", content=encode(5, (60, 60)), headers=PNG).raise_for_status()
+        client.post("/api/predict", content=encode(5), headers=PNG).raise_for_status()
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 4
+
+
+@pytest.mark.parametrize("query", ["top=0", "top=x", "heat_map=perhaps"])
+def test_settings_that_make_no_sense(client: TestClient, encode: Encode, query: str) -> None:
+    answer = client.post(f"/api/predict?{query}", content=encode(), headers=PNG)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(query.partition("=")[0] + ": ")
+
+
+def test_the_model_tells_its_honest_accuracy_and_no_paths(client: TestClient, served: Run) -> None:
+    facts = client.get("/api/model").json()
+    assert facts["classes"] == list(served.class_names)
+    assert facts["accuracy"]["share"] == served.metrics["accuracy"]
+    assert facts["accuracy"]["split"] == "test"
+    assert str(served.path.parent) not in client.get("/api/model").text
+
+
+def test_metrics_count_answers_pictures_and_batches(served: Run, encode: Encode) -> None:
+    with TestClient(create_app(served), "http://127.0.0.1") as client:
+        client.post("/api/predict", content=encode(), headers=PNG)
+        client.get("/made-up/1")
+        text = client.get("/metrics").text
+    assert 'peewit_requests_total{path="/api/predict",status="200"} 1.0' in text
+    assert 'peewit_requests_total{path="other",status="404"} 1.0' in text
+    assert "peewit_pictures_total 1.0" in text
+    assert "peewit_batch_pictures_count 1.0" in text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:8000"}, 200),
+        ({"host": "localhost"}, 200),
+        ({"host": "[::1]:8000"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1.evil.example"}, 403),
+        ({"host": "10.0.0.7"}, 403),
+        ({"host": ""}, 403),
+        ({"host": "127.0.0.1", "origin": "http://127.0.0.1"}, 200),
+        ({"host": "127.0.0.1", "origin": "http://evil.example"}, 403),
+        ({"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:9000"}, 403),
+        ({"host": "127.0.0.1", "origin": "null"}, 403),
+        ({"host": "127.0.0.1", "origin": "http://["}, 403),
+        ({"host": "["}, 403),
+    ],
+)
+def test_strangers_are_refused(client: TestClient, headers: dict[str, str], status: int) -> None:
+    assert client.get("/healthz", headers=headers).status_code == status
+
+
+def test_other_names_only_where_they_were_given(served: Run) -> None:
+    app = create_app(served, names=("My.Machine",), any_address=True)
+    with TestClient(app, "http://127.0.0.1") as client:
+        for host, status in (("my.machine:80", 200), ("10.0.0.7", 200), ("evil.example", 403)):
+            assert client.get("/healthz", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/static/page.js", "/static/page.css", "/nothing"])
+def test_every_answer_is_careful_and_nothing_comes_from_elsewhere(
+    client: TestClient, path: str
+) -> None:
+    answer = client.get(path)
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    if answer.status_code == 200:
+        assert "https://" not in answer.text
+        again = client.get(path, headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_both_languages_say_the_same_things(client: TestClient) -> None:
+    english, chinese = (client.get(f"/static/strings.{name}.json").json() for name in ("en", "zh"))
+    server_says = {key for key in chinese if key.startswith("error-")}
+    assert set(english) <= set(chinese)
+    assert set(chinese) - set(english) <= server_says
+
+
+def test_a_bug_is_one_line_in_the_log_and_nothing_in_the_answer(
+    client: TestClient, encode: Encode, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("peewit.serving.engine.Engine.answer", broken)
+    answer = client.post("/api/predict", content=encode(), headers=PNG)
+    assert (answer.status_code, "secret" in answer.text) == (500, False)
+    assert "ZeroDivisionError: secret, while answering /api/predict" in caplog.text
+    monkeypatch.undo()
+    assert client.post("/api/predict", content=encode(), headers=PNG).status_code == 200
+
+
+def test_random_bodies_are_all_answered(client: TestClient) -> None:
+    random = np.random.default_rng(0)
+    kinds = ("image/png", "application/octet-stream", "multipart/form-data; boundary=b")
+    starts = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"II*\0", b"--b\r\n")
+    seen = set()
+    # the other thousands go over a real connection, in test_server.py
+    for turn in range(300):
+        body = starts[turn % len(starts)] + random.bytes(int(random.integers(0, 400)))
+        headers = {"content-type": kinds[turn % len(kinds)]}
+        answer = client.post("/api/predict", content=body, headers=headers)
+        assert answer.json()["error"]
+        seen.add(answer.status_code)
+    assert seen <= {413, 415, 422}
+
+
+def test_grey_and_transparent_pictures(client: TestClient) -> None:
+    for mode in ("L", "RGBA", "P", "1", "I;16"):
+        stream = io.BytesIO()
+        Image.new(mode, (20, 10)).save(stream, "PNG")
+        answer = client.post("/api/predict", content=stream.getvalue(), headers=PNG)
+        assert answer.status_code == 200, (mode, answer.text)
