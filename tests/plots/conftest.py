@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from peewit.plots import confusion, curves
+from peewit.plots import confusion, curves, reliability
 from peewit.plots.style import drawing
 
 
@@ -24,6 +24,6 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
             kept.append(figure)
             yield figure
 
-    for module in (confusion, curves):
+    for module in (confusion, curves, reliability):
         monkeypatch.setattr(module, "drawing", keeping)
     return kept

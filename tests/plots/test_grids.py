@@ -8,7 +8,7 @@ from PIL import Image
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
-from peewit.plots import save_grid, save_mistakes
+from peewit.plots import save_grid, save_mistakes, save_uncertain
 from peewit.plots.grids import GAP, HEADING, PICTURE, _columns
 
 
@@ -106,3 +106,21 @@ def test_a_heading_wider_than_a_picture_is_not_cut(tmp_path: Path) -> None:
     drawn = pixels(tmp_path / "a.png")
     assert drawn.shape[1] > PICTURE + 2 * GAP
     assert (drawn[:, -GAP // 2 :] == 255).all()
+
+
+def test_the_least_confident_answers_come_first_right_or_wrong(tmp_path: Path) -> None:
+    # sure, right; unsure, wrong; unsure, right; less sure, right
+    images = shades([10, 20, 30, 40])
+    labels = np.array([0, 0, 1, 1])
+    shares = np.array([[0.9, 0.1], [0.45, 0.55], [0.4, 0.6], [0.3, 0.7]], np.float32)
+    save_uncertain(tmp_path / "a.png", images, labels, shares, ["cat", "dog"], count=2)
+    drawn = pixels(tmp_path / "a.png")
+    middle = GAP + HEADING + PICTURE // 2
+    assert drawn[middle, GAP + PICTURE // 2].tolist() == [20] * 3
+    assert drawn[middle, 2 * GAP + PICTURE + PICTURE // 2].tolist() == [30] * 3
+    assert not (drawn == 40).all(axis=2).any()
+    # the wrong answer is red, the right one blue
+    below = drawn[GAP + HEADING + PICTURE :].astype(int)
+    left, right = np.split(below[:, : 2 * (PICTURE + GAP)], 2, axis=1)
+    red, blue = (int((part[..., 0] - part[..., 2]).max()) for part in (left, right))
+    assert red > 80 > blue
