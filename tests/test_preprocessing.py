@@ -135,3 +135,22 @@ def test_a_missing_value_is_refused() -> None:
     del values["std"]
     with pytest.raises(PeewitError, match="std"):
         Preprocessing.from_dict(values)
+
+
+def test_large_pictures_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pixels(5, 40, 50, 3)
+    whole, sizes = RGB.tensor(images), []
+    interpolate = torch.nn.functional.interpolate
+
+    def watched(x: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
+        sizes.append(len(x))
+        return interpolate(x, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", watched)
+    monkeypatch.setattr("peewit.preprocessing._RESIZED_AT_ONCE", 2 * 40 * 50 * 3)
+    parts = RGB.tensor(images)
+    assert sizes == [2, 2, 1]
+    assert torch.allclose(parts, whole, atol=1e-6)
+    assert parts.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr("peewit.preprocessing._RESIZED_AT_ONCE", 1)
+    assert torch.allclose(RGB.tensor(images), whole, atol=1e-6)

@@ -143,3 +143,29 @@ def test_a_batch_normalisation_without_moving_statistics_has_none() -> None:
     assert summary.rows[1].parameters == 8
     assert summary.non_trainable == 0
     assert "moving" not in summary.explain()
+
+
+@pytest.fixture(scope="module")
+def fast() -> Summary:
+    return summarise(build("fast-xs", (32, 32, 3), 10, seed=0), (32, 32, 3), "muon")
+
+
+def test_a_fast_network_is_trained_with_muon(fast: Summary) -> None:
+    assert fast.optimizer_bytes == 8 * fast.trainable
+    text = " ".join(fast.explain().split())
+    assert "Training keeps two more for each trained one, its gradient and Muon's sum" in text
+    assert "Adam" not in text
+
+
+def test_the_whitening_layer_is_worked_out_with_its_padding(fast: Summary) -> None:
+    text = " ".join(fast.rows[0].explanation)
+    assert "(32 + 1 - 2) + 1 = 32 each way" in text
+    assert "continued by 1 pixel at the right and at the bottom" in text
+    assert "Not trained: the kernels, 288: they are set once" in text
+    assert (fast.rows[0].trainable, fast.rows[0].non_trainable) == (24, 288)
+
+
+def test_the_last_pooling_is_named_as_in_keras(fast: Summary) -> None:
+    pool = fast.rows[-2]
+    assert (pool.name, pool.kind) == ("global_max_pooling2d", "GlobalMaxPooling2D")
+    assert "the largest value of each channel" in pool.explanation[0]

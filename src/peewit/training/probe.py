@@ -123,8 +123,8 @@ class _FewSteps:
 
     @property
     def usual(self) -> float:
-        """What a step takes: the median of the last few, without the first if there are more."""
-        return median(self.steps[1:][-LAST:] or self.steps)
+        """What a step takes: the best of the last few, for what disturbs one will not last."""
+        return min(self.steps[-LAST:])
 
 
 def measure(

@@ -41,9 +41,9 @@ def next_round(target: float, rounds: Sequence[Round], rate: float) -> float | N
     Examples
     --------
     >>> round(next_round(0.831, [], rate=2e11))
-    144
-    >>> round(next_round(0.831, [Round(144, 0.82)], rate=2e11))
-    240
+    150
+    >>> round(next_round(0.831, [Round(150, 0.82)], rate=2e11))
+    259
     >>> next_round(0.831, [Round(100, 0.82)] * 4, rate=2e11) is None
     True
     """

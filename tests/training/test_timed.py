@@ -1,0 +1,111 @@
+"""What the planner chooses on machines that exist only here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peewit.data.dataset import Dataset
+from peewit.training import timed
+from peewit.training.budget import Speed
+from peewit.training.recipe import Recipe
+
+DATA = Dataset(np.zeros((5000, 8, 8, 3), np.uint8), np.arange(5000) % 2, ["cat", "dog"])
+
+
+@dataclass
+class Machine:
+    """Trains fast-xs in ``step`` seconds a step, larger networks in as much more as they work."""
+
+    step: float = 0.1
+    bfloat16: float = 1.0
+    cost: float = 0.0
+    time: float = 0.0
+    measured: list[tuple[str, str]] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    def measure(self, dataset: Dataset, recipe: Recipe, seconds: float, clock: Any) -> Speed:
+        self.measured.append((recipe.model, recipe.precision))
+        self.time += self.cost
+        order = ["fast-xs", "fast-s", "fast-m", "fast-l", "fast-xl", "tutorial"]
+        step = self.step * 2 ** order.index(recipe.model)
+        if recipe.precision == "bfloat16":
+            step /= self.bfloat16
+        return Speed(
+            model=recipe.model,
+            batch_size=recipe.batch_size,
+            precision=recipe.precision,
+            step=step,
+            inference=1e-4,
+            flops=1e10,
+        )
+
+
+def choose(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, seconds: float | None, **changes: Any
+) -> timed.Choice:
+    monkeypatch.setattr(timed, "measure", machine.measure)
+    monkeypatch.setattr(timed, "best_rate", lambda seconds, clock: 1e11)
+    monkeypatch.setattr(timed, "has_bfloat16", lambda: machine.bfloat16 != 1)
+    monkeypatch.setattr(timed, "_python_seconds", lambda clock: 0.01)
+    budget = {"minutes": seconds / 60} if seconds else {"until_accuracy": 0.8}
+    recipe = Recipe.preset("fast", **(budget | changes))
+    return timed.choose(DATA, None, recipe, seconds, machine.now)
+
+
+def test_the_network_fits_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = ["fast-xs", "fast-s", "fast-m", "fast-l", "fast-xl"]
+    chosen = [
+        order.index(choose(Machine(), monkeypatch, seconds).recipe.model)
+        for seconds in (2.0, 20.0, 200.0, 2000.0, 20_000.0)
+    ]
+    assert chosen == sorted(chosen)
+    assert chosen[0] == 0
+    assert chosen[-1] == 4
+
+
+def test_a_network_that_is_asked_for_is_the_only_one_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for model in ("fast-l", "tutorial"):
+        machine, more = Machine(), {"optimizer": "adam"} if model == "tutorial" else {}
+        choice = choose(machine, monkeypatch, 60.0, model=model, **more)
+        assert choice.recipe.model == model
+        assert machine.measured == [(model, "float32")]
+        assert choice.best_rate == 1e11
+
+
+@pytest.mark.parametrize(("factor", "precision"), [(2.0, "bfloat16"), (1.05, "float32")])
+def test_bfloat16_is_taken_where_it_is_much_faster(
+    factor: float, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(bfloat16=factor)
+    choice = choose(machine, monkeypatch, 600.0, model="fast-xs")
+    assert machine.measured == [("fast-xs", "float32"), ("fast-xs", "bfloat16")]
+    assert (choice.recipe.precision, choice.speed.precision) == (precision, precision)
+
+
+def test_measuring_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(cost=5.0, bfloat16=2.0)
+    choose(machine, monkeypatch, 60.0)
+    assert len(machine.measured) == 1
+
+
+def test_an_accuracy_without_minutes_has_the_time_that_it_should_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choice = choose(Machine(), monkeypatch, None)
+    assert choice.recipe.model.startswith("fast-")
+    assert choice.ending.test > 0
+
+
+def test_the_end_is_planned_by_what_has_to_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = choose(Machine(), monkeypatch, 60.0, validation_fraction=0.1).ending
+    # without a test set the 500 held-out images are judged too
+    assert ending.test == pytest.approx(1000 * 1e-4)
+    assert ending.rest == pytest.approx(timed.ENDING_LOOPS * 0.01)
