@@ -118,9 +118,19 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
         _passes(run, values, images),
         _variation(values),
         _watching(values, images),
-        f"Everything random comes from the seed {run.recipe.seed}: the same recipe with the same "
-        f"number of threads ({run.recipe.threads or 'one a core'}) gives the same weights.",
+        _repeatable(run),
     ]
+
+
+def _repeatable(run: Run) -> str:
+    seed = f"Everything random comes from the seed {run.recipe.seed}"
+    if not run.recipe.by_epochs:
+        return f"{seed}, but how many steps there is time for is the machine's."
+    threads = run.recipe.threads or "one a core"
+    return (
+        f"{seed}: the same recipe with the same number of threads ({threads}) gives the same "
+        "weights."
+    )
 
 
 def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
@@ -130,7 +140,9 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         times = f"until it got {share(values['until_accuracy'])} of held-out pictures right"
         times += f" ({_times(done)})"
     elif values.get("minutes"):
-        times = f"for as long as {values['minutes']:g} minutes allowed ({_times(done)})"
+        minutes = values["minutes"]
+        unit = "minute" if minutes == 1 else "minutes"
+        times = f"for as long as {minutes:g} {unit} allowed ({_times(done)})"
     elif run.status == "finished":
         times = _times(asked)
     else:
