@@ -52,6 +52,9 @@ def test_a_fast_recipe(run: Run) -> None:
 def test_a_training_for_minutes_and_one_for_an_accuracy(run: Run) -> None:
     minutes = said(run, Recipe.preset("fast").budgeted(minutes=5))
     assert "for as long as 5 minutes allowed (2 times)" in minutes
+    assert "gives the same weights" not in minutes
+    one = said(run, Recipe.preset("fast").budgeted(minutes=1))
+    assert "for as long as 1 minute allowed" in one
     until = said(run, Recipe.preset("fast").budgeted(until_accuracy=0.9))
     assert "until it got 90.0% of held-out pictures right (2 times)" in until
 
