@@ -82,7 +82,8 @@ def test_every_network(name: str, channels: int) -> None:
     every = np.stack([heat_maps(network, rule, images, [label] * 3) for label in range(4)])
     assert every.shape == (4, 3, 40, 30)
     assert every.min() >= 0
-    assert every.max() == pytest.approx(1)
+    # 1 in the hottest place of each map, however it was enlarged
+    assert np.allclose(every.max(axis=(2, 3))[every.max(axis=(2, 3)) > 0], 1)
     # some class is spoken for in each picture, at some places more than at others
     assert (every.max(axis=(0, 2, 3)) > 0).all()
     assert np.ptp(every, axis=(2, 3)).max() > 0.1

@@ -79,9 +79,10 @@ def heat_maps(
     with torch.no_grad():
         weights = gradient.mean((2, 3), keepdim=True)  # (N, C, h, w) -> (N, C, 1, 1)
         maps = F.relu((weights * features).sum(1, keepdim=True))  # -> (N, 1, h, w)
-        largest = maps.amax((2, 3), keepdim=True)
-        maps = maps / largest.clamp_min(torch.finfo(maps.dtype).tiny)
         maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+        # only now, because the hottest place may lie between two pixels
+        largest = maps.amax((1, 2), keepdim=True)
+        maps = maps / largest.clamp_min(torch.finfo(maps.dtype).tiny)
     result: npt.NDArray[np.float32] = maps.numpy()
     return result
 
