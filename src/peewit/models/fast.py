@@ -77,7 +77,9 @@ class ConvPoolNormGelu(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         # momentum in PyTorch's sense: the moving statistics keep 0.6 of themselves at each step
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-12, momentum=0.4)
+        # epsilon is PyTorch's: with airbench94's 1e-12 a batch of images that are all the same
+        # has gradients a million times as large, and the training breaks
+        self.norm = nn.BatchNorm2d(out_channels, momentum=0.4)
         self.norm.weight.requires_grad_(False)
         self.pool = pool
 

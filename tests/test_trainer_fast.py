@@ -1,0 +1,258 @@
+"""The whole job of fast recipes: what goes on goes on exactly, and minutes end in mid-epoch."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from peewit import plots, report, runfolder
+from peewit.__main__ import main
+from peewit.data.dataset import Dataset
+from peewit.errors import Interrupted, UsageError
+from peewit.run import Run
+from peewit.trainer import train
+from peewit.training import course, loop
+from peewit.training.augment import Augment
+from peewit.training.budget import Ending, Speed
+from peewit.training.checkpoint import Position, read_position, read_tensors
+from peewit.training.course import Course
+from peewit.training.progress import Silent
+from peewit.training.recipe import Recipe
+from peewit.training.timed import Choice
+
+# 37 training images and 3 held out, in steps of 3: 12 an epoch, one image left over
+RECIPE = Recipe.preset(
+    "fast",
+    model="fast-xs",
+    epochs=3,
+    batch_size=3,
+    translate=1,
+    cutout=3,
+    threads=1,
+    validation_fraction=0.1,
+    checkpoint_minutes=0,
+)
+STEPS = 12
+TICK = 10.0  # seconds that a step takes on the clock of these tests
+
+
+def made(count: int, seed: int = 0) -> Dataset:
+    """Return ``count`` pictures in three classes that take a while to tell apart."""
+    numbers = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    noise = numbers.integers(0, 200, (count, 8, 8, 3))
+    images = (noise + labels[:, None, None, None] * 20).astype(np.uint8)
+    return Dataset(images, labels, ["dark", "middle", "bright"])
+
+
+DATA, TEST = made(40), made(30, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing, and do not measure the machine's best rate."""
+    for name in ("save_curves", "save_confusion", "save_mistakes"):
+        monkeypatch.setattr(plots, name, lambda path, *rest: path.touch())
+    monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
+    monkeypatch.setattr(course, "best_rate", lambda: 1e11)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training that nothing stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
+        path = tmp_path_factory.mktemp("whole") / "run"
+        return train(DATA, RECIPE, test=TEST, out=path, progress=Silent())
+
+
+class At(Silent):
+    """Does something at one step, and keeps what it is told."""
+
+    def __init__(self, epoch: int = 99, step: int = 0, act: Callable[[], object] = list) -> None:
+        self.place, self.act = (epoch, step), act
+        self.notes: list[str] = []
+
+    def step(self, position: Position) -> None:
+        if (position.epoch, position.step) == self.place:
+            self.act()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class KilledError(Exception):
+    """Stands for a process that ends here."""
+
+
+def kill() -> None:
+    raise KilledError
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """Weights, statistics and the optimiser's state are the same, bit for bit."""
+    for file in (runfolder.WEIGHTS, runfolder.CHECKPOINT):
+        ours, theirs = (read_tensors(run.path / file)[0] for run in (one, other))
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert torch.equal(ours[name], theirs[name]), name
+    for name in ("loss", "accuracy", "validation_loss", "images", "flops"):
+        assert [row[name] for row in one.history] == [row[name] for row in other.history]
+    assert one.metrics["confusion"] == other.metrics["confusion"]
+
+
+# before the whitening comes to rest (step 13.5 of 36), after it, at an epoch's end, in the last
+PLACES = [(0, 5), (1, 2), (1, STEPS), (2, 1), (2, STEPS)]
+
+
+@pytest.mark.parametrize(("epoch", "step"), PLACES)
+def test_killed_at_any_step_it_ends_with_the_same_weights(
+    whole: Run, tmp_path: Path, epoch: int, step: int
+) -> None:
+    with pytest.raises(KilledError):
+        train(DATA, RECIPE, test=TEST, out=tmp_path / "run", progress=At(epoch, step, kill))
+    torch.rand(3)  # the caller's random numbers must not matter
+    assert_same(train(DATA, test=TEST, resume=tmp_path / "run", progress=Silent()), whole)
+
+
+def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path) -> None:
+    path, rare = tmp_path / "run", RECIPE.replace(checkpoint_minutes=60)
+    with pytest.raises(Interrupted):
+        train(DATA, rare, test=TEST, out=path, progress=At(0, 7, interrupt))
+    with pytest.raises(Interrupted):
+        train(DATA, test=TEST, resume=path, progress=At(2, 3, interrupt))
+    assert_same(train(DATA, test=TEST, resume=path, progress=Silent()), whole)
+
+
+def test_the_history_counts_work_and_images(whole: Run) -> None:
+    assert [row["epoch"] for row in whole.history] == [1, 2, 3]
+    assert [row["images"] for row in whole.history] == [36, 72, 108]
+    flops = [row["flops"] for row in whole.history]
+    assert flops[1] - flops[0] > flops[2] - flops[1] > 0  # the whitening has come to rest
+    assert whole.metrics["flops"] == flops[-1]
+    assert whole.metrics["share_of_best"] > 0
+
+
+def test_one_picture_alone_gets_the_answer_that_it_gets_among_others(whole: Run) -> None:
+    assert whole.unsure_below > 0
+    together = whole.logits(TEST.images)
+    alone = np.concatenate([whole.logits(image[None]) for image in TEST.images])
+    np.testing.assert_allclose(alone, together, rtol=1e-3, atol=1e-4)
+    reopened = Run.open(whole.path)
+    assert np.array_equal(reopened.logits(TEST.images), together)
+    accuracy = (together.argmax(1) == TEST.labels).mean()
+    assert whole.metrics["accuracy"] == pytest.approx(accuracy)
+    assert "single_view_accuracy" in whole.metrics
+
+
+class Clock:
+    """Goes on by a tick with each step, and stands still otherwise."""
+
+    time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the loop and of the course; the machine is measured to take a tick a step."""
+    clock, batch = Clock(), Augment.batch
+
+    def ticking(self: Augment, indices: Any, epoch: int) -> Any:
+        clock.time += TICK
+        return batch(self, indices, epoch)
+
+    def measured(
+        dataset: Dataset, test: Any, recipe: Recipe, began: float, note: Callable[[str], None]
+    ) -> Course:
+        speed = Speed(model="fast-xs", batch_size=3, step=TICK, inference=0.0, flops=1e6)
+        ending = Ending(test=0.0, augmentation=0.0, rest=0.0)
+        choice = Choice(recipe=recipe, speed=speed, ending=ending, best_rate=1e11)
+        return Course(recipe, note, 1e11, choice, began, clock)
+
+    monkeypatch.setattr(Augment, "batch", ticking)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=clock, monotonic=clock))
+    monkeypatch.setattr(Course, "measured", measured)
+    return clock
+
+
+def test_minutes_end_in_the_middle_of_an_epoch(clock: Clock, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(minutes=3.0)  # 18 steps: an epoch and a half
+    run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent(), began=0.0)
+    assert clock.time == 180
+    assert run.status == "finished"
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert [row["images"] for row in run.history] == [36, 54]
+    assert [row["seconds"] for row in run.history] == [120, 60]
+    assert [row["images_per_second"] for row in run.history] == pytest.approx([0.3, 0.3])
+    position = read_position(run.path / runfolder.CHECKPOINT)
+    assert (position.epoch, position.step, position.spent) == (2, 0, 180)
+    assert position.share == pytest.approx(17 / 18)  # when the last step began
+
+
+@pytest.mark.parametrize("place", [(0, 5), (0, STEPS), (1, 3)])
+def test_a_stopped_training_has_the_minutes_that_were_left(
+    clock: Clock, tmp_path: Path, place: tuple[int, int]
+) -> None:
+    path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
+    with pytest.raises(Interrupted):
+        train(DATA, recipe, test=TEST, out=path, progress=At(*place, interrupt), began=0.0)
+    assert clock.time == TICK * (place[0] * STEPS + place[1])
+    run = train(DATA, test=TEST, resume=path, progress=Silent(), began=clock.time)
+    assert clock.time == 180
+    assert run.status == "finished"
+    assert [row["images"] for row in run.history] == [36, 54]
+
+
+def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path) -> None:
+    path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
+    train(DATA, recipe, test=TEST, out=path, progress=Silent(), began=0.0)
+    told = At()
+    train(DATA, test=TEST, resume=path, progress=told, began=clock.time)
+    assert clock.time == 180
+    assert "is finished as it was asked for; ask for more" in told.notes[-1]
+    more = recipe.replace(minutes=6.0)
+    run = train(DATA, more, test=TEST, resume=path, progress=Silent(), began=clock.time)
+    assert clock.time == 360
+    assert run.history[-1]["images"] == 108
+    assert run.recipe.minutes == 6
+
+
+def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(minutes=1.0)
+    with pytest.raises(UsageError, match=r"1 minutes are too little.*give --minutes 1\.8 or more"):
+        train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent(), began=0.0)
+    assert clock.time == 0
+
+
+def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    rounds = iter([0.02, 0.02])
+    monkeypatch.setattr(course, "next_round", lambda *rest: next(rounds, None))
+    command = ["train", "digits", "--until-accuracy", "1.0", "--model", "fast-xs", "--out", "run"]
+    assert main([*command, "--threads", "1"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    last = output.err.splitlines()[-1]
+    assert last.startswith(
+        "peewit: 100.0% of the held-out images right was not reached: 2 rounds of training did "
+        "not reach it, and "
+    )
+    assert last.endswith("everything is saved; go on with peewit train --resume run")
+    run = Run.open("run")
+    assert run.status == "finished"
+    assert 0 < run.metrics["accuracy"] < 1
