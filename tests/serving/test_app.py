@@ -77,6 +77,13 @@ def test_several_pictures_come_back_in_order_with_errors_in_place(
     assert rows[1]["error"].startswith("cannot read notes.txt: it is not a whole picture")
 
 
+def test_a_picture_in_a_form_needs_no_file_name(client: TestClient, encode: Encode) -> None:
+    part = b"--b\r\nContent-Type: image/png\r\nContent-Disposition: form-data; name=x\r\n\r\n"
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    answer = client.post("/api/predict", content=part + encode() + b"\r\n--b--\r\n", headers=kind)
+    assert [row["name"] for row in answer.json()["predictions"]] == ["picture"]
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "status", "words"),
     [

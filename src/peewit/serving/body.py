@@ -172,7 +172,7 @@ class _Form:
         if len(self.found) == self._limits.pictures:
             raise too_many(self._limits.pictures)
         self._field = self._value = b""
-        self._disposition = b""
+        self._disposition = self._kind = b""
         self._content: list[bytes] = []
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
@@ -184,6 +184,8 @@ class _Form:
     def header_ends(self) -> None:
         if self._field.lower() == b"content-disposition":
             self._disposition = self._value
+        elif self._field.lower() == b"content-type":
+            self._kind = self._value
         self._field = self._value = b""
 
     def data(self, data: bytes, start: int, end: int) -> None:
@@ -192,6 +194,8 @@ class _Form:
     def part_ends(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"filename")
+        if name is None and self._kind.lower().startswith(tuple(kind.encode() for kind in RAW)):
+            name = b""  # a picture, though from no file
         if name is None:
             raise Refused(
                 422,
