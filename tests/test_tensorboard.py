@@ -192,7 +192,9 @@ def test_where_tensorboard_is_not_installed_nothing_is_begun(
 
 
 def test_the_command_gives_the_training_a_log_in_its_folder(
-    monkeypatch: pytest.MonkeyPatch, logged: tuple[Run, Telling]
+    monkeypatch: pytest.MonkeyPatch,
+    logged: tuple[Run, Telling],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -202,12 +204,15 @@ def test_the_command_gives_the_training_a_log_in_its_folder(
 
     monkeypatch.setattr(peewit.trainer, "train", work)
     assert main(["train", "digits", "--tensorboard"]) == 0
-    assert main(["train", "digits", "--tensorboard", "--out", "here"]) == 0
+    capsys.readouterr()
+    assert main(["train", "digits", "--tensorboard", "--out", "my run"]) == 0
+    place = Path("my run") / FOLDER
+    assert capsys.readouterr().err == f"note: tensorboard --logdir '{place}' shows the curves\n"
     assert main(["train", "digits"]) == 0
     first, second, third = asked
     assert first["progress"].path == first["out"]
     assert first["out"].parent == Path("runs")
     assert first["out"].name.endswith("-digits-tutorial")
-    assert second["progress"].path == second["out"] == Path("here")
+    assert second["progress"].path == second["out"] == Path("my run")
     assert not isinstance(third["progress"], TensorBoard)
     assert third["out"] is None

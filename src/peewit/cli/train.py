@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def train(
     from peewit.errors import PeewitError
     from peewit.run import Run
     from peewit.runfolder import default_folder, lasting_source
-    from peewit.tensorboard import TensorBoard, summary_writer
+    from peewit.tensorboard import FOLDER, TensorBoard, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
 
@@ -120,6 +121,7 @@ def train(
         path = resume or out or default_folder(lasting_source(place), settings)
         out = None if resume else path
         progress = TensorBoard(progress, path)
+        note(f"tensorboard --logdir {shlex.quote(str(path / FOLDER))} shows the curves")
     run = work(
         splits.train,
         settings,
