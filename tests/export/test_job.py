@@ -1,0 +1,167 @@
+"""What is written answers as the run does, in its own runtime; what does not is not kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made_runs import make_run, pictures
+from peewit.errors import PeewitError, UsageError
+from peewit.export import agreement, job
+from peewit.export.agreement import Sample
+from peewit.export.chain import Dense
+from peewit.inference import softmax
+from peewit.run import Run
+
+CHECKED = ("onnx", "openvino", "torch")
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("to", CHECKED)
+def test_it_answers_as_the_run_does(to: str, raw: bool, run: Run, place: Path) -> None:
+    out = place / f"net{SUFFIX[to]}"
+    done = job.export(run, to, raw=raw, out=out)
+    assert list(done.files) == [out]
+    first = done.files[out]
+    assert first is not None
+    assert first.changed == 0
+    assert first.difference < 1e-4
+    left = {file.suffix for file in place.iterdir()}
+    assert left == ({".xml", ".bin"} if to == "openvino" else {SUFFIX[to]})
+    # sizes and colours that the check itself had not
+    content = job.contents(run, raw)
+    theirs = job.find(to).answers(content, out)
+    assert theirs is not None
+    channels = run.preprocessing.channels
+    sizes = ((32, 32), (16, 16), (7, 90), (131, 40), (1, 1))
+    sample = Sample(tuple(pictures(3, *size, channels) for size in sizes), "")
+    found = agreement.compare(agreement.answers_of(run), theirs, sample)
+    assert found.changed == 0
+    assert found.difference < 1e-4
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_grey_and_coloured_pictures_are_both_taken(to: str, run: Run, place: Path) -> None:
+    out = place / f"net{SUFFIX[to]}"
+    job.export(run, to, out=out)
+    theirs = job.find(to).answers(job.contents(run, False), out)
+    assert theirs is not None
+    sample = Sample((pictures(2, 40, 30, 1), pictures(2, 40, 30, 3)), "")
+    assert agreement.compare(agreement.answers_of(run), theirs, sample).difference < 1e-4
+
+
+def test_the_names_of_the_classes_are_in_the_file(run: Run, place: Path) -> None:
+    import onnxruntime
+    import openvino
+
+    job.export(run, "onnx", out=place / "net.onnx")
+    session = onnxruntime.InferenceSession(
+        (place / "net.onnx").read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["class_names"]) == ["cat", "dog", "兔"]
+    assert facts["weights_sha256"] == job.weights_checksum(run)
+    job.export(run, "openvino", out=place / "net.xml")
+    model = openvino.Core().read_model(place / "net.xml")
+    assert json.loads(model.get_rt_info(["peewit", "class_names"]).value) == ["cat", "dog", "兔"]
+
+
+@pytest.mark.parametrize("to", CHECKED)
+def test_a_file_that_disagrees_is_not_kept(
+    to: str, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", "fast-xs")
+    out = place / f"net{SUFFIX[to]}"
+    out.write_text("an older one")
+    true = job.chain
+
+    def false(model: object) -> list[object]:
+        found = true(model)  # type: ignore[arg-type]
+        return [
+            Dense(part.weight[[1, 0, 2]], part.bias) if isinstance(part, Dense) else part
+            for part in found
+        ]
+
+    monkeypatch.setattr(job, "chain", false)
+    with pytest.raises(PeewitError, match="does not agree with the run and was not kept") as caught:
+        job.export(run, to, out=out)
+    assert str(out) in str(caught.value)
+    assert [file.name for file in place.iterdir()] == [out.name]
+    assert out.read_text() == "an older one"
+
+
+def test_answers_that_are_no_numbers_do_not_agree() -> None:
+    nothing = np.full((2, 3), np.nan, np.float32)
+    with pytest.raises(PeewitError, match="was not kept"):
+        agreement.require(agreement.agreement(nothing, nothing, ""), "x.onnx")
+
+
+def test_a_tie_may_go_either_way() -> None:
+    ours = np.array([[0.5, 0.4999999]], np.float32)
+    assert agreement.agreement(ours, ours[:, ::-1], "").changed == 0
+
+
+@pytest.mark.parametrize(
+    ("to", "package", "extra"),
+    [
+        ("onnx", "onnx", "onnx"),
+        ("onnx", "onnxruntime", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("keras", "h5py", "keras"),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    to: str,
+    package: str,
+    extra: str,
+    tmp_path: Path,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(PeewitError) as caught:
+        job.export(run, to, out=place / f"net{job.find(to).SUFFIXES[0]}")
+    assert f"pip install 'peewit[{extra}]'" in str(caught.value)
+    assert list(place.iterdir()) == []
+
+
+def test_without_a_name_it_goes_into_the_runs_folder(tmp_path: Path, place: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert list(job.export(run, "onnx").files) == [run.path / "model.onnx"]
+    assert list(job.export(run, "onnx", raw=True).files) == [run.path / "model-raw.onnx"]
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, place: Path) -> None:
+    with pytest.raises(PeewitError, match="cannot write"):
+        job.export(make_run(tmp_path / "run"), "onnx", out=place / "missing" / "net.onnx")
+
+
+def test_wrong_names_are_refused(tmp_path: Path, place: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        job.export(run, "onnx", out=place / "net.h5")
+    with pytest.raises(UsageError, match="choose one of onnx"):
+        job.export(run, "tflite")
+
+
+def test_only_the_tutorial_has_a_keras_form(tmp_path: Path, place: Path) -> None:
+    with pytest.raises(PeewitError, match="Keras has no layer for its RepeatEdge"):
+        job.export(make_run(tmp_path / "run", "fast-xs"), "keras", out=place / "net.keras")
+    assert list(place.iterdir()) == []
+
+
+def test_what_is_exported_is_one_view(tmp_path: Path, place: Path) -> None:
+    run = make_run(tmp_path / "run", "fast-xs", unsure_below=0.9, tta=True)
+    job.export(run, "onnx", raw=True, out=place / "net.onnx")
+    theirs = job.find("onnx").answers(job.contents(run, True), place / "net.onnx")
+    assert theirs is not None
+    images = pictures(4, 32, 32, 3)
+    single = agreement.answers_of(run)(images)
+    np.testing.assert_allclose(theirs(images), single, atol=1e-4)
+    assert np.abs(softmax(run.logits(images)) - single).max() > 1e-4

@@ -1,0 +1,81 @@
+"""Finished runs of any network, with made-up weights: nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from peewit import runfolder
+from peewit.models import build
+from peewit.models.fast import Fast
+from peewit.preprocessing import Preprocessing
+from peewit.run import Run
+from peewit.training import checkpoint, environment
+from peewit.training.recipe import Recipe
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """Give it weights and statistics that are all different, so that none can be left out."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+                if module.weight is not None and module.weight.requires_grad:
+                    module.weight.uniform_(0.5, 1.5)
+                if module.bias is not None:
+                    module.bias.normal_(0, 0.1)
+            elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                module.bias.normal_(0, 0.1)
+        if isinstance(model, Fast):
+            model.whitening.weight.normal_(0, 0.5)
+            model.whitening.bias.normal_(0, 0.1)
+    return model
+
+
+def make_run(
+    path: Path,
+    name: str = "tutorial",
+    size: int = 32,
+    channels: int = 3,
+    unsure_below: float = 0.0,
+    **changes: Any,
+) -> Run:
+    """Make a run of the network ``name`` in the folder ``path``."""
+    recipe = Recipe(model=name, epochs=1, threads=1, **changes)
+    mean, std = ((0.4,) * channels, (0.25,) * channels)
+    if name == "tutorial":
+        mean, std = (0.0,) * channels, (1.0,) * channels
+    facts = {
+        "class_names": ["cat", "dog", "兔"],
+        "preprocessing": Preprocessing(size, size, channels, mean, std).to_dict(),
+        "source": {},
+        "dataset": {"origin": "made up"},
+        "environment": environment.describe(1),
+    }
+    runfolder.create(path, facts, recipe)
+    model = lively(build(name, (size, size, channels), 3, seed=0))
+    checkpoint.write_tensors(path / runfolder.WEIGHTS, model.state_dict(), {})
+    row = {name: 1 if name in runfolder.WHOLE else 0.5 for name in runfolder.COLUMNS}
+    runfolder.write_history(path, [row])
+    metrics = {"split": "test", "accuracy": 0.5, "images": 4}
+    if unsure_below:
+        runfolder.write_unsure(path, unsure_below)
+        metrics["single_view_accuracy"] = 0.25
+    runfolder.write_metrics(path, metrics)
+    runfolder.write_finished(path, True)
+    return Run.open(path)
+
+
+def pictures(count: int, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
+    """Make up pictures, (count, height, width, channels)."""
+    random = np.random.default_rng(height * 1000 + width)
+    return random.integers(0, 256, (count, height, width, channels), np.uint8)
