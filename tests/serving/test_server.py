@@ -228,7 +228,8 @@ def test_random_bodies_and_clients_that_hang_up_leave_nothing_behind(
         memory = "process_resident_memory_bytes"
         assert facts(client)[memory] - before[memory] < 50e6
     assert server.stop() == 0
-    assert "bug" not in server.said
+    # nothing that a stranger does fills the log
+    assert server.said.count("\n") == 2
 
 
 def facts(client: httpx.Client) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from peewit.serving.limits import Limits, Refused, too_large, too_many, too_many
 FORM = "multipart/form-data"
 RAW = ("application/octet-stream", "image/")
 LONGEST_NAME = 200
+
+# It notes what is wrong with forms. A stranger could fill the log with that; and a server whose
+# stderr nobody reads would stand still when the pipe is full.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
