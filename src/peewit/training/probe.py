@@ -31,7 +31,7 @@ BFLOAT16 = ("avx512_bf16", "amx_bf16")
 LAST, BETTER, STEPS = 3, 0.98, 12
 # The share of the training that they are like: of five eighths of it the whitening is at rest.
 SHARE = 0.5
-# Pixels of large images that are made small for the steps; what is missing is repeated.
+# Pixels of large images that are made small to measure with; for steps they are repeated.
 PIXELS = 1 << 26
 # Images that are predicted to measure how fast that is.
 PREDICTED = 512
@@ -161,7 +161,8 @@ def measure(
         save=lambda: None,
         schedule=schedule,
     )
-    images, predicted = dataset.images[: min(PREDICTED, len(dataset))], []
+    height, width, _ = dataset.image_shape
+    images, predicted = dataset.images[: min(PREDICTED, max(1, PIXELS // (height * width)))], []
     began = end = clock()
     for logits in logits_in_batches(job.model, job.preprocessing, images):
         now = clock()

@@ -114,14 +114,14 @@ def make_job(
         if test is None:
             note("there is no test set: the final numbers are those of the validation images")
     recipe = _fitting_batch(training, recipe, note)
-    rule = _preprocessing(training, recipe, note)
+    fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
+    size, (height, width, _) = network_size(training, recipe, note), training.image_shape
+    if (fast or changed) and size[0] * size[1] < height * width:
+        # once, not in each epoch; and a shift by pixels means the network's pixels
+        training = replace(training, images=resized(training.images, *size))
+    rule = _preprocessing(training, recipe, *size)
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
-    fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
-    height, width, _ = training.image_shape
-    if (fast or changed) and rule.height * rule.width < height * width:
-        # once, not in each epoch; and a shift by pixels means the network's pixels
-        training = replace(training, images=resized(training.images, rule.height, rule.width))
     augment = _augment(training, recipe) if changed else None
     if fast:
         _whiten(model, training, rule)
@@ -217,9 +217,8 @@ def _whiten(model: nn.Module, training: Dataset, rule: Preprocessing) -> None:
     model.get_parameter("whitening.weight").data.copy_(filters)
 
 
-def _preprocessing(dataset: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Preprocessing:
+def _preprocessing(dataset: Dataset, recipe: Recipe, height: int, width: int) -> Preprocessing:
     channels = dataset.image_shape[2]
-    height, width = network_size(dataset, recipe, note)
     if recipe.normalize:
         mean, deviation = dataset.channel_statistics
         # a channel that is the same everywhere has no deviation to divide by
