@@ -62,7 +62,7 @@ def make_run(
         "environment": environment.describe(1),
     }
     runfolder.create(path, facts, recipe)
-    model = lively(build(name, (size, size, channels), 3, seed=0))
+    model = lively(build(name, (size, size, channels), 3, recipe.seed))
     checkpoint.write_tensors(path / runfolder.WEIGHTS, model.state_dict(), {})
     row = {name: 1 if name in runfolder.WHOLE else 0.5 for name in runfolder.COLUMNS}
     runfolder.write_history(path, [row])

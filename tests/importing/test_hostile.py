@@ -1,0 +1,345 @@
+"""Files that would harm, mislead or crash: one sentence each, nothing run, nothing left."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from made_runs import make_run
+from peewit.errors import PeewitError, UsageError
+from peewit.export import job
+from peewit.importing.keras import import_keras
+
+NAMES = ["cat", "dog", "hare"]
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sound ``net.keras`` and ``net.h5``."""
+    place = tmp_path_factory.mktemp("sound")
+    job.export(make_run(place / "run"), "keras", raw=True, out=place / "net.keras")
+    return place
+
+
+def refused(path: Path, why: str) -> None:
+    out = path.parent / "imported"
+    with pytest.raises(PeewitError, match=why) as caught:
+        import_keras(path, NAMES, out=out)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def changed_h5(sound: Path, path: Path, change: Callable[[Any], None]) -> Path:
+    path.write_bytes((sound / "net.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def changed_config(sound: Path, path: Path, change: Callable[[list[Any]], None]) -> Path:
+    def in_file(file: Any) -> None:
+        config = json.loads(file.attrs["model_config"])
+        change(config["config"]["layers"])
+        file.attrs["model_config"] = json.dumps(config)
+
+    return changed_h5(sound, path, in_file)
+
+
+def archive_with(sound: Path, path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(sound / "net.keras") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            key = name.replace(".", "_")
+            new.writestr(name, members.pop(key) if key in members else old.read(name))
+    return path
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+def test_what_was_exported_comes_back(name: str, sound: Path, tmp_path: Path) -> None:
+    from peewit.run import Run
+
+    run = import_keras(sound / name, NAMES, out=tmp_path / "run")
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(run.logits(images), Run.open(sound / "run").logits(images))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "a/../../b", "..\\evil"])
+def test_a_member_that_points_outside(name: str, sound: Path, tmp_path: Path) -> None:
+    path = archive_with(sound, tmp_path / "x.keras")
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, "evil")
+    refused(path, "points outside")
+
+
+def test_a_bomb(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", b" " * (2**24 + 1))
+        file.writestr("model.weights.h5", b"")
+    refused(path, "unpacks to more than 16 MB")
+
+
+def test_members_twice_or_missing(sound: Path, tmp_path: Path) -> None:
+    path = archive_with(sound, tmp_path / "x.keras")
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.writestr("config.json", "{}")
+    refused(path, "without one config.json")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme", "")
+    refused(path, "without one config.json")
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
+def test_half_a_file(name: str, share: float, sound: Path, tmp_path: Path) -> None:
+    content = (sound / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(content[: max(9, int(len(content) * share))])
+    refused(path, "not a whole|damaged|neither HDF5")
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+def test_bits_that_fell_over(name: str, sound: Path, tmp_path: Path) -> None:
+    content = bytearray((sound / name).read_bytes())
+    random = np.random.default_rng(0)
+    path = tmp_path / name
+    for number in range(30):
+        broken = bytearray(content)
+        # the first half of a percent, where the structures are
+        for place in random.integers(0, len(content) // 200, 8):
+            broken[place] = random.integers(256)
+        path.write_bytes(broken)
+        out = tmp_path / f"out{number}"
+        try:
+            import_keras(path, NAMES, out=out)
+        except PeewitError:
+            assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, I am no model", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"]
+)
+def test_no_model_at_all(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    refused(path, "empty|neither|not a whole")
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    refused(tmp_path / "missing.h5", "no such file")
+    (tmp_path / "saved").mkdir()
+    refused(tmp_path / "saved", "SavedModel folders are not read")
+
+
+def lambda_layer(layers: list[Any]) -> None:
+    code = ["4wEAAAAA", None, None]
+    layers.insert(1, {"class_name": "Lambda", "config": {"name": "evil", "function": code}})
+
+
+def custom(layers: list[Any]) -> None:
+    layers[1]["registered_name"] = "evil>Conv2D"
+
+
+def foreign(layers: list[Any]) -> None:
+    layers[1]["module"] = "os.path"
+
+
+def unknown(layers: list[Any]) -> None:
+    layers[1]["class_name"] = "LSTM"
+
+
+def activation(layers: list[Any]) -> None:
+    layers[1]["config"]["activation"] = "evil>boom"
+
+
+def huge(layers: list[Any]) -> None:
+    layers[1]["config"]["filters"] = 2**26
+
+
+def negative(layers: list[Any]) -> None:
+    layers[1]["config"]["filters"] = -1
+
+
+def text(layers: list[Any]) -> None:
+    layers[1]["config"]["filters"] = "many"
+
+
+def strided(layers: list[Any]) -> None:
+    layers[1]["config"]["strides"] = [2, 2]
+
+
+def other_sizes(layers: list[Any]) -> None:
+    layers[1]["config"]["filters"] = 32
+
+
+def tiny(layers: list[Any]) -> None:
+    layers[0]["config"]["batch_input_shape"] = [None, 4, 4, 3]
+
+
+def unbounded(layers: list[Any]) -> None:
+    layers[0]["config"]["batch_input_shape"] = [None, None, None, 3]
+
+
+def nothing(layers: list[Any]) -> None:
+    layers.clear()
+
+
+def no_config(layers: list[Any]) -> None:
+    layers[2] = {"class_name": "Dense"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda_layer, "is a Lambda, which is code"),
+        (custom, "layers that are read"),
+        (foreign, "layers that are read"),
+        (unknown, "is a LSTM; layers that are read"),
+        (activation, "has the activation evil"),
+        (huge, "has a kernel of"),
+        (negative, "has filters -1"),
+        (text, "has filters many"),
+        (strided, "has strides"),
+        (other_sizes, "of shape"),
+        (tiny, "less than"),
+        (unbounded, "not height, width and channels"),
+        (nothing, "not Keras's"),
+        (no_config, "not Keras's"),
+    ],
+)
+def test_layers_that_are_not_read(
+    change: Callable[[list[Any]], None], why: str, sound: Path, tmp_path: Path
+) -> None:
+    refused(changed_config(sound, tmp_path / "x.h5", change), why)
+
+
+@pytest.mark.parametrize(
+    "config", ["", "{", "[]", "null", '{"class_name": "Sequential"}', "[" * 99999]
+)
+def test_configurations_that_are_none(config: str, sound: Path, tmp_path: Path) -> None:
+    path = archive_with(sound, tmp_path / "x.keras", config_json=config.encode())
+    refused(path, "not whole JSON|not Keras's")
+
+
+def test_another_kind_of_model(sound: Path, tmp_path: Path) -> None:
+    config = json.dumps({"class_name": "Functional", "config": {}}).encode()
+    path = archive_with(sound, tmp_path / "x.keras", config_json=config)
+    refused(path, "only Sequential")
+
+
+KERNEL = "model_weights/conv2d/conv2d/kernel:0"
+
+
+def external_link(file: Any) -> None:
+    del file[KERNEL]
+    file[KERNEL] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft_link(file: Any) -> None:
+    del file[KERNEL]
+    file[KERNEL] = h5py.SoftLink("/model_weights/dense/dense/kernel:0")
+
+
+def external_storage(file: Any) -> None:
+    shape = file[KERNEL].shape
+    del file[KERNEL]
+    file.create_dataset(KERNEL, shape, "f4", external=[("/etc/passwd", 0, 2**20)])
+
+
+def virtual(file: Any) -> None:
+    shape = file[KERNEL].shape
+    del file[KERNEL]
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[...] = h5py.VirtualSource("/etc/passwd", "x", shape)
+    file.create_virtual_dataset(KERNEL, layout)
+
+
+def group_instead(file: Any) -> None:
+    del file[KERNEL]
+    file.create_group(KERNEL)
+
+
+def missing(file: Any) -> None:
+    del file[KERNEL]
+
+
+def objects(file: Any) -> None:
+    del file[KERNEL]
+    file.create_dataset(KERNEL, data=["text"])
+
+
+def endless(file: Any) -> None:
+    file[KERNEL][0] = np.inf
+
+
+def wrong_shape(file: Any) -> None:
+    values = file[KERNEL][...]
+    del file[KERNEL]
+    file.create_dataset(KERNEL, data=values[..., :5])
+
+
+def no_names(file: Any) -> None:
+    del file["model_weights/conv2d"].attrs["weight_names"]
+
+
+def names_outside(file: Any) -> None:
+    file["model_weights/conv2d"].attrs["weight_names"] = [b"../../kernel:0", b"conv2d/bias:0"]
+
+
+def weights_only(file: Any) -> None:
+    del file.attrs["model_config"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (external_link, "is a link to somewhere else"),
+        (soft_link, "is a link to somewhere else"),
+        (external_storage, "is not an array in the file"),
+        (virtual, "is not an array in the file"),
+        (group_instead, "is not an array in the file"),
+        (missing, "it has no"),
+        (objects, "not floats"),
+        (endless, "not finite"),
+        (wrong_shape, "not floats of shape"),
+        (no_names, "damaged"),
+        (names_outside, "it has no"),
+        (weights_only, "weights only"),
+    ],
+)
+def test_arrays_that_are_not_read(
+    change: Callable[[Any], None], why: str, sound: Path, tmp_path: Path
+) -> None:
+    refused(changed_h5(sound, tmp_path / "x.h5", change), why)
+
+
+def test_links_in_the_new_format(sound: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(sound / "net.keras") as file:
+        buffer = io.BytesIO(file.read("model.weights.h5"))
+    with h5py.File(buffer, "r+") as weights:
+        del weights["layers/conv2d/vars/0"]
+        weights["layers/conv2d/vars/0"] = h5py.ExternalLink("/etc/passwd", "/")
+    path = archive_with(sound, tmp_path / "x.keras", model_weights_h5=buffer.getvalue())
+    refused(path, "is a link to somewhere else")
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["cat", "dog", "dog"], []])
+def test_names_that_do_not_fit(names: list[str], sound: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the model has 3 outputs"):
+        import_keras(sound / "net.h5", names, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_taken(sound: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").touch()
+    with pytest.raises(UsageError):
+        import_keras(sound / "net.h5", NAMES, out=tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine"]

@@ -1,0 +1,123 @@
+"""All engines give PyTorch's answers; one that does not, or is not there, is not taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from made_runs import make_run, pictures
+from peewit import engines
+from peewit.run import Run
+from peewit.runfolder import WEIGHTS
+
+CASES: dict[str, dict[str, Any]] = {
+    "tutorial": {},
+    "mirrored second looks": {"name": "fast-xs", "unsure_below": 0.8, "tta": True},
+    "other second looks": {
+        "name": "fast-xs",
+        "unsure_below": 0.8,
+        "tta": True,
+        "flip": "none",
+        "channels": 1,
+    },
+}
+
+
+def flat(images: object, batch_size: int = 64) -> np.ndarray:
+    return np.zeros((len(images), 3), np.float32)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make_run(tmp_path_factory.mktemp("runs") / "run", **CASES[request.param])
+    engines._write_network(run)
+    return run
+
+
+@pytest.mark.parametrize("name", engines.PACKAGES)
+def test_every_engine_gives_the_same_answers(name: str, run: Run) -> None:
+    engine = engines.runtime(name, run)
+    assert engine.class_names == run.class_names
+    for images in (pictures(70, 32, 32, 3), pictures(5, 41, 29, 1), pictures(0, 32, 32, 3)):
+        found, wanted = engine.logits(images), run.logits(images)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        assert np.array_equal(found.argmax(1), wanted.argmax(1))
+        np.testing.assert_allclose(
+            engine.probabilities(images), run.probabilities(images), atol=1e-4
+        )
+
+
+def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    seconds = iter([3.0, 1.0, 2.0])  # PyTorch, ONNX Runtime, OpenVINO
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "ONNX Runtime"
+    assert engines.fastest(run).name == "ONNX Runtime"  # there is no fourth value
+    assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "ONNX Runtime"
+
+
+def test_pytorch_is_taken_where_it_is_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    seconds = iter([1.0, 3.0, 2.0, 1.0, 3.0, 2.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "PyTorch"
+    # for one picture its import would take longer than all else
+    assert engines.fastest(run, batch_size=1).name == "OpenVINO"
+
+
+def test_other_weights_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    images = pictures(3, 32, 32, 3)
+    before = engines.fastest(run).logits(images)
+    other = make_run(tmp_path / "other", seed=5)
+    (run.path / WEIGHTS).write_bytes((other.path / WEIGHTS).read_bytes())
+    after = engines.fastest(Run.open(run.path)).logits(images)
+    np.testing.assert_allclose(after, other.logits(images), atol=1e-4)
+    assert np.abs(after - before).max() > 0.01
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 9}'])
+def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run.path / engines.CHOICE).write_text(content)
+    engine = engines.fastest(run)
+    images = pictures(3, 32, 32, 3)
+    np.testing.assert_allclose(engine.logits(images), run.logits(images), atol=1e-4)
+    assert json.loads((run.path / engines.CHOICE).read_text())["format"] == engines.FORMAT
+
+
+def test_a_broken_network_file_leaves_pytorch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    engines.fastest(run)
+    choice = json.loads((run.path / engines.CHOICE).read_text())
+    (run.path / engines.CHOICE).write_text(json.dumps(choice | {"many": "ONNX Runtime"}))
+    (run.path / engines.NETWORK).write_bytes(b"\x08\x07broken")
+    assert engines.fastest(run).name == "PyTorch"
+
+
+def test_an_engine_that_answers_otherwise_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    wrong: dict[str, Callable[[bytes], engines.Forward]] = {
+        name: lambda content: flat for name in engines.PACKAGES
+    }
+    monkeypatch.setattr(engines, "LOADERS", wrong)
+    assert engines.fastest(run).name == "PyTorch"
+
+
+def test_nothing_else_installed_leaves_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "find_spec", lambda package: None)
+    assert engines.fastest(run).name == "PyTorch"
+    assert not (run.path / engines.NETWORK).exists()
