@@ -123,7 +123,19 @@ def export(run: Run, to: str, *, raw: bool = False, out: str | Path | None = Non
         agreement.require(result, str(target.with_suffix(file.suffix)))
         return result
 
-    return Exported(placed(target, lambda stem: form.write(content, stem), check))
+    files = placed(target, lambda stem: form.write(content, stem), check)
+    return Exported(files, [one_view(run)] if run.unsure_below else [])
+
+
+def one_view(run: Run) -> str:
+    """Say what a file has not that the run has: second looks at pictures it is unsure of."""
+    single, whole = run.metrics.get("single_view_accuracy"), run.metrics.get("accuracy")
+    known = isinstance(single, float) and isinstance(whole, float)
+    once, twice = (f" (accuracy {single:.1%})", f" ({whole:.1%})") if known else ("", "")
+    return (
+        f"the file looks at each picture once{once}; the run looks again at those it is "
+        f"unsure of{twice}"
+    )
 
 
 def find(to: str) -> Format:

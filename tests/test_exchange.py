@@ -1,0 +1,69 @@
+"""The commands import and export, as a user types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from made_runs import make_run
+from peewit.__main__ import main
+from peewit.run import Run
+
+
+def test_export_says_how_well_it_agrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", "fast-xs", unsure_below=0.9, tta=True)
+    out = tmp_path / "net.onnx"
+    assert main(["export", str(run.path), "--to", "onnx", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n"
+    assert "gives the same class, and probabilities within" in said.err
+    assert "looks at each picture once (accuracy 25.0%)" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--to", "tflite"], 2, "tflite"),
+        ([], 2, "is missing"),
+        (["--to", "onnx", "--out", "x.h5"], 2, "ends in .onnx"),
+        (["--to", "keras"], 1, "Keras has no layer"),
+    ],
+)
+def test_export_refuses(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = make_run(tmp_path / "run", "fast-xs")
+    before = sorted(run.path.iterdir())
+    assert main(["export", str(run.path), *arguments]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert "Traceback" not in said.err
+    assert sorted(run.path.iterdir()) == before
+
+
+def test_export_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "missing", "--to", "onnx"]) == 1
+    assert "there is no run folder missing" in capsys.readouterr().err
+
+
+def test_import_makes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "keras", "--raw"]) == 0
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n兔\n", encoding="utf-8")
+    capsys.readouterr()
+    model, out = str(run.path / "model-raw.h5"), str(tmp_path / "back")
+    assert main(["import", model, "--classes", str(names), "--out", out]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert Run.open(out).class_names == run.class_names
+    # taken, wrong number of names, no file
+    assert main(["import", model, "--classes", "a,b,c", "--out", out]) == 2
+    assert main(["import", model, "--classes", "a,b", "--out", out + "2"]) == 2
+    assert main(["import", "missing.h5", "--classes", "a,b", "--out", out + "2"]) == 1
+    assert not Path(out + "2").exists()
