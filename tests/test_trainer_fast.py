@@ -232,9 +232,10 @@ def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path)
 
 def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=1.0)
-    with pytest.raises(UsageError, match=r"1 minutes are too little.*give --minutes 1\.8 or more"):
+    with pytest.raises(UsageError, match=r"1 minute is too little.*give --minutes 1\.8 or more"):
         train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent(), began=0.0)
     assert clock.time == 0
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(

@@ -127,6 +127,7 @@ def _begin(
     course = Course.measured(dataset, test, recipe, began, progress.note)
     job = make_job(dataset, test, course.recipe, progress.note)
     recipe = job.recipe  # fitted to the data
+    course.check(len(job.training))
     facts = {
         "class_names": dataset.class_names,
         "preprocessing": job.preprocessing.to_dict(),

@@ -223,9 +223,9 @@ def too_little(seconds: float, least: float) -> UsageError:
     0.1 minutes are too little: loading, measuring, a few training steps and the test take about \
 0.3 minutes here; give --minutes 0.3 or more
     """
-    minutes = math.ceil(least * SAFETY / 6) / 10
+    minutes, given = math.ceil(least * SAFETY / 6) / 10, f"{seconds / 60:.2g}"
     return UsageError(
-        f"{seconds / 60:.2g} minutes are too little",
+        f"{given} minute is too little" if given == "1" else f"{given} minutes are too little",
         "loading, measuring, a few training steps and the test take about "
         f"{minutes:g} minutes here",
         f"give --minutes {minutes:g} or more",

@@ -117,6 +117,11 @@ class Course:
         else:
             yield None
 
+    def check(self, images: int) -> None:
+        """Raise UsageError if the time is too short to begin a training on so many images."""
+        if self.recipe.minutes is not None and self.recipe.until_accuracy is None:
+            self._plan(self._budget(Position()), Position(), images)
+
     def augmentation_fits(self, seconds: float) -> bool:
         """Tell whether test-time augmentation has time after a plain test of ``seconds``."""
         if self.recipe.minutes is None or self._pace is None:
