@@ -145,7 +145,7 @@ def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:
         (["cifar11"], "there is no source cifar11"),
         (["digits", "--batch-size", "5000"], "batch_size is 5,000"),
         ([], "SOURCE is missing"),
-        (["digits", "--resume", "runs/x"], "a run that goes on keeps its source"),
+        (["--recipe", "fast", "--resume", "runs/x"], "a run that goes on keeps its source"),
     ],
 )
 def test_train_refuses_what_makes_no_sense(

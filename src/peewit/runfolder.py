@@ -144,6 +144,11 @@ def write_finished(path: Path, finished: bool) -> None:
     write_facts(path, read_json(path / FACTS) | {"finished": finished})
 
 
+def write_data(path: Path, dataset: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Note in ``run.json`` what data the run is trained on from here on."""
+    write_facts(path, read_json(path / FACTS) | {"dataset": dict(dataset), "source": dict(source)})
+
+
 def write_unsure(path: Path, below: float) -> None:
     """Note in ``run.json`` below which confidence a picture is looked at in more views."""
     write_facts(path, read_json(path / FACTS) | {"unsure_below": below})

@@ -22,6 +22,7 @@ from peewit.training.checkpoint import Position
 from peewit.training.course import Course
 from peewit.training.final import answer, costs
 from peewit.training.interrupt import StopRequest
+from peewit.training.known import check_fits, check_same
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
@@ -61,7 +62,8 @@ def train(
     resume : path, optional
         A run folder to go on with. Only epochs, threads and checkpoint_minutes may differ from
         its recipe. With the same threads the weights end bit-identical to those of a training
-        that was never stopped; a finished run can be trained for more epochs.
+        that was never stopped; a finished run can be trained for more epochs. So can an imported
+        one, on any data with its classes.
     progress : Progress, optional
         What shows how it goes: by default what suits the terminal, the notebook or the log.
     began : float, optional
@@ -102,7 +104,8 @@ def train(
     try:
         with StopRequest() as stop:
             if resume is not None:
-                return _resume(dataset, recipe, test, Path(resume), out, shown, stop, began)
+                path = Path(resume)
+                return _resume(dataset, recipe, test, path, out, source, shown, stop, began)
             return _begin(dataset, recipe or Recipe(), test, out, source, shown, stop, began)
     finally:
         shown.close()
@@ -146,6 +149,7 @@ def _resume(
     test: Dataset | None,
     path: Path,
     out: str | Path | None,
+    source: Mapping[str, Any] | None,
     progress: Progress,
     stop: StopRequest,
     began: float,
@@ -166,13 +170,12 @@ def _resume(
             progress.note(f"{path} is finished {after}; ask for more to train it on")
             return run
         job = make_job(dataset, test, recipe, progress.note)
-        # by content alone: the files may have been moved
-        if describe_data(dataset, test, job)["fingerprints"] != run.dataset.get("fingerprints"):
-            raise PeewitError(
-                f"cannot go on with {path}",
-                f"this is not the data that it was trained on ({run.dataset.get('origin')})",
-                "give the same data, or train anew",
-            )
+        data = describe_data(dataset, test, job)
+        if "fingerprints" in run.dataset:
+            check_same(path, run.dataset, data)
+        else:  # imported
+            check_fits(path, run.class_names, run.preprocessing, job, progress.note)
+            runfolder.write_data(path, data, runfolder.lasting_source(source or run.source))
         if run.status == "finished" and test is not None:
             progress.note(
                 "the test set has been used for this run before: choosing the number of epochs "

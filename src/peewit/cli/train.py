@@ -93,17 +93,23 @@ def train(
 
     changes = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:
-        if source or recipe or out:
-            raise click.UsageError("a run that goes on keeps its source, recipe and folder")
+        keeps = click.UsageError("a run that goes on keeps its source, recipe and folder")
+        if recipe or out:
+            raise keeps
         earlier = Run.open(resume)
+        if source and earlier.source:  # an imported one may have none
+            raise keeps
         kept = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
         settings = earlier.recipe.budgeted(**(kept | changes))
-        if not earlier.source:
+        if source:
+            place = {"source": source, "data": data, "coarse": coarse}
+        elif earlier.source:
+            place = earlier.source | ({"data": data} if data else {})
+        else:
             raise PeewitError(
                 f"{resume} does not say how its data is loaded",
-                todo="go on with it in Python, by peewit.train(dataset, resume=...)",
+                todo=f"name the source: peewit train SOURCE --resume {resume}",
             )
-        place = earlier.source | ({"data": data} if data else {})
     elif source is not None:
         on_time = "minutes" in changes or "until_accuracy" in changes
         settings = find_recipe(recipe or ("fast" if on_time else "tutorial")).budgeted(**changes)

@@ -1,0 +1,76 @@
+"""Which data a run may go on with: its own, or for an imported one whatever fits its network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peewit.errors import PeewitError
+from peewit.preprocessing import Preprocessing
+from peewit.training.loop import Job
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with the run ``path`` on other data, by ``describe_data`` of both.
+
+    By content alone: the files may have been moved.
+
+    Raises
+    ------
+    PeewitError
+        The data is not the same.
+    """
+    if now["fingerprints"] != before["fingerprints"]:
+        raise PeewitError(
+            f"cannot go on with {path}",
+            f"this is not the data that it was trained on ({before.get('origin')})",
+            "give the same data, or train anew",
+        )
+
+
+def check_fits(
+    path: Path,
+    names: Sequence[str],
+    rule: Preprocessing,
+    job: Job,
+    note: Callable[[str], None],
+) -> None:
+    """Refuse to train the imported run ``path`` on data that its network cannot take.
+
+    Parameters
+    ----------
+    path : Path
+    names : sequence of str
+        The run's classes.
+    rule : Preprocessing
+        What the run's network reads.
+    job : Job
+        What the data would be trained by.
+    note : callable
+        Told that nobody knows what the network has seen.
+
+    Raises
+    ------
+    PeewitError
+        The classes are others, or the pictures would come in another size or other colours.
+    """
+    if tuple(job.training.class_names) != tuple(names):
+        raise PeewitError(
+            f"cannot go on with {path}",
+            "the data has other classes, or the same in another order",
+            "import the model again, with the names that the data has",
+        )
+    given = job.preprocessing
+    if given != rule:
+        wanted, found = (
+            f"{part.height} x {part.width} x {part.channels}" for part in (rule, given)
+        )
+        raise PeewitError(
+            f"cannot go on with {path}",
+            f"its network reads pictures of {wanted}, and these would be given as {found}",
+        )
+    note(
+        "nobody knows which images this network was trained on before: if the validation or test "
+        "images were among them, their accuracy is too hopeful"
+    )
