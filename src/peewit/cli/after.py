@@ -15,14 +15,10 @@ from peewit.cli.parameters import (
     complete_source,
     data_options,
     examples,
+    run_argument,
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-
-
-run_argument = click.argument(
-    "folder", metavar="RUN", type=click.Path(path_type=Path), shell_complete=complete_run
-)
 
 
 @click.command(

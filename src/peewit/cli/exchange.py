@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from peewit.cli.output import note
-from peewit.cli.parameters import complete_run, complete_source, examples
+from peewit.cli.parameters import complete_source, data_option, examples, run_argument
 
 
 @click.command(
@@ -28,12 +28,7 @@ from peewit.cli.parameters import complete_run, complete_source, examples
     "file with one a line, or the source that it was trained on.",
     shell_complete=complete_source,
 )
-@click.option(
-    "--data",
-    type=click.Path(),
-    metavar="PATH",
-    help="Archive or folder to read the source from, instead of looking for it.",
-)
+@data_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -61,9 +56,7 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
         "peewit export runs/NAME --to keras --raw --out pets.keras",
     ),
 )
-@click.argument(
-    "folder", metavar="RUN", type=click.Path(path_type=Path), shell_complete=complete_run
-)
+@run_argument
 @click.option(
     "--to",
     required=True,

@@ -54,6 +54,16 @@ complete_recipe = complete(lambda: ((name, f"model {PRESETS[name].model}") for n
 complete_run = complete(_runs)
 complete_model = complete(lambda: [*_models(), *_runs()])
 
+run_argument = click.argument(
+    "folder", metavar="RUN", type=click.Path(path_type=Path), shell_complete=complete_run
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(),
+    metavar="PATH",
+    help="Archive or folder to read the source from, instead of looking for it.",
+)
+
 
 def examples(*lines: str) -> str:
     """Return the end of a command's help: what to type, not wrapped."""
@@ -65,13 +75,7 @@ def data_options(command: Command) -> Command:
     coarse = click.option(
         "--coarse", is_flag=True, help="CIFAR-100: the 20 superclasses instead of the 100 classes."
     )
-    data = click.option(
-        "--data",
-        type=click.Path(),
-        metavar="PATH",
-        help="Archive or folder to read the source from, instead of looking for it.",
-    )
-    return data(coarse(command))
+    return data_option(coarse(command))
 
 
 def recipe_flags(command: Command) -> Command:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from peewit.cli.after import run_argument
 from peewit.cli.output import note
-from peewit.cli.parameters import examples
+from peewit.cli.parameters import examples, run_argument
 
 
 @click.command(
