@@ -16,22 +16,25 @@ import time
 
 import rawlog
 import torch
-from rate import best_rate
 from torch.nn import functional as F
 
 from peewit.kernels import winograd
+from peewit.models import FAST_WIDTHS
 from peewit.training.allocator import freed_memory_kept
+from peewit.training.probe import best_rate
 
-# (in, out, height = width) of the convolutions of fast-xs to fast-xl, at 32 x 32 pixels
-SHAPES = (
-    (24, 16, 32), (24, 32, 32), (24, 64, 32), (24, 128, 32),
-    (16, 16, 16), (32, 32, 16), (64, 64, 16), (128, 128, 16),
-    (16, 64, 16), (32, 128, 16), (64, 256, 16), (128, 384, 16),
-    (64, 64, 8), (128, 128, 8), (256, 256, 8), (384, 384, 8),
-    (64, 128, 8), (128, 256, 8), (384, 512, 8),
-    (128, 128, 4), (256, 256, 4), (512, 512, 4),
-)  # fmt: skip
 LEAST_SECONDS = 0.05  # a measurement repeats the convolution for at least this long
+
+
+def shapes():
+    """Return (in, out, height = width) of the fast networks' convolutions, at 32 x 32 pixels."""
+    found = []
+    for widths in FAST_WIDTHS.values():
+        channels, size = 24, 32  # what the whitening makes of colour pictures
+        for width in widths:
+            found += [(channels, width, size), (width, width, size // 2)]
+            channels, size = width, size // 2
+    return sorted(set(found), key=lambda shape: (-shape[2], shape))
 
 
 def direct(x, weight):
@@ -80,7 +83,7 @@ def rates(shape, batch, rounds):
     return found
 
 
-def line(shape, rows):
+def line(shape, batch, rows):
     """Return the table's line of a shape."""
     inputs, outputs, size = shape
     text = f"{f'{inputs:>3} -> {outputs:>3}, {size} x {size}':<22}"
@@ -91,7 +94,7 @@ def line(shape, rows):
         ]
         spread = f"({min(ratios):.2f} - {max(ratios):.2f})"
         text += f"{rate[0]:8.0f}{rate[1]:10.0f}{statistics.median(ratios):7.2f} {spread:<15}"
-    return text + ("" if winograd.pays(inputs, outputs, size, size) else "  left to PyTorch")
+    return text + ("" if winograd.pays(batch, inputs, outputs, size, size) else "  left to PyTorch")
 
 
 def main():
@@ -110,11 +113,11 @@ def main():
     print("\n".join(lines))
     raw = []
     with freed_memory_kept():  # as while training
-        head["best_gflops"] = best_rate()
-        for shape in SHAPES:
+        head["best_gflops"] = best_rate() / 1e9
+        for shape in shapes():
             rows = rates(shape, options.batch, options.rounds)
             raw += [{"shape": shape, **row} for row in rows]
-            lines.append(line(shape, rows))
+            lines.append(line(shape, options.batch, rows))
             print(lines[-1], flush=True)
     text = "\n".join(lines) + f"\n\nfastest direct convolution: {head['best_gflops']:.0f} GFLOP/s"
     log = rawlog.RESULTS / f"convolutions-{time.strftime('%Y-%m-%d-%H%M')}.txt"

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rate import best_rate
 from torch.nn import functional as F
 from torch.profiler import profile
 
@@ -27,6 +26,7 @@ from peewit.preprocessing import Preprocessing
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.environment import describe
 from peewit.training.optimizers import KerasAdam
+from peewit.training.probe import best_rate
 
 BATCH = 32
 # forward and twice as much backward, but the images need no gradient; multiply-add = 2 operations
@@ -89,11 +89,11 @@ def main():
     del head["command"]  # its paths are of one machine
     rounds = []
     for _ in range(options.rounds):
-        rate = best_rate(BATCH)
+        rate = best_rate()
         times = {form: step_times(form == "fused", options.steps) for form in ("fused", "plain")}
         for form in times.values():
-            form["ceiling"] = FLOPS / rate / 1e6
-        rounds.append({"best_gflops": rate, **times})
+            form["ceiling"] = 1000 * FLOPS / rate
+        rounds.append({"best_gflops": rate / 1e9, **times})
     lines = [f"{'milliseconds a step of 32 (medians)':<36} {'fused':>8} {'plain':>8}"]
     for group in rounds[0]["fused"]:
         fused, plain = (statistics.median(r[f][group] for r in rounds) for f in ("fused", "plain"))
