@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,9 +23,10 @@ from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.models import build
 from peewit.run import Run
 from peewit.trainer import train
-from peewit.training.checkpoint import Position, read_tensors
+from peewit.training.checkpoint import read_tensors
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
+from watching import At
 
 # 37 training images (3 more held out): 3 epochs of 5 steps, the last of which is smaller. One
 # thread, because two on a busy machine wait for each other; the test with kills has two.
@@ -105,21 +105,6 @@ def assert_same(one: Run | Path, other: Run | Path) -> None:
 
 class StoppedAtError(Exception):
     """Stands for a process that ends here."""
-
-
-class At(Silent):
-    """Does something at one step."""
-
-    def __init__(self, epoch: int, step: int, act: Callable[[], object]) -> None:
-        self.place, self.act = (epoch, step), act
-        self.notes: list[str] = []
-
-    def step(self, position: Position) -> None:
-        if (position.epoch, position.step) == self.place:
-            self.act()
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def start(folder: Path, data: Dataset, resume: bool, threads: int = 1) -> subprocess.Popen[str]:

@@ -21,11 +21,12 @@ from peewit.trainer import train
 from peewit.training import course, loop
 from peewit.training.augment import Augment
 from peewit.training.budget import Ending, Speed
-from peewit.training.checkpoint import Position, read_position, read_tensors
+from peewit.training.checkpoint import read_position, read_tensors
 from peewit.training.course import Course
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
 from peewit.training.timed import Choice
+from watching import At
 
 # 37 training images and 3 held out, in steps of 3: 12 an epoch, one image left over
 RECIPE = Recipe.preset(
@@ -71,21 +72,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
         without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
         path = tmp_path_factory.mktemp("whole") / "run"
         return train(DATA, RECIPE, test=TEST, out=path, progress=Silent())
-
-
-class At(Silent):
-    """Does something at one step, and keeps what it is told."""
-
-    def __init__(self, epoch: int = 99, step: int = 0, act: Callable[[], object] = list) -> None:
-        self.place, self.act = (epoch, step), act
-        self.notes: list[str] = []
-
-    def step(self, position: Position) -> None:
-        if (position.epoch, position.step) == self.place:
-            self.act()
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 class KilledError(Exception):

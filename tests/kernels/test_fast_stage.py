@@ -8,6 +8,7 @@ from torch import nn
 
 from peewit import kernels
 from peewit.kernels import fast_stage, library, winograd
+from tensors import images, relative
 
 pytestmark = pytest.mark.skipif(
     not kernels.available(), reason="the native kernels were not built here (no C compiler)"
@@ -35,17 +36,6 @@ def layers(inputs, outputs, scale=True):
         if not scale:
             norm.weight.fill_(1).requires_grad_(False)
     return conv.to(memory_format=torch.channels_last), norm
-
-
-def images(inputs, height, width, count=6):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(count, inputs, height, width, generator=generator)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def relative(found, exact):
-    """Return the largest difference in units of the largest exact value."""
-    return ((found.double() - exact).abs().max() / exact.abs().max()).item()
 
 
 @pytest.mark.parametrize("scale", [True, False])

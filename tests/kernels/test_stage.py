@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from peewit import kernels
 from peewit.kernels import library, stage
+from tensors import images, relative
 
 pytestmark = pytest.mark.skipif(
     not kernels.available(), reason="the native kernels were not built here (no C compiler)"
@@ -30,19 +31,8 @@ def layers(inputs, outputs):
     return conv, norm
 
 
-def images(inputs, height, width, count=6):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(count, inputs, height, width, generator=generator)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def reference(x, conv, norm):
     return F.max_pool2d(norm(F.relu(conv(x))), 2)
-
-
-def relative(found, exact):
-    """Return the largest difference in units of the largest exact value."""
-    return ((found.double() - exact).abs().max() / exact.abs().max()).item()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

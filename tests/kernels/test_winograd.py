@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from peewit import kernels
 from peewit.kernels import library, winograd
+from tensors import relative
 
 pytestmark = pytest.mark.skipif(
     not kernels.available(), reason="the native kernels were not built here (no C compiler)"
@@ -56,11 +57,6 @@ def step(x, weight, grad):
     x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
     y = kernels.conv3x3(x, weight)
     return y.detach(), *torch.autograd.grad(y, (x, weight), grad)
-
-
-def relative(found, exact):
-    """Return the largest difference in units of the largest exact value."""
-    return ((found.double() - exact).abs().max() / exact.abs().max()).item()
 
 
 @pytest.mark.usefixtures("always")

@@ -16,20 +16,9 @@ from peewit.export import job
 from peewit.importing.keras import import_keras
 from peewit.run import Run
 from peewit.training.progress import Silent
+from watching import At
 
 NAMES = ["dark", "middle", "bright"]
-
-
-class Listening(Silent):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Keep the sentence."""
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -41,7 +30,7 @@ def imported(tmp_path: Path) -> Run:
 
 def test_it_goes_on_from_its_weights(imported: Run, tiny: Dataset, tiny_test: Dataset) -> None:
     before = imported.model().state_dict()["hidden.weight"]
-    recipe, told = imported.recipe.replace(epochs=1), Listening()
+    recipe, told = imported.recipe.replace(epochs=1), At()
     run = train(tiny, recipe, test=tiny_test, resume=imported.path, progress=told)
     assert (run.status, len(run.history)) == ("finished", 1)
     assert any("nobody knows which images" in sentence for sentence in told.notes)

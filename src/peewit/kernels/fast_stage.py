@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library, winograd
+from peewit.kernels.memory import empty
 
 _CHANNELS_LAST = torch.channels_last
 
@@ -74,7 +75,7 @@ def _inference(y: torch.Tensor, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor
     n, channels, height, width = y.shape
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
-    out = _empty(n, channels, height // pool, width // pool)
+    out = empty(n, channels, height // pool, width // pool)
     library.loaded().pool_norm_gelu_inference(
         y.data_ptr(),
         *(n, height, width, channels, pool),
@@ -99,7 +100,7 @@ class _FastStage(torch.autograd.Function):
         # (N, in, H, W) -> (N, out, H, W)
         y = winograd.forward(x, weight).contiguous(memory_format=_CHANNELS_LAST)
         n, channels, height, width = y.shape
-        out = _empty(n, channels, height // pool, width // pool)
+        out = empty(n, channels, height // pool, width // pool)
         # the value at each maximum, and which of its four it was; without pooling y has it all
         pooled = torch.empty_like(out) if pool > 1 else y
         place = torch.empty_like(out, dtype=torch.uint8) if pool > 1 else None
@@ -144,10 +145,6 @@ class _FastStage(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         grad_x, grad_weight = winograd.gradients(x, weight, y, wanted[0], wanted[1])
         return grad_x, grad_weight, grad_gamma, grad_beta, None, None
-
-
-def _empty(n: int, channels: int, height: int, width: int) -> torch.Tensor:
-    return torch.empty((n, channels, height, width), memory_format=_CHANNELS_LAST)
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:

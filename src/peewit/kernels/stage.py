@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library
+from peewit.kernels.memory import empty
 
 _CHANNELS_LAST = torch.channels_last
 
@@ -68,7 +69,7 @@ def _inference(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
     n, channels, height, width = x.shape
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
-    pooled = _empty(n, channels, height // 2, width // 2)
+    pooled = empty(n, channels, height // 2, width // 2)
     kernels.relu_norm_pool_inference(
         x.data_ptr(),
         *(n, height, width, channels),
@@ -97,7 +98,7 @@ class _Stage(torch.autograd.Function):
         y = F.conv2d(x, weight, bias, conv.stride, conv.padding)
         y = y.contiguous(memory_format=_CHANNELS_LAST)
         n, channels, height, width = y.shape
-        pooled = _empty(n, channels, height // 2, width // 2)
+        pooled = empty(n, channels, height // 2, width // 2)
         chosen = torch.empty_like(pooled)  # relu(y) at each maximum
         place = torch.empty_like(pooled, dtype=torch.uint8)  # which of its four it was
         mean, inverse = torch.empty(2, channels).unbind()
@@ -145,10 +146,6 @@ class _Stage(torch.autograd.Function):
             [ctx.needs_input_grad[0], True, False],  # the bias's is a by-product of the kernel
         )
         return grad_x, grad_weight, grad_bias, grad_gamma, grad_beta, None, None
-
-
-def _empty(n: int, channels: int, height: int, width: int) -> torch.Tensor:
-    return torch.empty((n, channels, height, width), memory_format=_CHANNELS_LAST)
 
 
 def _workspace(n: int, channels: int) -> torch.Tensor:

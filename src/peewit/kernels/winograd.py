@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library
+from peewit.kernels.memory import empty
 
 _CHANNELS_LAST = torch.channels_last
 _MULTIPLE = 8  # channels that the transforms in tiles.c work on at once
@@ -127,7 +128,7 @@ def _convolve(x: torch.Tensor, outputs: int, first: int, steps: tuple[int, ...])
     kernels, threads = library.loaded(), torch.get_num_threads()
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     n, inputs, height, width = x.shape
-    y = torch.empty((n, outputs, height, width), memory_format=_CHANNELS_LAST)
+    y = empty(n, outputs, height, width)
     u, work = _workspace(
         kernels.winograd_filters_space(outputs, inputs),
         kernels.winograd_convolve_space(n, height, width, inputs, threads),
@@ -145,7 +146,7 @@ def _gradient_of_weight(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     grad = grad.contiguous(memory_format=_CHANNELS_LAST)
     (n, inputs, height, width), outputs = x.shape, grad.shape[1]
-    grad_weight = torch.empty((outputs, inputs, 3, 3), memory_format=_CHANNELS_LAST)
+    grad_weight = empty(outputs, inputs, 3, 3)
     (work,) = _workspace(kernels.winograd_gradient_space(n, height, width, inputs, outputs))
     kernels.winograd_filters_gradient(
         *(x.data_ptr(), n, height, width, inputs, grad.data_ptr()),
