@@ -21,7 +21,7 @@ import numpy.typing as npt
 from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.files import replacing, write_text
-from peewit.inference import BATCH, softmax
+from peewit.inference import BATCH, mixed_views, softmax
 from peewit.run import Run
 
 Images = npt.NDArray[np.uint8]
@@ -81,26 +81,14 @@ class Runtime:
             logits = self.forward(x)
             unsure = np.flatnonzero(softmax(logits).max(axis=1) < self.run.unsure_below)
             if len(unsure):
-                logits[unsure] = self._second_looks(x[unsure], logits[unsure])
+                mirror = self.run.recipe.flip != "none"
+                logits[unsure] = mixed_views(self.forward, x[unsure], logits[unsure], mirror=mirror)
             found.append(logits)
         return np.concatenate(found)
 
     def probabilities(self, images: Images, batch_size: int = BATCH) -> Floats:
         """Return each class's probability."""
         return softmax(self.logits(images, batch_size))
-
-    def _second_looks(self, x: Floats, logits: Floats) -> Floats:
-        """Do what ``inference.second_looks`` does, for prepared pictures (n, H, W, C)."""
-        height, width = x.shape[1:3]
-        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-        mirror = self.run.recipe.flip != "none"
-        other = self.forward(x[:, :, ::-1]) if mirror else logits
-        mixed = (logits + other) * np.float32(0.25)
-        for view in (padded[:, :height, :width], padded[:, 2:, 2:]):
-            seen = self.forward(view)
-            other = self.forward(view[:, :, ::-1]) if mirror else seen
-            mixed += (seen + other) * np.float32(0.125)
-        return mixed
 
 
 def fastest(run: Run, batch_size: int = BATCH) -> Engine:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.dataset import Dataset
-from peewit.inference import logits_in_batches, second_looks, unsure_below
+from peewit.inference import logits_unless, second_looks, unsure_below
 from peewit.training.checkpoint import Position
 from peewit.training.loop import Job
 
@@ -53,32 +53,23 @@ def answer(
         test-time augmentation.
     """
     began = time.perf_counter()
-    single = _single(job, data, stop)
+    network = job.model, job.preprocessing
+    single = logits_unless(stop, *network, data.images)
     if single is None or not job.recipe.tta or not fits(time.perf_counter() - began):
         return None if single is None else Answers(single, single, 0.0)
     # by images that were not trained on, and, where there are others, are not judged by
-    validated = single if data is job.validation else _single(job, job.validation, stop)
+    others = job.validation.images
+    validated = single if data is job.validation else logits_unless(stop, *network, others)
     if validated is None:
         return None
     below, logits = unsure_below(validated), single.copy()
-    looks = second_looks(
-        *(job.model, job.preprocessing, data.images, single, below),
-        mirror=job.recipe.flip != "none",
-    )
+    mirror = job.recipe.flip != "none"
+    looks = second_looks(*network, data.images, single, below, mirror=mirror)
     for chosen, better in looks:
         if stop():
             return None
         logits[chosen] = better
     return Answers(logits, single, below)
-
-
-def _single(job: Job, data: Dataset, stop: Callable[[], bool]) -> npt.NDArray[np.float32] | None:
-    parts = []
-    for part in logits_in_batches(job.model, job.preprocessing, data.images):
-        if stop():
-            return None
-        parts.append(part)
-    return np.concatenate(parts)
 
 
 def costs(position: Position) -> dict[str, float]:

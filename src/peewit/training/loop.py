@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
-from peewit.inference import logits_in_batches
+from peewit.inference import logits_unless
 from peewit.models.flops import TrainingFlops
 from peewit.preprocessing import Preprocessing
 from peewit.training.augment import Augment
@@ -173,12 +173,10 @@ def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
 
 def validate(job: Job, stop: Callable[[], bool]) -> tuple[float, float] | None:
     """Return loss and accuracy of the validation images, or None if ``stop`` became true."""
-    parts = []
-    for part in logits_in_batches(job.model, job.preprocessing, job.validation.images):
-        if stop():
-            return None
-        parts.append(part)
-    logits = torch.from_numpy(np.concatenate(parts))  # (N, classes)
+    found = logits_unless(stop, job.model, job.preprocessing, job.validation.images)
+    if found is None:
+        return None
+    logits = torch.from_numpy(found)  # (N, classes)
     labels = torch.tensor(job.validation.labels)
     accuracy = (logits.argmax(1) == labels).double().mean()
     return F.cross_entropy(logits, labels).item(), accuracy.item()
