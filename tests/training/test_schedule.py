@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peewit.training.checkpoint import Position
-from peewit.training.schedule import StepSchedule, TimeSchedule, set_rates
+from peewit.training.schedule import StepSchedule, set_rates
 
 
 def test_steps_are_counted_over_all_epochs() -> None:
@@ -18,21 +18,6 @@ def test_steps_are_counted_over_all_epochs() -> None:
     assert not schedule.done(Position(epoch=1, step=5))
     assert schedule.done(Position(epoch=2))
     assert schedule.share(Position(epoch=3)) == 1
-
-
-def test_time_goes_on_where_the_sitting_before_ended() -> None:
-    now = [50.0]
-    first = TimeSchedule(20, clock=lambda: now[0])
-    now[0] = 58.0
-    assert first.share(Position()) == pytest.approx(0.4)
-    now[0] = 1000.0
-    second = TimeSchedule(20, clock=lambda: now[0], spent=8.0)
-    assert second.share(Position()) == pytest.approx(0.4)
-    assert not second.done(Position())
-    now[0] = 1012.0
-    assert second.done(Position())
-    now[0] = 1100.0
-    assert second.share(Position()) == 1
 
 
 def test_rates_fall_in_a_line_and_what_has_arrived_is_frozen() -> None:

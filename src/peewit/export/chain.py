@@ -42,13 +42,6 @@ class Norm:
     variance: Array
     epsilon: float
 
-    def scale_and_shift(self) -> tuple[Array, Array]:
-        """Return what it comes to: ``x * scale + shift``."""
-        deviation = np.sqrt(self.variance.astype(np.float64) + self.epsilon)
-        scale = self.gamma / deviation
-        shift = self.beta - self.mean * scale
-        return scale.astype(np.float32), shift.astype(np.float32)
-
 
 @dataclass(frozen=True, eq=False)
 class Dense:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,15 +88,6 @@ def array(group: Any, path: str, shape: Shape) -> Array:
     if not np.isfinite(values).all():
         raise broken(f"its {path} has values that are not finite")
     return values
-
-
-def training_config(file: Any) -> dict[str, Any]:
-    """Return what the file says of how the model was trained; nothing where it says nothing."""
-    config = file.attrs.get("training_config")
-    if config is None:
-        return {}
-    found = json.loads(config)
-    return found if isinstance(found, dict) else {}
 
 
 def _inside(group: Any, path: str) -> Any:

@@ -17,9 +17,6 @@ from peewit.report.inline import first_filters
 from peewit.report.render import render
 from peewit.run import Run
 
-# What a training that is bound to a time has to leave for its report, on a slow machine
-SECONDS = 5.0
-
 # Whatever goes wrong in the report, the training before it has gone well, and must end well
 FAILURES = (
     PeewitError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from peewit.training.frontier import expected_error, needed_flops
+from peewit.training.frontier import needed_flops
 
 # A prediction is good to a fifth, and falling short costs another round.
 MARGIN = 1.2
@@ -60,8 +60,3 @@ def next_round(target: float, rounds: Sequence[Round], rate: float) -> float | N
     done = needed_flops(max(1 - accuracies[-1], FEWEST_ERRORS))
     growth = MARGIN * needed_flops(wanted) / done
     return rounds[-1].seconds * min(max(growth, LEAST_GROWTH), MOST_GROWTH)
-
-
-def expected_accuracy(seconds: float, rate: float) -> float:
-    """Return the accuracy that so many seconds at ``rate`` operations a second should give."""
-    return 1 - expected_error(seconds * rate)

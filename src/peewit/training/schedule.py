@@ -1,10 +1,8 @@
-"""How far a training is, by steps or by time, and what the rates are then."""
+"""How far a training is, and what the rates are then. By time it is ``pace.Pace`` that tells."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from peewit.training.checkpoint import Position
@@ -47,45 +45,6 @@ class StepSchedule:
     def done(self, position: Position) -> bool:
         """Return whether it has ended."""
         return position.epoch >= self.epochs
-
-
-@dataclass(frozen=True)
-class TimeSchedule:
-    """Ends after so many seconds, in the middle of an epoch too.
-
-    Parameters
-    ----------
-    seconds : float
-        That the training may take, all sittings together.
-    clock : callable
-        Returns seconds.
-    spent : float
-        Seconds that earlier sittings took (``Position.spent``).
-
-    Examples
-    --------
-    >>> now = iter([100.0, 101.0, 109.0])
-    >>> schedule = TimeSchedule(seconds=10, clock=lambda: next(now), spent=2)
-    >>> schedule.share(Position()), schedule.done(Position())
-    (0.3, True)
-    """
-
-    seconds: float
-    clock: Callable[[], float] = time.monotonic
-    spent: float = 0.0
-    _began: float = field(init=False, repr=False, default=0.0)
-
-    def __post_init__(self) -> None:
-        # frozen: object.__setattr__ is how a frozen dataclass sets its own fields
-        object.__setattr__(self, "_began", self.clock())
-
-    def share(self, position: Position) -> float:
-        """Return how much of the training is done, from 0 to 1."""
-        return min(1.0, (self.spent + self.clock() - self._began) / self.seconds)
-
-    def done(self, position: Position) -> bool:
-        """Return whether it has ended."""
-        return self.share(position) >= 1
 
 
 def set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
