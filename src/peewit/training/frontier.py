@@ -1,7 +1,8 @@
 """Which network for which budget: measured numbers, and nothing else. No PyTorch here.
 
-Measured by benchmarks/networks.py. All accuracies are on images held out of
-CIFAR-10's training set (45,000 images to train on), without test-time augmentation.
+So far from single runs of one seed each; benchmarks/networks.py is there to measure them anew. All
+accuracies are on images held out of CIFAR-10's training set (45,000 images to train on), without
+test-time augmentation.
 """
 
 from __future__ import annotations
