@@ -4,9 +4,9 @@ usage: python benchmarks/step_profile.py [--steps 200] [--rounds 5]
 
 Each round profiles both forms, in turns; the table gives the median over the rounds of milliseconds
 a step. `ceiling` is the time that the step's convolutions would take at the rate of the fastest
-single 3x3 convolution found in the same round (64 to 256 channels, 8x8 to 32x32, channels_last):
-what is above it in the convolutions' own rows is lost inside PyTorch's operators. The raw log goes
-to benchmarks/results/.
+large 3x3 convolution found in the same round (`peewit.training.probe.best_rate`): what is above it
+in the convolutions' own rows is lost inside PyTorch's operators. The raw log goes to
+benchmarks/results/.
 """
 
 import argparse

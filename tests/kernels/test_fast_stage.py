@@ -138,21 +138,17 @@ def test_one_value_a_channel_has_no_statistics():
         kernels.conv_pool_norm_gelu(images(24, 2, 2, count=1), conv, norm, 2)
 
 
-@pytest.mark.skipif(
-    not library.parallel(), reason="the native kernels were built for one thread here (no OpenMP)"
-)
 @pytest.mark.parametrize("pool", [1, 2])
-def test_results_do_not_depend_on_the_number_of_threads(pool):
-    before, results = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+def test_results_do_not_depend_on_the_number_of_threads(pool, threads):
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
         conv, norm = layers(24, 40)
         x = images(24, 15, 13).requires_grad_()
         out = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
         out.square().sum().backward()
         grads = (x.grad, conv.weight.grad, norm.weight.grad, norm.bias.grad)
         results.append([out.detach(), *grads, norm.running_mean, norm.running_var])
-    torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

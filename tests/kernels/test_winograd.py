@@ -34,16 +34,6 @@ def always(monkeypatch):
     monkeypatch.setattr(winograd, "pays", lambda n, i, o, *_: i % 8 == o % 8 == 0)
 
 
-@pytest.fixture
-def threads():
-    """Set the number of threads; it is as before after the test."""
-    if not library.parallel():
-        pytest.skip("the native kernels were built for one thread here (no OpenMP)")
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def tensors(batch, inputs, outputs, height, width):
     generator = torch.Generator().manual_seed(height)
     x = torch.randn(batch, inputs, height, width, generator=generator)

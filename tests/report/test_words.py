@@ -34,6 +34,7 @@ def test_the_tutorial(run: Run) -> None:
         "(10 % of the training set) were held out",
         "The 60 test pictures were used once",
         "seed 0",
+        "gives the same weights",
         "threads (1)",
     ):
         assert part in text, part

@@ -228,6 +228,7 @@ def test_every_answer_is_careful_and_nothing_comes_from_elsewhere(
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.status_code == (404 if path == "/nothing" else 200)
     if answer.status_code == 200:
         assert "https://" not in answer.text
         again = client.get(path, headers={"if-none-match": answer.headers["etag"]})

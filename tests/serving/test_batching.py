@@ -28,7 +28,7 @@ def test_requests_that_wait_share_batches_and_keep_their_order() -> None:
     async def work() -> None:
         batcher = Batcher(compute, size=4)
         asked = [asyncio.create_task(ask(batcher, [n, n + 1, n + 2])) for n in (0, 10, 20)]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)  # one turn of the loop: all have asked
         begin.set()
         answers = await asyncio.gather(*asked)
         batcher.close()
@@ -57,10 +57,11 @@ def test_a_failure_reaches_those_who_wait_and_the_thread_goes_on() -> None:
 
 
 def test_who_has_hung_up_is_not_computed() -> None:
-    begin, seen = threading.Event(), []
+    begun, begin, seen = threading.Event(), threading.Event(), []
 
     def compute(items: Sequence[int]) -> list[int]:
         seen.extend(items)
+        begun.set()
         begin.wait(10)
         return list(items)
 
@@ -68,7 +69,7 @@ def test_who_has_hung_up_is_not_computed() -> None:
         batcher = Batcher(compute, size=1)
         first = asyncio.create_task(ask(batcher, [1]))
         second = asyncio.create_task(ask(batcher, [2]))
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begun.wait, 10)  # the first is being computed
         second.cancel()
         await asyncio.wait([second])
         begin.set()
