@@ -161,7 +161,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         return batch(self, indices, epoch)
 
     def measured(
-        dataset: Dataset, test: Any, recipe: Recipe, began: float, note: Callable[[str], None]
+        dataset: Dataset,
+        test: Any,
+        recipe: Recipe,
+        began: float,
+        note: Callable[[str], None],
+        **settled: bool,
     ) -> Course:
         speed = Speed(model="fast-xs", batch_size=3, step=TICK, inference=0.0, flops=1e6)
         ending = Ending(test=0.0, augmentation=0.0, rest=0.0)

@@ -195,7 +195,7 @@ def _resume(
         runfolder.write_finished(path, False)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
-        course = Course.measured(dataset, test, recipe, began, progress.note)
+        course = Course.measured(dataset, test, recipe, began, progress.note, settled=True)
         return _work(path, job, test, progress, stop, course)
 
 

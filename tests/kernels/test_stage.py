@@ -163,6 +163,15 @@ def test_gradient_through_fixed_statistics_is_left_to_pytorch():
     assert x.grad.abs().sum() > 0
 
 
+def test_other_precisions_are_left_to_pytorch():
+    conv, norm = layers(3, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm)
+    assert out.grad_fn.name() == "MaxPool2DWithIndicesBackward0"
+    out.sum().backward()
+    assert conv.weight.grad.isfinite().all()
+
+
 def test_kernels_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("PEEWIT_KERNELS", "off")
     library.load.cache_clear()

@@ -20,7 +20,7 @@ from peewit.training.schedule import set_rates
 from peewit.training.setup import fitted, make_job, make_optimizer, resized
 
 FAST = Recipe.preset("fast", model="fast-xs", batch_size=500)
-FEW = FAST.replace(validation_fraction=0.1)
+FEW = FAST.replace(validation_fraction=0.1, batch_size=9)
 
 
 def pictures(images: int, size: int, channels: int = 3, classes: int = 3) -> Dataset:
@@ -144,13 +144,6 @@ def test_without_augmentation_large_images_are_made_small_too() -> None:
     assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
 
 
-def test_fewer_images_than_a_batch_are_one_step() -> None:
-    notes: list[str] = []
-    job = make_job(pictures(30, 8), None, FEW, notes.append)
-    assert job.recipe.batch_size == len(job.training) == 27
-    assert "a step takes all 27 training images, because they are fewer than a batch" in notes
-
-
 def test_normalising_is_by_the_training_images() -> None:
     data = pictures(40, 8)
     flat = data.images.copy()
@@ -165,7 +158,7 @@ def test_normalising_is_by_the_training_images() -> None:
 
 
 def test_bfloat16_trains_weights_of_float32() -> None:
-    recipe = FEW.replace(epochs=1, batch_size=9, precision="bfloat16")
+    recipe = FEW.replace(epochs=1, precision="bfloat16")
     job, position = make_job(pictures(30, 8), None, recipe, quiet), Position()
     assert fit(job, position, progress=Silent(), stop=lambda: False, save=lambda: None)
     assert np.isfinite(position.history[0]["loss"])

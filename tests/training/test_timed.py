@@ -47,7 +47,11 @@ class Machine:
 
 
 def choose(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, seconds: float | None, **changes: Any
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | None,
+    settled: bool = False,
+    **changes: Any,
 ) -> timed.Choice:
     monkeypatch.setattr(timed, "measure", machine.measure)
     monkeypatch.setattr(timed, "best_rate", lambda seconds, clock: 1e11)
@@ -55,7 +59,7 @@ def choose(
     monkeypatch.setattr(timed, "_python_seconds", lambda clock: 0.01)
     budget = {"minutes": seconds / 60} if seconds else {"until_accuracy": 0.8}
     recipe = Recipe.preset("fast", **(budget | changes))
-    return timed.choose(DATA, None, recipe, seconds, machine.now)
+    return timed.choose(DATA, None, recipe, seconds, machine.now, settled=settled)
 
 
 def test_the_network_fits_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +92,15 @@ def test_bfloat16_is_taken_where_it_is_much_faster(
     choice = choose(machine, monkeypatch, 600.0, model="fast-xs")
     assert machine.measured == [("fast-xs", "float32"), ("fast-xs", "bfloat16")]
     assert (choice.recipe.precision, choice.speed.precision) == (precision, precision)
+
+
+def test_what_has_been_trained_already_keeps_its_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(bfloat16=2.0)
+    choice = choose(machine, monkeypatch, 600.0, settled=True, model="fast-xs")
+    assert machine.measured == [("fast-xs", "float32")]
+    assert choice.recipe.precision == "float32"
 
 
 def test_measuring_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

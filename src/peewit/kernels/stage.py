@@ -54,23 +54,18 @@ def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.T
 
 
 def _fits(x: torch.Tensor, norm: nn.BatchNorm2d) -> bool:
-    if library.load() is None or x.dtype != torch.float32 or x.device.type != "cpu":
-        return False
-    if not library.parallel() and torch.get_num_threads() > 1:
-        return False  # PyTorch's passes on several cores beat fused ones on a single core
     # a gradient through fixed statistics (a heat map of a finished network) is PyTorch's work
-    return norm.training or not torch.is_grad_enabled()
+    return library.usable(x) and (norm.training or not torch.is_grad_enabled())
 
 
 def _inference(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
-    kernels = library.load()
-    assert kernels is not None and norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None and norm.running_var is not None
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     n, channels, height, width = x.shape
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     pooled = empty(n, channels, height // 2, width // 2)
-    kernels.relu_norm_pool_inference(
+    library.loaded().relu_norm_pool_inference(
         x.data_ptr(),
         *(n, height, width, channels),
         *(scale.data_ptr(), shift.data_ptr(), pooled.data_ptr()),
@@ -91,9 +86,8 @@ class _Stage(torch.autograd.Function):
         conv: nn.Conv2d,
         norm: nn.BatchNorm2d,
     ) -> torch.Tensor:
-        kernels = library.load()
-        assert kernels is not None and norm.running_mean is not None
-        assert norm.running_var is not None and norm.momentum is not None
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.momentum is not None
         # (N, in, H, W) -> (N, out, H', W')
         y = F.conv2d(x, weight, bias, conv.stride, conv.padding)
         y = y.contiguous(memory_format=_CHANNELS_LAST)
@@ -103,7 +97,7 @@ class _Stage(torch.autograd.Function):
         place = torch.empty_like(pooled, dtype=torch.uint8)  # which of its four it was
         mean, inverse = torch.empty(2, channels).unbind()
         workspace = _workspace(n, channels)
-        kernels.relu_norm_pool_forward(
+        library.loaded().relu_norm_pool_forward(
             y.data_ptr(),
             *(n, height, width, channels),
             *(gamma.data_ptr(), beta.data_ptr()),
@@ -120,8 +114,6 @@ class _Stage(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kernels = library.load()
-        assert kernels is not None
         if ctx.kept is None:
             raise RuntimeError("the activations of this step are gone: its gradient was taken")
         (y, chosen, place, mean, inverse), ctx.kept = ctx.kept, None
@@ -131,7 +123,7 @@ class _Stage(torch.autograd.Function):
         grad_gamma, grad_beta, grad_bias = torch.empty(3, channels).unbind()
         workspace = _workspace(n, channels)
         # y has had its day: the kernel turns it, in place, into the gradient of the loss by y
-        kernels.relu_norm_pool_backward(
+        library.loaded().relu_norm_pool_backward(
             y.data_ptr(),
             *(n, height, width, channels),
             *(grad.data_ptr(), chosen.data_ptr(), place.data_ptr()),

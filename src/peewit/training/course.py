@@ -64,11 +64,13 @@ class Course:
         began: float,
         note: Callable[[str], None],
         now: Callable[[], float] = time.monotonic,
+        *,
+        settled: bool = False,
     ) -> Course:
         """Return the course of a training that is about to begin or go on.
 
         This machine is measured for it where the recipe has a budget, and its best rate for any
-        recipe of the fast family.
+        recipe of the fast family. One that goes on is ``settled``: it keeps its recipe.
 
         Raises
         ------
@@ -86,7 +88,7 @@ class Course:
             left = None
             if recipe.minutes is not None:
                 left = 60 * recipe.minutes - (now() - began)
-            choice = choose(dataset, test, recipe, left, now)
+            choice = choose(dataset, test, recipe, left, now, settled=settled)
             return cls(choice.recipe, note, choice.best_rate, choice, began, now)
 
     def schedules(self, position: Position, images: int) -> Iterator[Schedule | None]:

@@ -113,7 +113,11 @@ def make_job(
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
         if test is None:
             note("there is no test set: the final numbers are those of the validation images")
-    recipe = _fitting_batch(training, recipe, note)
+    if recipe.batch_size > len(training):
+        raise UsageError(
+            f"batch_size is {recipe.batch_size:,}",
+            f"there are only {len(training):,} training images",
+        )
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     if (fast or changed) and size[0] * size[1] < height * width:
@@ -165,19 +169,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for settings in optimizer.param_groups:
             settings["first_lr"] = settings["lr"]
     return optimizer
-
-
-def _fitting_batch(training: Dataset, recipe: Recipe, note: Callable[[str], None]) -> Recipe:
-    count = len(training)
-    if recipe.batch_size <= count:
-        return recipe
-    if recipe.optimizer != "muon":
-        raise UsageError(
-            f"batch_size is {recipe.batch_size:,}",
-            f"there are only {count:,} training images",
-        )
-    note(f"a step takes all {count:,} training images, because they are fewer than a batch")
-    return recipe.replace(batch_size=count)
 
 
 def _changes_images(recipe: Recipe) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peewit import kernels
 from peewit.data.dataset import Dataset
 from peewit.models import FAST_WIDTHS, build, find
 from peewit.models.flops import training_flops
@@ -21,8 +22,9 @@ from peewit.training.setup import network_size
 # The planner may take such a part of the budget for measuring: the best rate, and the networks.
 MEASURING, RATE_SHARE, STEPS_SHARE = 0.04, 0.012, 0.012
 LONGEST_RATE, LONGEST_STEPS = 0.9, 3.0  # seconds, each network
-# What networks reach of the best rate, before it is measured.
-USUAL_SHARE = 0.7
+# What networks reach of PyTorch's best rate, before it is measured: more than all of it with the
+# compiled kernels, whose convolutions do less arithmetic than they are counted with.
+USUAL_SHARE, USUAL_SHARE_OF_KERNELS = 0.7, 1.2
 # bfloat16 costs a little accuracy, so it must be this much faster.
 WORTH_BFLOAT16 = 1.1
 # Five more views of a quarter of the images.
@@ -58,6 +60,8 @@ def choose(
     recipe: Recipe,
     seconds: float | None,
     clock: Callable[[], float] = time.monotonic,
+    *,
+    settled: bool = False,
 ) -> Choice:
     """Measure this machine for a few seconds, and choose what ``recipe`` leaves open.
 
@@ -71,14 +75,16 @@ def choose(
         What is left for everything; None for as long as the recipe's accuracy needs.
     clock : callable
         Returns seconds.
+    settled : bool
+        Whether the recipe has been trained by already, so that nothing is open but the speed.
     """
     began = clock()
     held_out = 0
     if recipe.validate_on == "holdout":
         held_out = round(len(dataset) * recipe.validation_fraction)
-    recipe = recipe.replace(batch_size=max(1, min(recipe.batch_size, len(dataset) - held_out)))
     best = best_rate(min(LONGEST_RATE, RATE_SHARE * (seconds or math.inf)), clock=clock)
-    needed = next_round(recipe.until_accuracy or 1.0, [], USUAL_SHARE * best)
+    usual = best * (USUAL_SHARE_OF_KERNELS if kernels.available() else USUAL_SHARE)
+    needed = next_round(recipe.until_accuracy or 1.0, [], usual)
     seconds = min(seconds or math.inf, needed or math.inf) if recipe.until_accuracy else seconds
     assert seconds is not None, "a recipe with a budget has minutes or an accuracy"
     each = min(LONGEST_STEPS, STEPS_SHARE * seconds)
@@ -89,12 +95,12 @@ def choose(
         return clock() + 2 * like.step < end
 
     speeds: list[Speed] = []
-    for model in _models(dataset, recipe, best * USUAL_SHARE, seconds):
+    for model in _models(dataset, recipe, usual, seconds):
         if not speeds or in_time(speeds[-1]):
             speeds.append(measure(dataset, recipe.replace(model=model), each, clock))
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
-    may = recipe.precision == "float32" and find(recipe.model).family == "fast"
+    may = not settled and recipe.precision == "float32" and find(recipe.model).family == "fast"
     if may and in_time(speed) and has_bfloat16():
         other = measure(dataset, recipe.replace(precision="bfloat16"), each, clock)
         if speed.step >= WORTH_BFLOAT16 * other.step:
