@@ -86,6 +86,19 @@ def test_it_depends_on_seed_epoch_and_number_alone(flip: str) -> None:
     assert whole.dtype == np.uint8
 
 
+def test_an_epoch_is_drawn_once_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = Augment._draw
+    monkeypatch.setattr(
+        Augment, "_draw", lambda self, epoch: drawn.append(epoch) or draw(self, epoch)
+    )
+    worker = augment(flip="random")
+    assert drawn == []
+    for epoch in (0, 0, 7, 7):
+        worker.batch(ALL, epoch)
+    assert drawn == [0, 7]
+
+
 def test_a_memory_map_and_a_single_grey_pixel_will_do(tmp_path: Any) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = Augment(np.load(tmp_path / "images.npy", mmap_mode="r"), 0, translate=1)

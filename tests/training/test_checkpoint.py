@@ -20,6 +20,16 @@ from peewit.training.optimizers import KerasAdam
 POSITION = Position(2, 3, 96, 40, 0.1 + 0.2, 1 / 3, [{"epoch": 1, "loss": 2 / 3}, {"epoch": 2}])
 
 
+def test_rates_are_those_since_the_last_row() -> None:
+    position = Position()
+    assert (position.images_per_second, position.flops_per_second) == (0, 0)
+    position.images, position.seconds, position.flops = 300, 2.0, 800
+    assert (position.images_per_second, position.flops_per_second) == (150, 400)
+    position.next_row({"flops": 800}, 0.5)
+    position.images, position.seconds, position.flops = 100, 4.0, 1000
+    assert (position.images_per_second, position.flops_per_second) == (25, 50)
+
+
 def make(seed: int = 0) -> tuple[nn.Module, KerasAdam]:
     model = build("tutorial", (22, 22, 3), 3, seed)
     return model, KerasAdam(model.parameters(), lr=1e-2)

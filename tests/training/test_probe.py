@@ -36,7 +36,6 @@ def test_the_best_rate_is_that_of_the_fastest_shape(monkeypatch: pytest.MonkeyPa
     assert probe.best_rate(0.1, clock=ticking(0.01)) == pytest.approx(
         2 * 9 * 4 * 8 * 8 * 8 * 2 / 0.01
     )
-    assert probe.best_rate(0.0, "bfloat16", ticking(0.01)) > 0
 
 
 def steps(schedule: probe._FewSteps, seconds: list[float]) -> int:
@@ -74,7 +73,7 @@ def test_when_the_time_is_over_one_step_is_enough() -> None:
 @pytest.mark.parametrize("recipe", [FAST, FAST.replace(schedule="constant"), Recipe(batch_size=8)])
 def test_a_network_is_measured(recipe: Recipe) -> None:
     speed = probe.measure(pictures(60, 32), recipe, 0.0)
-    assert (speed.model, speed.batch_size, speed.precision) == (recipe.model, 8, "float32")
+    assert (speed.model, speed.batch_size) == (recipe.model, 8)
     assert speed.step > 0
     assert speed.inference > 0
     model = build(recipe.model, (32, 32, 3), 3, 0)

@@ -6,10 +6,19 @@ from itertools import pairwise
 
 import pytest
 
-from peewit.training.frontier import expected_error
+from peewit.training.frontier import needed_flops
 from peewit.training.rounds import MOST_GROWTH, MOST_ROUNDS, Round, next_round
 
 RATE = 1.5e11
+
+
+def expected_error(flops: float) -> float:
+    """Return what a training of so many operations gets wrong: ``needed_flops`` turned round."""
+    low, high = 1e-6, 1.0
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if needed_flops(middle) < flops else (middle, high)
+    return high
 
 
 def trained(target: float, hardness: float, ceiling: float = 1.0) -> list[Round]:

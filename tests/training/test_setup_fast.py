@@ -144,6 +144,20 @@ def test_without_augmentation_large_images_are_made_small_too() -> None:
     assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
 
 
+def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, plain = pictures(40, 32), Recipe(batch_size=4, flip="random", translate=1)
+    squares = make_job(data, None, plain.replace(cutout=2), quiet)
+    assert squares.augment is not None
+    mean = squares.training.images.mean((0, 1, 2))
+    assert squares.augment.fill.tolist() == pytest.approx(mean, abs=0.6)
+    monkeypatch.setattr(
+        Dataset, "channel_statistics", property(lambda self: pytest.fail("counted"))
+    )
+    assert make_job(data, None, plain, quiet).augment is not None
+
+
 def test_normalising_is_by_the_training_images() -> None:
     data = pictures(40, 8)
     flat = data.images.copy()

@@ -14,28 +14,17 @@ from torch import nn
 from peewit.models.watch import watched
 
 
-def forward_flops(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Return the operations to predict one image.
+def training_flops(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """Return the operations of a training step for each image of the batch.
+
+    On the way back a layer works out the gradient of its weights, and that of its input, each as
+    much work as the way forward. What needs no gradient (frozen weights, an image) is not counted.
 
     Parameters
     ----------
     model : nn.Module
     input_shape : tuple of int
         Height, width and channels of the image.
-
-    Examples
-    --------
-    >>> forward_flops(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (2, 2, 3))
-    120
-    """
-    return sum(work for work, *_ in _works(model, input_shape))
-
-
-def training_flops(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Return the operations of a training step for each image of the batch.
-
-    On the way back a layer works out the gradient of its weights, and that of its input, each as
-    much work as the way forward. What needs no gradient (frozen weights, an image) is not counted.
 
     Examples
     --------
@@ -68,11 +57,13 @@ class TrainingFlops:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        # kept, because walking through the modules to find them takes longer than to ask them all
+        self._parameters = list(model.parameters())
         self._known: dict[tuple[object, ...], int] = {}
 
     def an_image(self, input_shape: tuple[int, int, int]) -> int:
         """Return ``training_flops`` with what is trained at this moment."""
-        trained = tuple(parameter.requires_grad for parameter in self.model.parameters())
+        trained = tuple(parameter.requires_grad for parameter in self._parameters)
         key = (input_shape, trained)
         if key not in self._known:
             self._known[key] = training_flops(self.model, input_shape)

@@ -78,14 +78,12 @@ class Augment:
         self._first: npt.NDArray[np.bool_] = (
             np.random.default_rng((seed, _STREAM)).random(len(images)) < 0.5
         )
-        self._drawn = -1, self._draw(0)
+        self._drawn: tuple[int, _Draw] | None = None
 
     def batch(self, indices: Numbers, epoch: int) -> Images:
         """Return the images at ``indices`` as they look in ``epoch``, uint8, (n, H, W, C)."""
         images = self.images[indices]
-        if self.flip == "none" and not self.translate and not self.cutout:
-            return images
-        if self._drawn[0] != epoch:
+        if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, self._draw(epoch)
         draw, reach = self._drawn[1], self.translate
         _, height, width, _ = images.shape

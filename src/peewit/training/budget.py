@@ -55,8 +55,6 @@ class Speed:
     ----------
     model : str
     batch_size : int
-    precision : str
-        "float32" or "bfloat16".
     step : float
         Seconds a training step.
     inference : float
@@ -67,7 +65,6 @@ class Speed:
 
     model: str
     batch_size: int
-    precision: str = "float32"
     step: float
     inference: float
     flops: float

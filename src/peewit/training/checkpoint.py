@@ -79,6 +79,17 @@ class Position:
         return self.correct / max(self.images, 1)
 
     @property
+    def images_per_second(self) -> float:
+        """Images a second since the last row."""
+        return self.images / max(self.seconds, 1e-9)
+
+    @property
+    def flops_per_second(self) -> float:
+        """Operations a second since the last row."""
+        before = self.history[-1].get("flops", 0) if self.history else 0
+        return (self.flops - before) / max(self.seconds, 1e-9)
+
+    @property
     def begun(self) -> int:
         """Epochs that have begun."""
         return self.epoch + (self.step > 0)

@@ -57,31 +57,16 @@ def by_images(images: float) -> str:
     return [entry.model for entry in NETWORKS if entry.images <= images][-1]
 
 
-def expected_error(flops: float) -> float:
-    """Return the share of held-out images that a training of so many operations gets wrong.
-
-    Between the measured points and beyond them error is a power of the operations.
-
-    >>> round(expected_error(3.2e13), 3)
-    0.162
-    """
-    (a, left), (b, right) = _piece([math.log(point) for point, _ in ERRORS], math.log(flops))
-    slope = (right - left) / (b - a)
-    return math.exp(left + slope * (math.log(flops) - a))
-
-
 def needed_flops(error: float) -> float:
     """Return how many operations a training needs to get no more than ``error`` wrong.
+
+    Between the measured points and beyond them error is a power of the operations.
 
     >>> f"{needed_flops(0.162):.1e}"
     '3.2e+13'
     """
-    (a, left), (b, right) = _piece([-math.log(share) for _, share in ERRORS], -math.log(error))
+    # the two measured points on whose line it is; their errors fall
+    after = sum(share > error for _, share in ERRORS)
+    first = min(max(after, 1), len(ERRORS) - 1) - 1
+    (a, left), (b, right) = ((math.log(f), math.log(e)) for f, e in ERRORS[first : first + 2])
     return math.exp(a + (b - a) * (math.log(error) - left) / (right - left))
-
-
-def _piece(knots: list[float], value: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the two measured points (logarithms) on whose line ``value`` is; knots ascend."""
-    index = min(max(sum(knot < value for knot in knots), 1), len(knots) - 1)
-    first, second = ((math.log(f), math.log(e)) for f, e in ERRORS[index - 1 : index + 1])
-    return first, second

@@ -200,7 +200,7 @@ def _row(job: Job, position: Position, stop: Callable[[], bool]) -> Row | None:
     row: Row = {
         "epoch": position.epoch + 1,
         "seconds": position.seconds + time.perf_counter() - began,
-        "images_per_second": position.images / position.seconds,
+        "images_per_second": position.images_per_second,
         "loss": position.loss,
         "accuracy": position.accuracy,
         "validation_loss": validated[0],
@@ -208,8 +208,7 @@ def _row(job: Job, position: Position, stop: Callable[[], bool]) -> Row | None:
         "images": position.seen,
     }
     if job.work is not None:
-        before = position.history[-1].get("flops", 0) if position.history else 0
-        rate = (position.flops - before) / position.seconds
+        rate = position.flops_per_second
         row |= {"flops": position.flops, "gflops": rate / 1e9}
         if job.best_rate is not None:
             row["share_of_best"] = rate / job.best_rate

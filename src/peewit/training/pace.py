@@ -39,7 +39,6 @@ class Pace:
     plan: Plan
     begun: float = 0.0
     target: float | None = None
-    augmented: bool = field(init=False)
     _first: float = field(init=False)
     _share: float = field(init=False)
     _over: bool = field(init=False, default=False)
@@ -47,7 +46,6 @@ class Pace:
     _seen: tuple[int, float] = field(init=False, default=(0, 0.0))
 
     def __post_init__(self) -> None:
-        self.augmented = self.plan.augmented
         self._first = self.budget.now()
         self._share = self.begun
         self._steps = deque(maxlen=RECENT)
@@ -65,7 +63,7 @@ class Pace:
     def end(self) -> float:
         """When the training has to end, on the budget's clock."""
         limit = self.budget.began + self.budget.seconds
-        return limit - self.plan.ending.reserve(self.slowdown, self.augmented)
+        return limit - self.plan.ending.reserve(self.slowdown, self.plan.augmented)
 
     def share(self, position: Position) -> float:
         """Return how much of the training is done, 0 to 1; it never goes back."""
@@ -105,7 +103,7 @@ class Pace:
         test : float
             What the plain test took, by which the rest is known.
         """
-        if not self.augmented:
+        if not self.plan.augmented:
             return False
         ending = self.plan.ending
         slowdown = max(test / ending.test, self.slowdown) if ending.test else self.slowdown

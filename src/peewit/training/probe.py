@@ -37,31 +37,24 @@ PIXELS = 1 << 26
 PREDICTED = 512
 
 
-def best_rate(
-    seconds: float = 0.9,
-    precision: str = "float32",
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
+def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the operations a second of the fastest large 3x3 convolution here, forwards.
 
-    It is PyTorch's own, in channels_last order, with the present number of threads: what a
-    training's rate is compared with.
+    It is PyTorch's own, in float32 and channels_last order, with the present number of threads:
+    what a training's rate is compared with.
 
     Parameters
     ----------
     seconds : float
         How long to measure, at least one round of each shape.
-    precision : str
-        "float32" or "bfloat16".
     clock : callable
         Returns seconds.
     """
-    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     best = 0.0
     for images, channels, filters, size in SHAPES:
-        x = torch.ones(images, channels, size, size, dtype=kind)
+        x = torch.ones(images, channels, size, size)
         x = x.contiguous(memory_format=torch.channels_last)
-        weight = torch.ones(filters, channels, 3, 3, dtype=kind)
+        weight = torch.ones(filters, channels, 3, 3)
         flops = 2 * 9 * channels * filters * size * size * images
         shortest, end = float("inf"), clock() + seconds / len(SHAPES)
         with torch.inference_mode():
@@ -173,7 +166,6 @@ def measure(
     return Speed(
         model=recipe.model,
         batch_size=recipe.batch_size,
-        precision=recipe.precision,
         step=schedule.usual * recipe.batch_size / alike.batch_size,
         inference=median(predicted),
         flops=position.flops / max(position.seen, 1) * recipe.batch_size,

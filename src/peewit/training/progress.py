@@ -131,7 +131,7 @@ class Lines:
         parts = [
             f"epoch {position.epoch + 1}{f'/{self.epochs}' if self.epochs else ''}",
             f"step {steps}",
-            f"{position.images / max(position.seconds, 1e-9):5,.0f} images/s",
+            f"{position.images_per_second:5,.0f} images/s",
             f"{left:>5} left",
             f"loss {position.loss:.3f}",
             f"accuracy {position.accuracy:5.1%}",
@@ -139,13 +139,8 @@ class Lines:
         if self.validation:
             parts.append(self.validation)
         if position.flops:
-            parts.append(f"{self._rate(position) / 1e9:.0f} GFLOP/s")
+            parts.append(f"{position.flops_per_second / 1e9:.0f} GFLOP/s")
         return parts
-
-    def _rate(self, position: Position) -> float:
-        """Return the operations a second since the last row of the history."""
-        before = position.history[-1].get("flops", 0) if position.history else 0
-        return (position.flops - before) / max(position.seconds, 1e-9)
 
     def _done(self, position: Position) -> int:
         return position.epoch * self.images + position.images

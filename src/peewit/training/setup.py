@@ -177,14 +177,16 @@ def _changes_images(recipe: Recipe) -> bool:
 
 def _augment(training: Dataset, recipe: Recipe) -> Augment:
     """Return what changes the training images."""
-    mean = training.channel_statistics[0]
+    fill = None
+    if recipe.cutout:  # only its squares have a colour, and counting all pixels takes a while
+        fill = [round(255 * float(value)) for value in training.channel_statistics[0]]
     return Augment(
         training.images,
         recipe.seed,
         flip=recipe.flip,
         translate=recipe.translate,
         cutout=recipe.cutout,
-        fill=[round(255 * float(value)) for value in mean],
+        fill=fill,
     )
 
 
