@@ -11,6 +11,7 @@ INSTALLED := .venv/.installed
 help:
 	@echo "make train   set up, then train the tutorial's network on CIFAR-10 (ARGS='--epochs 2' changes it)"
 	@echo "make test    set up, then lint, check types and run the tests"
+	@echo "make docs    set up, then build the documentation into build/site"
 	@echo "make setup   make .venv and install Peewit into it, if that is not done yet"
 	@echo "make clean   remove .venv and what tools have cached (not data/ and runs/)"
 	@echo
@@ -28,12 +29,17 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: docs
+docs: $(INSTALLED)
+	$(BIN)/python scripts/command_reference.py
+	$(BIN)/zensical build --clean --strict
+
 .PHONY: setup
 setup: $(INSTALLED)
 
 .PHONY: clean
 clean:
-	rm -rf .venv build dist src/*.egg-info src/peewit/kernels/*.so .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist src/*.egg-info src/peewit/kernels/*.so .cache .mypy_cache .ruff_cache .pytest_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kernels/*.[ch])
