@@ -1,5 +1,6 @@
 """Run a command in a process of its own, and tell what it took; of `peewit train` what it made."""
 
+import json
 import os
 import signal
 import subprocess
@@ -20,8 +21,13 @@ class Finished:
     peak_memory_mib: float | None
     output: str
 
+    @property
+    def report(self):
+        """The JSON object that the command printed as its last line."""
+        return json.loads(self.output.strip().splitlines()[-1])
 
-def run(command, environment=None, meanwhile=None):
+
+def run(command, environment=None):
     """Run ``command`` to its end; stop the benchmark if it fails.
 
     Parameters
@@ -29,8 +35,6 @@ def run(command, environment=None, meanwhile=None):
     command : list of str or path
     environment : dict, optional
         Variables in addition to those of this process.
-    meanwhile : callable, optional
-        Called with the running process before its end is waited for.
     """
     command = [str(word) for word in command]
     signal.signal(signal.SIGTERM, _terminated)
@@ -41,8 +45,6 @@ def run(command, environment=None, meanwhile=None):
             command, env=os.environ | (environment or {}), stdout=output, stderr=errors
         )
         try:
-            if meanwhile:
-                meanwhile(process)
             peak = _wait(process)
         except BaseException:  # Ctrl-C and kill too: leave no training that nobody waits for
             process.kill()
@@ -70,7 +72,7 @@ def _wait(process):
     return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def train(data, seed, arguments, meanwhile=None):
+def train(data, seed, arguments):
     """Run `peewit train cifar10` as a user would, and return what is to be known of it as a row.
 
     Parameters
@@ -80,8 +82,6 @@ def train(data, seed, arguments, meanwhile=None):
     seed : int
     arguments : list of str
         Further arguments, such as ["--minutes", "5"].
-    meanwhile : callable, optional
-        As for ``run``.
     """
     from peewit import Run
 
@@ -89,7 +89,7 @@ def train(data, seed, arguments, meanwhile=None):
         path = Path(folder, "run")
         command = [sys.executable, "-m", "peewit", "train", "cifar10", "--data", data]
         command += ["--seed", seed, "--out", path, *arguments]
-        done = run(command, meanwhile=meanwhile)
+        done = run(command)
         return facts(Run.open(path)) | {
             "seed": seed,
             "wall_seconds": done.seconds,
@@ -100,39 +100,21 @@ def train(data, seed, arguments, meanwhile=None):
 
 def facts(run):
     """Return what a row tells of a finished Run: accuracies, times, rates, what was trained."""
-    last = run.history[-1]
-    images, seconds = run.dataset["images"]["training"], training_seconds(run.history)
-    gflops = last["flops"] / seconds / 1e9 if last.get("flops") else None
-    # rows tell the rate of their part and its share of the best, which is one for the whole run
-    best = last["gflops"] / last["share_of_best"] if last.get("share_of_best") else None
+    last, metrics, images = run.history[-1], run.metrics, run.dataset["images"]["training"]
+    gflops, share = metrics["gflops"], metrics.get("share_of_best")
     return {
-        "accuracy": run.metrics["accuracy"],
+        "accuracy": metrics["accuracy"],
         # without test-time augmentation; a recipe that has none has one accuracy
-        "single_view_accuracy": run.metrics.get("single_view_accuracy", run.metrics["accuracy"]),
-        "training_seconds": seconds,
+        "single_view_accuracy": metrics.get("single_view_accuracy", metrics["accuracy"]),
+        "training_seconds": metrics["training_seconds"],
         "model": run.recipe.model,
         "image_size": run.recipe.image_size,
         "batch_size": run.recipe.batch_size,
-        # a budget may end in the middle of an epoch
-        "epochs": last["images"] / images if last.get("images") else len(run.history),
+        "epochs": last["images"] / images,  # a budget may end in the middle of one
         "training_images": images,
-        "flops": last.get("flops"),
+        "flops": metrics["flops"],
         "gflops": gflops,
-        "best_gflops": best,
-        "share_of_best": gflops / best if gflops and best else None,
+        "best_gflops": gflops / share if share else None,
+        "share_of_best": share,
         "history": run.history,
     }
-
-
-def training_seconds(history):
-    """Return the seconds of a history's training steps, without its validations.
-
-    Where the operations are counted they tell; otherwise validation is counted in.
-    """
-    if not all(row.get("gflops") for row in history):
-        return sum(row["seconds"] for row in history)
-    before = [0.0, *(row["flops"] for row in history)]
-    return sum(
-        (row["flops"] - earlier) / (row["gflops"] * 1e9)
-        for row, earlier in zip(history, before, strict=False)
-    )

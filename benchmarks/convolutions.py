@@ -16,7 +16,6 @@ import time
 
 import rawlog
 import torch
-from torch.nn import functional as F
 
 from peewit.kernels import winograd
 from peewit.models import FAST_WIDTHS
@@ -35,11 +34,6 @@ def shapes():
             found += [(channels, width, size), (width, width, size // 2)]
             channels, size = width, size // 2
     return sorted(set(found), key=lambda shape: (-shape[2], shape))
-
-
-def direct(x, weight):
-    """Convolve as PyTorch does."""
-    return F.conv2d(x, weight, padding=1)
 
 
 def rates(shape, batch, rounds):
@@ -68,7 +62,7 @@ def rates(shape, batch, rounds):
             times += 1
         return operations * times / took / 1e9
 
-    ways = {"direct": direct, "winograd": winograd.conv3x3}
+    ways = {"direct": winograd.reference, "winograd": winograd.conv3x3}
     for way in ways.values():  # whatever the first call sets up
         forward(way)
         both(way)

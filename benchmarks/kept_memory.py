@@ -10,19 +10,19 @@ raw log goes to benchmarks/results/.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import child
 import numpy as np
-from tutorial_vs_tensorflow import HERE, measure
+import rawlog
 
 import peewit
-from peewit.training.environment import describe
 
+HERE = Path(__file__).parent
 UNTOUCHED = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
 FORMS = {
     "kernels": {"PEEWIT_KERNELS": "on"},
@@ -38,8 +38,7 @@ def main():
     options = parser.parse_args()
     train = peewit.load("cifar10", data=options.data).train.take(np.arange(options.images))
     command = [sys.executable, HERE / "peewit_tutorial.py"]
-    head = describe(os.cpu_count() or 1)
-    del head["command"]  # its paths are of one machine
+    head = rawlog.machine()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "images.npy"), train.images)
@@ -48,7 +47,7 @@ def main():
             for form, environment in FORMS.items():
                 pair = [("kept", {}), ("not kept", UNTOUCHED)]
                 for memory, extra in pair if number % 2 else reversed(pair):
-                    found = measure(command, environment | extra, folder)
+                    found = child.run([*command, folder], environment | extra).report
                     rows.append({"round": number + 1, "form": form, "memory": memory, **found})
     lines = [
         f"{'':<18}{'images/s kept':>14}{'not kept':>10}{'ratio: median (min - max)':>28}"

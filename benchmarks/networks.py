@@ -41,7 +41,7 @@ def measure(training, model, minutes, seed, changes):
         "changes": changes,
         "validation_accuracy": last["validation_accuracy"],
         "validation_loss": last["validation_loss"],
-        "training_seconds": sum(row["seconds"] for row in run.history),
+        "training_seconds": run.metrics["training_seconds"],
         "seconds": time.perf_counter() - began,
         **{name: last[name] for name in ("images", "flops", "gflops", "share_of_best")},
         **rawlog.machine(),

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import rawlog
 import torch
 from torch.nn import functional as F
 from torch.profiler import profile
@@ -24,7 +25,6 @@ from peewit.kernels import library
 from peewit.models import build
 from peewit.preprocessing import Preprocessing
 from peewit.training.allocator import freed_memory_kept
-from peewit.training.environment import describe
 from peewit.training.optimizers import KerasAdam
 from peewit.training.probe import best_rate
 
@@ -85,8 +85,7 @@ def main():
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    head = describe(torch.get_num_threads())
-    del head["command"]  # its paths are of one machine
+    head = rawlog.machine() | {"threads": torch.get_num_threads()}
     rounds = []
     for _ in range(options.rounds):
         rate = best_rate()

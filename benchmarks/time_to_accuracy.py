@@ -67,8 +67,6 @@ def _tell(log, row):
 
 def _tensorflow(options):
     """Run the tutorial in TensorFlow; ``seconds`` are those of its ten epochs alone."""
-    import json
-
     import peewit
 
     splits = peewit.load("cifar10", data=options.data)
@@ -78,8 +76,7 @@ def _tensorflow(options):
             np.save(Path(folder, f"{prefix}labels.npy"), data.labels)
         command = [options.tensorflow24, HERE / "keras_tutorial.py", folder, EPOCHS]
         done = child.run(command)
-    found = json.loads(done.output.strip().splitlines()[-1])
-    return rawlog.machine() | found | {"wall_seconds": done.seconds}
+    return rawlog.machine() | done.report | {"wall_seconds": done.seconds}
 
 
 def budgets(rows):

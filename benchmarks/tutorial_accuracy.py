@@ -8,14 +8,14 @@ end. The raw log, each run's history included, goes to benchmarks/results/.
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+import rawlog
+
 import peewit
-from peewit.training.environment import describe
 
 
 def main():
@@ -24,9 +24,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     splits = peewit.load("cifar10", data=options.data)
-    head = describe(os.cpu_count() or 1) | {"data": [str(note) for note in splits.notes]}
+    head = rawlog.machine() | {"data": [str(note) for note in splits.notes]}
     head["data"] = [note.replace(str(Path(options.data).parent), "") for note in head["data"]]
-    del head["command"]  # its paths are of one machine
     rows = []
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:

@@ -18,16 +18,16 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import child
 import numpy as np
+import rawlog
 
 import peewit
-from peewit.training.environment import describe
 
 HERE = Path(__file__).parent
 BASE = "TensorFlow 2.4.4"
@@ -42,20 +42,6 @@ def engines(options):
         "Peewit": ([sys.executable, own], {}),
         "Peewit without its kernels": ([sys.executable, own], {"PEEWIT_KERNELS": "off"}),
     }
-
-
-def measure(command, environment, folder):
-    """Run one engine in a process of its own and return what it reports."""
-    done = subprocess.run(
-        [*map(str, command), folder],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def summary(rows, names):
@@ -96,9 +82,8 @@ def main():
         "rounds": options.rounds,
         "images": options.images,
         "load_before": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        **describe(os.cpu_count() or 1),
+        **rawlog.machine(),
     }
-    del head["command"]  # its paths are of one machine
     rows = []
     with tempfile.TemporaryDirectory() as folder, log.open("w") as file:
         np.save(Path(folder, "images.npy"), train.images)
@@ -107,7 +92,9 @@ def main():
         for number in range(options.rounds):
             turn = number % len(names)
             for name in [*names, *names][turn : turn + len(names)]:
-                row = {"round": number + 1, "engine": name, **measure(*names[name], folder)}
+                command, environment = names[name]
+                found = child.run([*command, folder], environment).report
+                row = {"round": number + 1, "engine": name, **found}
                 rows.append(row)
                 print(json.dumps(row), file=file, flush=True)
                 print(f"round {number + 1}: {name}: {row['images_per_second']:.0f} images/s")

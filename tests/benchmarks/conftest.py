@@ -14,7 +14,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
     """The seeds and arguments of all trainings that a benchmark has asked for; none is run."""
     asked: list[tuple[int, list[str]]] = []
 
-    def train(data: str, seed: int, arguments: list[str], meanwhile: Any = None) -> dict[str, Any]:
+    def train(data: str, seed: int, arguments: list[str]) -> dict[str, Any]:
         asked.append((seed, arguments))
         return measured(minutes=float(arguments[1]), seed=seed)
 

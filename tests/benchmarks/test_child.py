@@ -11,6 +11,14 @@ from typing import Any
 import child
 import pytest
 
+from peewit.training.checkpoint import Position
+from peewit.training.final import costs
+
+
+def test_the_last_line_is_the_report() -> None:
+    words = "print('Epoch 1'); print('{\"images\": 5}'); print()"
+    assert child.run([sys.executable, "-c", words]).report == {"images": 5}
+
 
 def test_output_time_and_memory() -> None:
     done = child.run([sys.executable, "-c", "import os; print(os.environ['WORD'])"], {"WORD": "hi"})
@@ -26,7 +34,9 @@ def test_a_failure_ends_the_benchmark_and_says_why() -> None:
         child.run([sys.executable, "-c", "import sys; sys.exit('no such luck')"])
 
 
-def test_meanwhile_sees_the_running_process_and_leaves_none_behind() -> None:
+def test_an_interrupted_benchmark_leaves_no_process_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen = []
 
     def interrupted(process: Any) -> None:
@@ -34,66 +44,52 @@ def test_meanwhile_sees_the_running_process_and_leaves_none_behind() -> None:
         seen.append(process)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(child, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        child.run([sys.executable, "-c", "input()"], meanwhile=interrupted)
+        child.run([sys.executable, "-c", "input()"])
     assert seen[0].returncode is not None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM")
-def test_a_killed_benchmark_leaves_no_process_behind() -> None:
+def test_a_killed_benchmark_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def killed(process: Any) -> None:
         seen.append(process)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    monkeypatch.setattr(child, "_wait", killed)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:
-            child.run([sys.executable, "-c", "input()"], meanwhile=killed)
+            child.run([sys.executable, "-c", "input()"])
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 143
     assert seen[0].returncode is not None
 
 
-def row(seconds: float, **more: float) -> dict[str, float]:
-    return {"seconds": seconds, **more}
-
-
-def test_training_seconds_leave_validation_out_where_operations_are_counted() -> None:
-    assert child.training_seconds([row(3.0), row(4.0)]) == 7.0
-    # 20 GFLOP at 10 GFLOP/s, then 30 more at 15
-    history = [row(3.0, flops=20e9, gflops=10.0), row(4.0, flops=50e9, gflops=15.0)]
-    assert child.training_seconds(history) == pytest.approx(4.0)
-
-
-@pytest.fixture
-def run() -> SimpleNamespace:
-    return SimpleNamespace(
-        history=[row(3.0)],
-        metrics={"accuracy": 0.5},
+def test_facts_are_those_of_the_whole_run() -> None:
+    position = Position()
+    for images, flops, gflops, share in ((90, 20e9, 10.0, 0.5), (225, 50e9, 15.0, 0.75)):
+        row = {"images": images, "flops": flops, "gflops": gflops, "share_of_best": share}
+        position.next_row({"seconds": 9.0, **row}, 1.0)
+    run = SimpleNamespace(
+        history=position.history,
+        metrics={"accuracy": 0.5, **costs(position)},
         recipe=SimpleNamespace(model="tutorial", image_size=None, batch_size=32),
         dataset={"images": {"training": 90}},
     )
-
-
-def test_facts_of_a_recipe_without_augmented_test(run: SimpleNamespace) -> None:
     found = child.facts(run)
     assert found["accuracy"] == found["single_view_accuracy"] == 0.5
-    assert found["gflops"] is found["best_gflops"] is found["share_of_best"] is None
-    assert found["epochs"] == 1
-    run.metrics["single_view_accuracy"] = 0.4
-    assert child.facts(run)["single_view_accuracy"] == 0.4
-
-
-def test_facts_are_those_of_the_whole_run(run: SimpleNamespace) -> None:
-    run.history = [
-        row(3.0, images=90, flops=20e9, gflops=10.0, share_of_best=0.5),
-        row(4.0, images=225, flops=50e9, gflops=15.0, share_of_best=0.75),
-    ]
-    found = child.facts(run)
-    assert found["epochs"] == 2.5
+    assert (found["epochs"], found["training_images"], found["flops"]) == (2.5, 90, 50e9)
+    assert found["training_seconds"] == pytest.approx(4.0)  # without validation
     assert found["gflops"] == pytest.approx(12.5)  # 50 in 2 + 2 seconds
     assert found["best_gflops"] == pytest.approx(20.0)
     assert found["share_of_best"] == pytest.approx(0.625)
+    # the tutorial's network is compared with no best rate
+    del run.metrics["share_of_best"]
+    run.metrics["single_view_accuracy"] = 0.4
+    found = child.facts(run)
+    assert found["single_view_accuracy"] == 0.4
+    assert found["best_gflops"] is found["share_of_best"] is None
