@@ -135,7 +135,7 @@ def test_no_model_at_all(content: bytes, tmp_path: Path) -> None:
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     refused(tmp_path / "missing.h5", "no such file")
     (tmp_path / "saved").mkdir()
-    refused(tmp_path / "saved", "SavedModel folders are not read")
+    refused(tmp_path / "saved", "no SavedModel")
 
 
 def lambda_layer(layers: list[Any]) -> None:

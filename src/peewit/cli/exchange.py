@@ -17,6 +17,7 @@ from peewit.cli.parameters import complete_source, data_option, examples, run_ar
     epilog=examples(
         "peewit import model.h5 --classes cifar10",
         "peewit import model.keras --classes cat,dog --out runs/pets",
+        "peewit import saved_model_folder --classes names.txt",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -33,12 +34,12 @@ from peewit.cli.parameters import complete_source, data_option, examples, run_ar
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the run, which must not be there yet. [runs/NAME OF THE FILE]",
+    help="Folder for the run, which must not be there yet. [runs/NAME OF THE MODEL]",
 )
 def import_(model: Path, classes: str, data: str | None, out: Path | None) -> None:
-    """Make a run of MODEL, a .h5 or .keras file of Keras.
+    """Make a run of MODEL: a .h5 or .keras file of Keras, or a SavedModel folder of Keras 2.
 
-    The file is only read: no code in it is run. The run can be evaluated, explained, served,
+    It is only read: no code in it is run. The run can be evaluated, explained, served,
     exported and trained on.
     """
     from peewit.importing.keras import import_keras

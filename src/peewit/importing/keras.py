@@ -1,4 +1,4 @@
-"""A Keras model file -> a Run: find out what it is, check it against Peewit's networks, keep it."""
+"""A Keras model -> a Run: find out what it is, check it against Peewit's networks, keep it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from peewit import runfolder
 from peewit.errors import PeewitError, UsageError
-from peewit.importing import keras_archive, keras_h5
+from peewit.importing import keras_archive, keras_h5, saved_model
 from peewit.importing.keras_config import Architecture, read_architecture
 from peewit.importing.keras_h5 import Array
 from peewit.importing.match import matching_network
@@ -33,19 +33,19 @@ class KerasModel(NamedTuple):
 
 
 def read_model(path: str | Path) -> KerasModel:
-    """Read a ``.h5`` or ``.keras`` file, without running any of its code.
+    """Read a ``.h5`` or ``.keras`` file or a SavedModel folder, without running any of its code.
 
     Raises
     ------
     PeewitError
-        There is no such file, it is damaged, or the model has something that Peewit cannot take.
+        There is no such file or folder, it is damaged, or the model has something that Peewit
+        cannot take.
     """
     path = Path(path)
     if path.is_dir():
-        raise PeewitError(
-            f"cannot import {path}",
-            "it is a folder, and SavedModel folders are not read",
-            "load it in Keras and save it as a file, model.save('model.h5')",
+        architecture = read_architecture(saved_model.read_config(path))
+        return KerasModel(
+            architecture, saved_model.read_arrays(path, architecture.layers), "SavedModel"
         )
     if not path.is_file():
         raise PeewitError(
@@ -86,23 +86,23 @@ def import_keras(
     Parameters
     ----------
     path : path
-        What ``model.save`` wrote: ``.h5`` or ``.keras``.
+        What ``model.save`` wrote: ``.h5``, ``.keras``, or a SavedModel folder of Keras 2.
     class_names : sequence of str
         The classes, in the order of the model's outputs.
     out : path, optional
-        The run folder to make; ``runs/<name of the file>`` by default.
+        The run folder to make; ``runs/<its name>`` by default.
     source : mapping, optional
         The arguments of ``peewit.load`` that give the data that it was trained on.
 
     Raises
     ------
     PeewitError
-        The file cannot be read, or the model is none of Peewit's networks.
+        It cannot be read, or the model is none of Peewit's networks.
     UsageError
         The number of names is not that of the outputs, or ``out`` is taken.
     """
     path = Path(path)
-    folder = Path(out) if out is not None else Path("runs") / path.stem
+    folder = Path(out) if out is not None else Path("runs") / _name(path)
     runfolder.check_free(folder)
     try:
         found = read_model(path)
@@ -155,6 +155,10 @@ def _keep(
         raise
 
 
+def _name(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else path.stem
+
+
 def _beginning(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -164,4 +168,6 @@ def _beginning(path: Path) -> bytes:
 
 
 def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return that of a file; of a folder, that of its index, which has one for each array."""
+    whole = saved_model.read_index(path) if path.is_dir() else path.read_bytes()
+    return hashlib.sha256(whole).hexdigest()

@@ -57,7 +57,7 @@ def read_architecture(text: str | bytes) -> Architecture:
         Layers that would run code of the file's own (Lambda, custom classes) are among those.
     """
     try:
-        model = json.loads(text)
+        model = json.loads(text, object_hook=_plain)
         kind, config = model["class_name"], model["config"]
         if kind != "Sequential":
             raise unsupported(f"it is a {kind} model, and only Sequential models are read")
@@ -78,6 +78,11 @@ def unsupported(why: str) -> PeewitError:
 def broken(why: str) -> PeewitError:
     """Return the sentence for a file that no Keras wrote, or not wholly."""
     return PeewitError("cannot import this model", why, "save it again with model.save")
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """Undo how SavedModels spell a tuple; as in all other files, it becomes a list."""
+    return value["items"] if value.get("class_name") == "__tuple__" else value
 
 
 def _architecture(layers: list[dict[str, Any]]) -> Architecture:
