@@ -16,6 +16,8 @@ from peewit import plots, report, runfolder
 from peewit.__main__ import main
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, UsageError
+from peewit.evaluation import evaluate
+from peewit.inference import logits_in_batches
 from peewit.run import Run
 from peewit.trainer import train
 from peewit.training import course, loop
@@ -140,6 +142,80 @@ def test_one_picture_alone_gets_the_answer_that_it_gets_among_others(whole: Run)
     accuracy = (together.argmax(1) == TEST.labels).mean()
     assert whole.metrics["accuracy"] == pytest.approx(accuracy)
     assert "single_view_accuracy" in whole.metrics
+
+
+# 60 training images and 60 held out, in 10 steps an epoch
+MANY = made(120)
+CALIBRATED = RECIPE.replace(
+    batch_size=6, validation_fraction=0.5, epochs=2, schedule="constant", calibrate=True
+)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A calibrated training that nothing stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
+        path = tmp_path_factory.mktemp("calibrated") / "run"
+        return train(MANY, CALIBRATED, test=TEST, out=path, progress=Silent())
+
+
+def tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the final weights, and those of the checkpoint."""
+    kept = read_tensors(run.path / runfolder.CHECKPOINT)[0]
+    weights = {name[6:]: value for name, value in kept.items() if name.startswith("model/")}
+    return read_tensors(run.path / runfolder.WEIGHTS)[0], weights
+
+
+def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Path) -> None:
+    found = calibrated.metrics["temperature_scaling"]
+    assert found["images"] == 60
+    assert found["temperature"] < 1  # label smoothing leaves it less sure than it is right
+    weights, trained = tensors(calibrated)
+    expected = trained.pop("head.weight").double() / found["temperature"]
+    assert torch.equal(weights.pop("head.weight"), expected.float())
+    assert all(torch.equal(weights[name], trained[name]) for name in trained)
+
+    plain_recipe = CALIBRATED.replace(calibrate=False)
+    plain = train(MANY, plain_recipe, test=TEST, out=tmp_path / "run", progress=Silent())
+    assert "temperature_scaling" not in plain.metrics
+    assert all(torch.equal(*pair) for pair in zip(*map(dict.values, tensors(plain)), strict=True))
+    assert plain.metrics["single_view_accuracy"] == calibrated.metrics["single_view_accuracy"]
+    _, held_out = MANY.split(0.5, CALIBRATED.seed)
+    for run, error in ((plain, "error_before"), (calibrated, "error_after")):
+        model, rule = run.model(), run.preprocessing
+        logits = np.concatenate(list(logits_in_batches(model, rule, held_out.images)))
+        judged = evaluate(logits, held_out.labels, MANY.class_names)
+        assert judged.calibration_error == pytest.approx(found[error], abs=1e-6)
+    whole = evaluate(calibrated.logits(TEST.images), TEST.labels, TEST.class_names)
+    assert whole.calibration_error == pytest.approx(calibrated.metrics["calibration_error"])
+    assert found["error_after"] < found["error_before"]
+
+
+def test_a_calibrated_run_is_trained_on_as_if_it_had_never_ended(
+    calibrated: Run, tmp_path: Path
+) -> None:
+    path, first = tmp_path / "run", CALIBRATED.replace(epochs=1)
+    run = train(MANY, first, test=TEST, out=path, progress=Silent())
+    assert run.metrics["temperature_scaling"]
+    assert_same(train(MANY, CALIBRATED, test=TEST, resume=path, progress=Silent()), calibrated)
+
+
+def test_an_end_that_was_stopped_is_not_calibrated_twice(
+    calibrated: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, recipe in (("again", CALIBRATED), ("not", CALIBRATED.replace(calibrate=False))):
+        path = tmp_path / name
+        with monkeypatch.context() as patch:
+            patch.setattr(runfolder, "write_metrics", lambda *rest: kill())
+            with pytest.raises(KilledError):
+                train(MANY, CALIBRATED, test=TEST, out=path, progress=Silent())
+        run = train(MANY, recipe, test=TEST, resume=path, progress=Silent())
+        if recipe.calibrate:
+            assert_same(run, calibrated)
+        else:
+            weights, trained = tensors(run)
+            assert all(torch.equal(weights[name], trained[name]) for name in trained)
 
 
 class Clock:

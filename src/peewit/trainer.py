@@ -22,10 +22,10 @@ from peewit.training.checkpoint import Position
 from peewit.training.course import Course
 from peewit.training.final import answer, costs
 from peewit.training.interrupt import StopRequest
-from peewit.training.known import check_fits, check_same
+from peewit.training.known import check_fits, check_same, same_recipe
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
-from peewit.training.recipe import FREE_TO_CHANGE, Recipe
+from peewit.training.recipe import Recipe
 from peewit.training.setup import describe_data, fitted, make_job
 
 
@@ -60,10 +60,10 @@ def train(
         The arguments of ``load`` that give the data again (source, data, coarse), kept in the
         run.
     resume : path, optional
-        A run folder to go on with. Only epochs, threads and checkpoint_minutes may differ from
-        its recipe. With the same threads the weights end bit-identical to those of a training
-        that was never stopped; a finished run can be trained for more epochs. So can an imported
-        one, on any data with its classes.
+        A run folder to go on with. Only epochs, threads, checkpoint_minutes and calibrate may
+        differ from its recipe. With the same threads the weights end bit-identical to those of a
+        training that was never stopped; a finished run can be trained for more epochs. So can an
+        imported one, on any data with its classes.
     progress : Progress, optional
         What shows how it goes: by default what suits the terminal, the notebook or the log.
     began : float, optional
@@ -160,7 +160,7 @@ def _resume(
     with runfolder.locked(path):
         runfolder.sweep(path)
         run = Run.open(path)
-        recipe = _same_recipe(run, recipe)
+        recipe = same_recipe(path, run.recipe, recipe, path / runfolder.CHECKPOINT)
         asked, done = (
             (settings.epochs, settings.minutes, settings.until_accuracy)
             for settings in (recipe, run.recipe)
@@ -274,9 +274,12 @@ def _finish(
     data = test if test is not None else job.validation
     split = "test" if test is not None else "validation"
     progress.note(f"testing on {len(data):,} {split} images")
-    answers = answer(job, data, lambda: stop.requested, course.augmentation_fits)
+    answers = answer(job, data, lambda: stop.requested, course.augmentation_fits, progress.note)
     if answers is None:
         return None
+    # calibrated, or no longer so after an end that was stopped; the checkpoint, from which a
+    # training goes on, keeps the weights as they were trained
+    checkpoint.write_tensors(path / runfolder.WEIGHTS, job.model.state_dict(), {})
     logits = answers.logits
     evaluation = evaluate(logits, data.labels, data.class_names)
     title = f"{job.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
@@ -288,30 +291,9 @@ def _finish(
     if answers.unsure_below:
         single = evaluate(answers.single, data.labels, data.class_names)
         metrics["single_view_accuracy"] = single.accuracy
+    if job.recipe.tta:  # also a 0, for an earlier end may have had time for it
         runfolder.write_unsure(path, answers.unsure_below)
+    if answers.calibration is not None:
+        metrics["temperature_scaling"] = answers.calibration.to_dict()
     runfolder.write_metrics(path, metrics)
     return report.Evidence(training=job.training, judged=data, logits=logits)
-
-
-def _same_recipe(run: Run, recipe: Recipe | None) -> Recipe:
-    """Return the recipe to go on with, or raise if it would make other weights."""
-    if recipe is None:
-        return run.recipe
-    if recipe.threads is None:
-        recipe = recipe.replace(threads=run.recipe.threads)
-    old, new = run.recipe.to_dict(), recipe.to_dict()
-    for name in old.keys() - FREE_TO_CHANGE:
-        if new[name] != old[name]:
-            raise UsageError(
-                f"cannot go on with {run.path} and {name} {new[name]}",
-                f"it was trained with {old[name]}",
-                "leave it as it was, or train anew",
-            )
-    done = run.path / runfolder.CHECKPOINT
-    begun = checkpoint.read_position(done).begun if done.is_file() else 0
-    if recipe.by_epochs and recipe.epochs < begun:
-        raise UsageError(
-            f"cannot go on with {run.path} to the end of epoch {recipe.epochs}",
-            f"epoch {begun} has already begun",
-        )
-    return recipe

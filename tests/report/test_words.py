@@ -94,6 +94,24 @@ def test_calibration(accuracy: float, verdict: str) -> None:
     assert text.endswith(f"on the whole it is {verdict}.")
 
 
+def test_how_it_was_calibrated(run: Run) -> None:
+    assert words.temperature(run) == ""
+    fast = dataclasses.replace(run, recipe=Recipe.preset("fast"))
+    assert "no held-out pictures, or too few" in words.temperature(fast)
+    fast.metrics["temperature_scaling"] = {
+        "temperature": 0.534,
+        "images": 1000,
+        "error_before": 0.201,
+        "error_after": 0.0187,
+    }
+    text = words.temperature(fast)
+    assert "divided by 0.53, the temperature that suits the 1,000 held-out pictures best" in text
+    assert "was 20.1% before and is 1.9% now" in text
+    assert "same pictures" not in text
+    fast.metrics["split"] = "validation"
+    assert "judged by the same pictures" in words.temperature(fast)
+
+
 def test_the_command_is_quoted_for_a_shell(run: Run) -> None:
     changed = dataclasses.replace(
         run, path=Path("my runs/a"), source={"source": "cifar100", "coarse": True, "data": "a b"}

@@ -29,6 +29,7 @@ def test_the_fast_recipes_are_checked_too() -> None:
         "linear",
         True,
     )
+    assert (Recipe().calibrate, fast.calibrate, best.calibrate) == (False, True, True)
     assert {best.optimizer, best.flip} == {"muon", "alternating"}
     assert best.epochs > fast.epochs
     with pytest.raises(UsageError, match="image_size is 7: the model fast-l needs at least 8"):

@@ -50,6 +50,7 @@ def choose(
     monkeypatch: pytest.MonkeyPatch,
     seconds: float | None,
     settled: bool = False,
+    test: Dataset | None = None,
     **changes: Any,
 ) -> timed.Choice:
     monkeypatch.setattr(timed, "measure", machine.measure)
@@ -58,7 +59,7 @@ def choose(
     monkeypatch.setattr(timed, "_python_seconds", lambda clock: 0.01)
     budget = {"minutes": seconds / 60} if seconds else {"until_accuracy": 0.8}
     recipe = Recipe.preset("fast", **(budget | changes))
-    return timed.choose(DATA, None, recipe, seconds, machine.now, settled=settled)
+    return timed.choose(DATA, test, recipe, seconds, machine.now, settled=settled)
 
 
 def test_the_network_fits_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,3 +123,19 @@ def test_the_end_is_planned_by_what_has_to_be_answered(monkeypatch: pytest.Monke
     # without a test set the 500 held-out images are judged too
     assert ending.test == pytest.approx(1000 * 1e-4)
     assert ending.rest == pytest.approx(timed.ENDING_LOOPS * 0.01)
+
+
+def test_calibrating_looks_at_the_held_out_images_of_which_augmentation_knows_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    test = DATA.take(range(200))
+    calibrated, plain, watched = (
+        choose(Machine(), monkeypatch, 60.0, test=test, validation_fraction=0.1, **changes).ending
+        for changes in ({}, {"calibrate": False}, {"validate_on": "test"})
+    )
+    assert calibrated.test == pytest.approx((200 + 500 + 500) * 1e-4)
+    assert plain.test == pytest.approx((200 + 500) * 1e-4)
+    for ending, others in ((calibrated, 0), (plain, 500), (watched, 0)):
+        looks = timed.AUGMENTED * 200 + others
+        assert ending.augmentation == pytest.approx(looks * 1e-4)
+    assert watched.test == pytest.approx((200 + 200) * 1e-4)

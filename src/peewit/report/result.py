@@ -51,6 +51,7 @@ def tested(run: Run, evidence: Evidence | None) -> dict[str, Any]:
     if bins:
         facts["reliability"] = reliability_chart(bins)
         facts["calibration"] = words.calibration(bins)
+        facts["temperature"] = words.temperature(run)
         width = 100 / len(bins)
         facts["bins"] = [
             {

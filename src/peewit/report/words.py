@@ -249,6 +249,24 @@ def calibration(bins: list[dict[str, float]]) -> str:
     )
 
 
+def temperature(run: Run) -> str:
+    """Return how the network was calibrated, in sentences; nothing where it was not to be."""
+    found = run.metrics.get("temperature_scaling")
+    if not found:
+        left = "Its confidence is as it was trained: there were no held-out pictures, or too few, "
+        return f"{left}to calibrate it by." if run.recipe.calibrate else ""
+    said = (
+        f"After the training it was calibrated (Guo et al. 2017): its outputs were divided by "
+        f"{found['temperature']:.2f}, the temperature that suits the {found['images']:,} held-out "
+        f"pictures best. On those the calibration error was {share(found['error_before'])} before "
+        f"and is {share(found['error_after'])} now. The temperature changes how sure an answer "
+        "is, never which answer it is."
+    )
+    if run.metrics.get("split") == "validation":
+        said += " It is judged by the same pictures here: on others it fits a little less well."
+    return said
+
+
 def command(run: Run) -> str:
     """Return the command that trains the same again from the run's own recipe file."""
     source = run.source.get("source")

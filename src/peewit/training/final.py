@@ -1,4 +1,4 @@
-"""After the last step: the final test, and what the training took."""
+"""After the last step: the temperature, the final test, and what the training took."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from peewit.data.dataset import Dataset
 from peewit.inference import logits_unless, second_looks, unsure_below
 from peewit.training.checkpoint import Position
 from peewit.training.loop import Job
+from peewit.training.temperature import FEWEST, Calibration, calibrate, fold
 
 
 class Answers(NamedTuple):
@@ -26,11 +27,14 @@ class Answers(NamedTuple):
         Those of one view of each image: the same ones without test-time augmentation.
     unsure_below : float
         The confidence below which images were looked at again; 0 for none.
+    calibration : Calibration or None
+        What the model was calibrated by; None if it is as it was trained.
     """
 
     logits: npt.NDArray[np.float32]
     single: npt.NDArray[np.float32]
     unsure_below: float
+    calibration: Calibration | None
 
 
 def answer(
@@ -38,8 +42,12 @@ def answer(
     data: Dataset,
     stop: Callable[[], bool],
     fits: Callable[[float], bool] = lambda seconds: True,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Answers | None:
     """Return what the job's model says of ``data``, or None if ``stop`` became true.
+
+    Where the recipe says so, the model is calibrated before: its last layer changes, which must
+    not be trained on from here.
 
     Parameters
     ----------
@@ -51,15 +59,34 @@ def answer(
     fits : callable
         Asked, with the seconds that one view of each image took, whether there is time for
         test-time augmentation.
+    note : callable
+        Told in a sentence why a model that was to be calibrated is not.
     """
     began = time.perf_counter()
     network = job.model, job.preprocessing
-    single = logits_unless(stop, *network, data.images)
-    if single is None or not job.recipe.tta or not fits(time.perf_counter() - began):
-        return None if single is None else Answers(single, single, 0.0)
+    validated, calibration = None, None
+    if job.recipe.calibrate and _may_calibrate(job, note):
+        validated = logits_unless(stop, *network, job.validation.images)
+        if validated is None:
+            return None
+        calibration = calibrate(validated, job.validation.labels)
+        if calibration is None:
+            note("the confidence is left as it was trained: the network has learned too little")
+        else:
+            fold(job.model, calibration.temperature)
+            validated /= np.float32(calibration.temperature)
+    if validated is not None and data is job.validation:
+        single: npt.NDArray[np.float32] | None = validated
+    else:
+        single = logits_unless(stop, *network, data.images)
+    if single is None:
+        return None
+    if not job.recipe.tta or not fits(time.perf_counter() - began):
+        return Answers(single, single, 0.0, calibration)
     # by images that were not trained on, and, where there are others, are not judged by
-    others = job.validation.images
-    validated = single if data is job.validation else logits_unless(stop, *network, others)
+    if validated is None:
+        others = job.validation.images
+        validated = single if data is job.validation else logits_unless(stop, *network, others)
     if validated is None:
         return None
     below, logits = unsure_below(validated), single.copy()
@@ -69,7 +96,20 @@ def answer(
         if stop():
             return None
         logits[chosen] = better
-    return Answers(logits, single, below)
+    return Answers(logits, single, below, calibration)
+
+
+def _may_calibrate(job: Job, note: Callable[[str], None]) -> bool:
+    """Tell whether there are held-out images to calibrate by, and if not, say why."""
+    left, count = "the confidence is left as it was trained", len(job.validation)
+    if job.recipe.validate_on == "test":
+        note(f"{left}: calibrating on the test set would make the test too hopeful")
+    elif count < FEWEST:
+        images = "image is" if count == 1 else "images are"
+        note(f"{left}: {count} held-out {images} too few to calibrate by, it takes {FEWEST}")
+    else:
+        return True
+    return False
 
 
 def costs(position: Position) -> dict[str, float]:

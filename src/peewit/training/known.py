@@ -1,4 +1,4 @@
-"""Which data a run may go on with: its own, or for an imported one whatever fits its network."""
+"""What a run may go on with: its recipe, and its data or, if imported, what fits its network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
+from peewit.training.checkpoint import read_position
 from peewit.training.loop import Job
+from peewit.training.recipe import FREE_TO_CHANGE, Recipe
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -74,3 +76,42 @@ def check_fits(
         "nobody knows which images this network was trained on before: if the validation or test "
         "images were among them, their accuracy is too hopeful"
     )
+
+
+def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: Path) -> Recipe:
+    """Return the recipe to go on with in the run ``path``.
+
+    Parameters
+    ----------
+    path : Path
+    before : Recipe
+        What it was trained by so far.
+    recipe : Recipe or None
+        What is asked for; None for the same.
+    checkpoint : Path
+        The file that says how far the training is, if it is there.
+
+    Raises
+    ------
+    UsageError
+        It would make other weights, or ends before where the training is.
+    """
+    if recipe is None:
+        return before
+    if recipe.threads is None:
+        recipe = recipe.replace(threads=before.threads)
+    old, new = before.to_dict(), recipe.to_dict()
+    for name in old.keys() - FREE_TO_CHANGE:
+        if new[name] != old[name]:
+            raise UsageError(
+                f"cannot go on with {path} and {name} {new[name]}",
+                f"it was trained with {old[name]}",
+                "leave it as it was, or train anew",
+            )
+    begun = read_position(checkpoint).begun if checkpoint.is_file() else 0
+    if recipe.by_epochs and recipe.epochs < begun:
+        raise UsageError(
+            f"cannot go on with {path} to the end of epoch {recipe.epochs}",
+            f"epoch {begun} has already begun",
+        )
+    return recipe

@@ -16,9 +16,9 @@ from peewit.models import find
 from peewit.training.frontier import NETWORKS
 from peewit.training.settings import at_least, read_values, setting, typed
 
-# changing these changes neither the weights nor what they mean, so that a Run can go on with them
+# changing these changes nothing of what has been learned, so that a Run can go on with them
 FREE_TO_CHANGE = frozenset(
-    {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes"}
+    {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
 )
 # the model that stands for whichever fast network fits the budget
 AUTO = "auto"
@@ -97,6 +97,9 @@ class Recipe:
     )
     tta: bool = setting(
         False, "look at the pictures that the network is least sure of in six views"
+    )
+    calibrate: bool = setting(
+        False, "after the training, make the network as sure as it is right on held-out images"
     )
     seed: int = setting(
         0,
@@ -278,6 +281,7 @@ _FAST = Recipe(
     translate=2,
     normalize=True,
     tta=True,
+    calibrate=True,
     validation_fraction=0.02,  # it is only watched, and each image held out is missed
 )
 

@@ -108,10 +108,13 @@ def choose(
     judged = len(test) if test is not None else held_out
     validated = held_out if recipe.validate_on == "holdout" else judged
     python = _python_seconds(clock)
+    # Images that are watched and not judged are looked at once more: to calibrate by them, or else
+    # to know of which images it is unsure.
+    others = validated if test is not None and recipe.validate_on == "holdout" else 0
+    calibrated, unsure = (others, 0) if recipe.calibrate else (0, others)
     ending = Ending(
-        test=(judged + validated) * speed.inference,
-        # those of which it is unsure are known by the validation images, looked at once more
-        augmentation=(AUGMENTED * judged + validated) * speed.inference,
+        test=(judged + validated + calibrated) * speed.inference,
+        augmentation=(AUGMENTED * judged + unsure) * speed.inference,
         rest=ENDING_LOOPS * python,
         report=REPORT_LOOPS * python,
     )
