@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from peewit.errors import UsageError as UsageError
     from peewit.evaluation import Evaluation as Evaluation
     from peewit.evaluation import evaluate as evaluate
+    from peewit.plots.notebook import show as show
     from peewit.prediction import Prediction as Prediction
     from peewit.prediction import predict as predict
     from peewit.preprocessing import Preprocessing as Preprocessing
@@ -44,6 +45,7 @@ _PLACES = {
     "evaluate": "peewit.evaluation",
     "load": "peewit.data.sources",
     "predict": "peewit.prediction",
+    "show": "peewit.plots.notebook",
     "train": "peewit.trainer",
 }
 __all__ = ["__version__", *_PLACES]

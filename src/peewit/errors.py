@@ -27,6 +27,10 @@ class PeewitError(Exception):
         self.what, self.why, self.todo = what, why, todo
         super().__init__(what + (f": {why}" if why else "") + (f"; {todo}" if todo else ""))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows instead of a traceback: IPython asks for this."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UsageError(PeewitError):
     """A value that was given (an option, a recipe field, an argument) makes no sense."""

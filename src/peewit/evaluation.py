@@ -83,6 +83,10 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
         }
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table in a notebook: IPython asks for this."""
+        printer.text(self.table())
+
     def table(self) -> str:
         """Return the numbers as text for a person, about 60 characters wide."""
         # here, because the numbers alone do not need rich

@@ -11,6 +11,7 @@ import io
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,6 +44,26 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+
+
+@dataclass(frozen=True)
+class Png:
+    """A picture that Peewit has drawn: a notebook shows it.
+
+    Parameters
+    ----------
+    content : bytes
+        The PNG file.
+    """
+
+    content: bytes = field(repr=False)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Return the file and how large to show it: IPython asks for this."""
+        with Image.open(io.BytesIO(self.content)) as picture:
+            width, height = picture.size
+        # drawn for paper, at 150 dots an inch; screens have 96
+        return self.content, {"width": width * 96 // 150, "height": height * 96 // 150}
 
 
 class NotAPicture(PeewitError):  # noqa: N818  (it reads as a finding, which it is)

@@ -39,6 +39,10 @@ class Prediction:
     name: str
     labels: tuple[tuple[str, float], ...]
 
+    def __str__(self) -> str:
+        likely = ", ".join(f"{name} {share:.1%}" for name, share in self.labels)
+        return f"{self.name}: {likely}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return name and labels as JSON has them."""
         return {

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit import runfolder
-from peewit.errors import PeewitError
-from peewit.formats import damaged
+from peewit.errors import PeewitError, UsageError
+from peewit.formats import cannot_read, damaged
 from peewit.inference import BATCH, logits_in_batches, second_looks, softmax
 from peewit.preprocessing import Preprocessing
 from peewit.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from peewit.pictures import Png
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -196,6 +198,37 @@ class Run:
     ) -> npt.NDArray[np.float32]:
         """Return each class's probability, float32, shape (N, classes); see ``logits``."""
         return softmax(self.logits(images, batch_size))
+
+    def picture(self, name: str) -> Png:
+        """Return a picture that the training has left in the folder; a notebook shows it.
+
+        Parameters
+        ----------
+        name : str
+            curves, confusion, mistakes, uncertain, reliability, samples, filters or heatmaps.
+
+        Raises
+        ------
+        UsageError
+            There is no picture of this name.
+        PeewitError
+            It has not been drawn, or cannot be read.
+        """
+        from peewit.pictures import Png  # most of what opens a run needs no Pillow
+
+        file = f"{name}.png"
+        if file not in runfolder.PICTURES:
+            known = ", ".join(known.removesuffix(".png") for known in runfolder.PICTURES)
+            raise UsageError(f"there is no picture {name!r}", todo=f"choose one of {known}")
+        try:
+            return Png((self.path / file).read_bytes())
+        except FileNotFoundError as error:
+            raise PeewitError(
+                f"the run {self.path} has no picture {file}",
+                todo=f"make it with peewit report {self.path}",
+            ) from error
+        except OSError as error:
+            raise cannot_read(self.path / file, error) from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status}, epochs={len(self.history)})"

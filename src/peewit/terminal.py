@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,12 +78,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
         table.add_column(title, justify=JUSTIFY[letter])
     for row in rows:
         table.add_row(*map(printable, row))
+    written = io.StringIO()
     console = Console(
-        width=UNLIMITED, color_system=None, markup=False, emoji=False, highlight=False
+        file=written,
+        force_jupyter=False,  # in a notebook rich would show an empty output besides
+        width=UNLIMITED,
+        color_system=None,
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    console.print(table)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
 
 
 def can_show_pictures(console: Console) -> bool:

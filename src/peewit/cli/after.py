@@ -139,8 +139,7 @@ def predict(
         elif as_json:
             answers.append(answer.to_dict())
         else:
-            likely = ", ".join(f"{name} {share:.1%}" for name, share in answer.labels)
-            click.echo(f"{answer.name}: {likely}")
+            click.echo(answer)
     if as_json:
         print_json(answers)
     if failures:

@@ -124,6 +124,10 @@ class Summary:
         totals = {name: getattr(self, name) for name in names}
         return {"input_shape": list(self.input_shape), "layers": rows} | totals
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table in a notebook: IPython asks for this."""
+        printer.text(self.table())
+
     def table(self) -> str:
         """Return the table as text: a line a layer, then the totals."""
         head = ("Layer", "Output shape", "Parameters", "Multiply-adds", "Output memory")

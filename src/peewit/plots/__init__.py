@@ -3,6 +3,7 @@
 from peewit.plots.confusion import save_confusion
 from peewit.plots.curves import save_compared_curves, save_curves
 from peewit.plots.grids import save_grid, save_mistakes, save_pictures, save_uncertain
+from peewit.plots.notebook import show
 from peewit.plots.reliability import save_reliability
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "save_pictures",
     "save_reliability",
     "save_uncertain",
+    "show",
 ]

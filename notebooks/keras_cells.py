@@ -1,0 +1,173 @@
+"""The tutorial in its own Keras code, beside Peewit's."""
+
+CELLS = [
+    (
+        """
+# The tutorial in Keras and in Peewit, side by side
+
+The Keras code is the tutorial's own; only the data comes from Peewit. Beside each step, Peewit's.
+`pip install 'peewit[notebooks,keras]' tensorflow-cpu` installs what this notebook needs. The other
+notebook, [tutorial.ipynb](tutorial.ipynb), goes further.
+""",
+    ),
+    """
+DATA = None  # the path of a CIFAR-10 archive, where Peewit shall not find or fetch it by itself
+IMAGES = None  # take only so many of each set, to try everything out quickly
+EPOCHS = 3  # the tutorial has 10; three show how it goes
+""",
+    (
+        """
+## The data
+
+The tutorial's `datasets.cifar10.load_data()` downloads from one server, which has become slow.
+Peewit has several, and looks first where Keras leaves the file.
+""",
+    ),
+    """
+import peewit
+
+SOURCE = {"source": "cifar10", "data": DATA}
+train, test, notes = peewit.load(**SOURCE)
+if IMAGES:
+    train, test = train.take(range(IMAGES)), test.take(range(IMAGES))
+print(train, test, *notes, sep="\\n")
+""",
+    ("Keras:",),
+    """
+import matplotlib.pyplot as plt
+import tensorflow as tf
+from tensorflow.keras import layers, models
+
+train_images, test_images = train.images / 255.0, test.images / 255.0
+train_labels, test_labels = train.labels[:, None], test.labels[:, None]
+
+plt.figure(figsize=(8, 2.4))
+for i in range(4):
+    plt.subplot(1, 4, i + 1)
+    plt.xticks([])
+    plt.yticks([])
+    plt.imshow(train_images[100 + i])
+    plt.xlabel(train.class_names[train_labels[100 + i][0]])
+plt.show()
+""",
+    ("Peewit:",),
+    """
+peewit.show(train, range(100, 104))
+""",
+    ("## The network\n\nKeras:",),
+    """
+model = models.Sequential()
+model.add(layers.Conv2D(64, (3, 3), activation="relu", input_shape=(32, 32, 3)))
+model.add(layers.BatchNormalization())
+model.add(layers.MaxPooling2D((2, 2)))
+model.add(layers.Conv2D(128, (3, 3), activation="relu"))
+model.add(layers.BatchNormalization())
+model.add(layers.MaxPooling2D((2, 2)))
+model.add(layers.Conv2D(64, (3, 3), activation="relu"))
+model.add(layers.BatchNormalization())
+model.add(layers.MaxPooling2D((2, 2)))
+model.add(layers.Flatten())
+model.add(layers.Dropout(0.5))
+model.add(layers.Dense(32, activation="relu"))
+model.add(layers.Dense(10))
+model.summary()
+""",
+    ("Peewit:",),
+    """
+from peewit.models import build
+from peewit.models.summary import summarise
+
+network = build("tutorial", train.image_shape, len(train.class_names), seed=0)
+summarise(network, train.image_shape)
+""",
+    (
+        """
+## The training
+
+Keras, as the tutorial does it, with the test set to watch:
+""",
+    ),
+    """
+import time
+
+model.compile(
+    optimizer="adam",
+    loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    metrics=["accuracy"],
+)
+began = time.perf_counter()
+history = model.fit(
+    train_images,
+    train_labels,
+    epochs=EPOCHS,
+    validation_data=(test_images, test_labels),
+    verbose=2,
+)
+keras_seconds = time.perf_counter() - began
+""",
+    (
+        """
+Peewit, told to do the same (by default it would hold out training images to watch with):
+""",
+    ),
+    """
+recipe = peewit.Recipe.preset("tutorial", epochs=EPOCHS, validate_on="test")
+run = peewit.train(train, recipe, test=test, source=SOURCE)
+""",
+    ("## The curves\n\nKeras:",),
+    """
+plt.plot(history.history["accuracy"], label="accuracy")
+plt.plot(history.history["val_accuracy"], label="val_accuracy")
+plt.xlabel("Epoch")
+plt.ylabel("Accuracy")
+plt.legend(loc="lower right")
+plt.show()
+""",
+    ("Peewit:",),
+    """
+run.picture("curves")
+""",
+    ("## The result",),
+    """
+loss, accuracy = model.evaluate(test_images, test_labels, verbose=0)
+peewit_seconds = sum(row["seconds"] for row in run.history)
+print("         accuracy     loss  seconds an epoch")
+print(f"Keras  {accuracy:10.2%} {loss:8.4f} {keras_seconds / EPOCHS:17.1f}")
+print(
+    f"Peewit {run.metrics['accuracy']:10.2%} {run.metrics['loss']:8.4f} "
+    f"{peewit_seconds / EPOCHS:17.1f}"
+)
+""",
+    (
+        """
+Both started from other random weights and saw the images in another order, so their accuracies
+differ by luck. The network and the mathematics do not differ: what Keras has trained, Peewit reads,
+and gives the same answers.
+
+## From Keras to Peewit
+""",
+    ),
+    """
+from peewit.importing.keras import import_keras
+
+model.save("tutorial.keras")
+imported = import_keras("tutorial.keras", train.class_names, source=SOURCE)
+difference = abs(imported.logits(test.images) - model.predict(test_images, verbose=0)).max()
+print(f"largest difference of {test.images.shape[0]:,} x 10 logits: {difference:.1e}")
+""",
+    (
+        """
+And back: what Peewit has trained, as a Keras model. Its preprocessing is inside, so it takes
+pictures as they are and gives probabilities.
+
+## From Peewit to Keras
+""",
+    ),
+    """
+from peewit.export.job import export
+
+exported = export(run, "keras")
+for file in exported.files:
+    print(file.name)
+""",
+]

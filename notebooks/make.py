@@ -1,0 +1,175 @@
+"""Write the notebooks from one source, and run them.
+
+    python notebooks/make.py                        write them without outputs
+    python notebooks/make.py --run --data ARCHIVE   run them whole and keep the outputs
+
+The code and the text of each notebook are in the ``*_cells.py`` beside this file: code once, text
+in each language. Notebooks of one source have the same code, so it is run once, for all of them.
+ARCHIVE is a CIFAR-10 archive in the python layout; without it Peewit finds or downloads one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+HERE = Path(__file__).parent
+# source: the notebooks made of it, in the order of the languages in its cells
+NOTEBOOKS = {
+    "tutorial": ("tutorial.ipynb", "tutorial.zh-CN.ipynb"),
+    "keras": ("keras-side-by-side.ipynb",),
+}
+# nbformat's own metadata name the Python that ran last, which would change with each run
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+# characters of Chinese text, its punctuation included
+WIDE = "[\u2018-\u201d\u3000-\u9fff\uff00-\uffef]"
+# a cell that trains may take as long as it needs; a kernel that died is noticed all the same
+NO_LIMIT = None
+
+
+def cells_of(source: str) -> Sequence[str | tuple[str, ...]]:
+    """Return the cells of a source: code as text, prose as a tuple with a text a language."""
+    spec = importlib.util.spec_from_file_location(source, HERE / f"{source}_cells.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cells: Sequence[str | tuple[str, ...]] = module.CELLS
+    return cells
+
+
+def joined(text: str) -> str:
+    """Return prose without the line breaks that would become gaps between Chinese characters."""
+    return re.sub(rf"(?<={WIDE})\n(?={WIDE})", "", text)
+
+
+def notebook(source: str, language: int) -> NotebookNode:
+    """Return a notebook without outputs. Its first code cell has the parameters."""
+    cells = []
+    for number, cell in enumerate(cells_of(source)):
+        made = (
+            new_code_cell(cell.strip())
+            if isinstance(cell, str)
+            else new_markdown_cell(joined(cell[language].strip()))
+        )
+        made["id"] = f"cell-{number}"  # nbformat's own are random
+        cells.append(made)
+    parameters = next(cell for cell in cells if cell.cell_type == "code")
+    parameters.metadata["tags"] = ["parameters"]
+    return new_notebook(cells=cells, metadata=METADATA)
+
+
+def run(
+    book: NotebookNode,
+    folder: Path,
+    changes: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[list[NotebookNode]]:
+    """Run a notebook from the top in ``folder``, and return the outputs of its code cells.
+
+    Parameters
+    ----------
+    book : NotebookNode
+        Left as it is.
+    folder : Path
+        The working directory.
+    changes : mapping, optional
+        Values that take the place of those in the parameters cell.
+    environment : mapping, optional
+        Variables for the kernel, beside those of this process.
+
+    Raises
+    ------
+    nbclient.exceptions.CellExecutionError
+        A cell has failed.
+    """
+    copy = nbformat.from_dict(book)
+    code = [cell for cell in copy.cells if cell.cell_type == "code"]
+    for name, value in (changes or {}).items():
+        assert re.search(rf"^{name} = ", code[0].source, re.MULTILINE), f"no parameter {name}"
+        code[0].source += f"\n{name} = {value!r}"
+    NotebookClient(
+        copy,
+        timeout=NO_LIMIT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    ).execute(env={**os.environ, **(environment or {})})
+    return [[clean(output, folder) for output in cell.outputs] for cell in code]
+
+
+def clean(output: NotebookNode, folder: Path) -> NotebookNode:
+    """Return an output without what is only true of this machine and this run."""
+    text = nbformat.v4.writes(new_notebook(cells=[new_code_cell(outputs=[output])]))
+    for place in {str(folder), str(folder.resolve()), str(Path.home())}:
+        text = text.replace(place.replace("\\", "\\\\\\\\"), "~")
+    cleaned = nbformat.v4.reads(text).cells[0].outputs[0]
+    cleaned.pop("transient", None)
+    return cleaned
+
+
+def with_outputs(book: NotebookNode, outputs: Sequence[Sequence[NotebookNode]]) -> NotebookNode:
+    """Return the notebook with the outputs of its code cells."""
+    copy = nbformat.from_dict(book)
+    code = [cell for cell in copy.cells if cell.cell_type == "code"]
+    for number, (cell, kept) in enumerate(zip(code, outputs, strict=True), start=1):
+        cell.outputs, cell.execution_count = list(kept), number
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output["execution_count"] = number
+    return copy
+
+
+def run_whole(source: str, archive: Path | None) -> list[list[NotebookNode]]:
+    """Run the notebooks of a source in a folder of their own, as they are, on ``archive``."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, environment = Path(place), {}
+        if archive is not None:
+            # where Peewit looks by itself, so that the notebook need not be changed; relative, so
+            # that what is shown of it is the same everywhere
+            environment["PEEWIT_HOME"] = "data"
+            target = folder / "data" / "cifar-10-python.tar.gz"
+            target.parent.mkdir()
+            try:
+                target.symlink_to(archive.resolve())
+            except OSError:  # Windows does not let everybody make links
+                shutil.copy(archive, target)
+        return run(notebook(source, 0), folder, environment=environment)
+
+
+def main() -> None:
+    """Write the notebooks, and run them where that is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", nargs="*", help=f"some of {', '.join(NOTEBOOKS)} [all]")
+    parser.add_argument("--run", action="store_true", help="run them and keep the outputs")
+    parser.add_argument("--data", type=Path, metavar="ARCHIVE", help="a CIFAR-10 archive")
+    given = parser.parse_args()
+    for source in given.sources or NOTEBOOKS:
+        if source not in NOTEBOOKS:
+            parser.error(f"there is no source {source}: choose of {', '.join(NOTEBOOKS)}")
+        outputs = run_whole(source, given.data) if given.run else None
+        for language, name in enumerate(NOTEBOOKS[source]):
+            book = notebook(source, language)
+            nbformat.write(with_outputs(book, outputs) if outputs else book, HERE / name)
+            print(HERE / name, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
