@@ -1,0 +1,168 @@
+"""What each part of the fast recipe buys: the same training without it, on held-out images.
+
+usage: python benchmarks/recipe_parts.py --data cifar-10-python.tar.gz [--model fast-m]
+           [--epochs 2] [--seeds 3] [--parts NAME ...] [--log FILE]
+       python benchmarks/recipe_parts.py --table [--log FILE]
+
+Each training is as long as the others in images, not in seconds, so that nothing depends on what
+else the machine does. It trains on nine tenths of CIFAR-10's training images and is judged by the
+last tenth, which is the same for all; the test set is not touched. All parts with the first seed
+come first, then all with the second and so on. Each training appends one line to the log, and what
+is there is not trained again.
+"""
+
+import argparse
+from pathlib import Path
+
+import rawlog
+import torch
+
+import peewit
+from peewit import Recipe
+from peewit.evaluation import evaluate
+from peewit.models import FAST_WIDTHS
+from peewit.training.allocator import freed_memory_kept
+from peewit.training.checkpoint import Position
+from peewit.training.environment import isolated, usable_threads
+from peewit.training.final import answer
+from peewit.training.loop import fit
+from peewit.training.progress import Silent
+from peewit.training.setup import make_job
+
+AS_IT_IS = "as it is"
+# What is changed. Muon's rate goes with the square root of the batch.
+PARTS = {
+    AS_IT_IS: {},
+    "Adam instead of Muon": {"optimizer": "adam", "lr": 1e-3},
+    "constant rate": {"schedule": "constant"},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "label smoothing 0.1": {"label_smoothing": 0.1},
+    "no mirroring": {"flip": "none"},
+    "mirrored at random": {"flip": "random"},
+    "no translation": {"translate": 0},
+    "translation by 4": {"translate": 4},
+    "cutout of 8": {"cutout": 8},
+    "cutout of 12": {"cutout": 12},
+    "pixels not normalised": {"normalize": False},
+    "batches of 125": {"batch_size": 125, "lr": 0.12},
+    "batches of 500": {"batch_size": 500, "lr": 0.24},
+    "batches of 2,000": {"batch_size": 2000, "lr": 0.48},
+    "average of the weights, 0.95 a step": {"average": 0.95},
+    "average of the weights, 0.98 a step": {"average": 0.98},
+}
+
+
+class Average:
+    """The exponential moving average of a model's state, floating point values only."""
+
+    def __init__(self, model, optimizer, decay):
+        self.model, self.decay = model, decay
+        self.kept = {name: value.clone() for name, value in self._state().items()}
+        optimizer.register_step_post_hook(self._step)
+
+    def _state(self):
+        state = self.model.state_dict()
+        return {name: value for name, value in state.items() if value.is_floating_point()}
+
+    def _step(self, optimizer, arguments, named):
+        for name, value in self._state().items():
+            self.kept[name].lerp_(value, 1 - self.decay)
+
+    def put(self):
+        """Make it the model's state."""
+        self.model.load_state_dict(self.kept, strict=False)
+
+
+def measure(dataset, part, model, epochs, seed):
+    """Train once, and return the row of the log."""
+    changes = dict(PARTS[part])
+    decay = changes.pop("average", None)
+    recipe = Recipe.preset(
+        "fast", model=model, epochs=epochs, seed=seed, validation_fraction=0.1, **changes
+    )
+    with isolated(usable_threads()), freed_memory_kept():
+        torch.manual_seed(seed)
+        job, position = make_job(dataset, None, recipe, lambda sentence: None), Position()
+        average = Average(job.model, job.optimizer, decay) if decay else None
+        fit(job, position, progress=Silent(), stop=lambda: False, save=lambda: None)
+        if average:
+            average.put()
+        answers = answer(job, job.validation, lambda: False)
+    names, labels = dataset.class_names, job.validation.labels
+    return {
+        "part": part,
+        "model": model,
+        "epochs": epochs,
+        "seed": seed,
+        "accuracy": evaluate(answers.logits, labels, names).accuracy,
+        "single_view_accuracy": evaluate(answers.single, labels, names).accuracy,
+        "images": position.seen,
+        "flops": position.flops,
+        **rawlog.machine(),
+    }
+
+
+def table(rows):
+    """Return the Markdown table: means and deviations, and the difference to the whole recipe."""
+    lines = [
+        "| network | epochs | changed | held-out accuracy | with one view | seeds | difference |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["model"], row["epochs"], row["part"]), []).append(row)
+    for (model, epochs, part), same in groups.items():
+        accuracy, deviation, count = rawlog.spread(100 * row["accuracy"] for row in same)
+        single, single_deviation, _ = rawlog.spread(
+            100 * row["single_view_accuracy"] for row in same
+        )
+        whole = {row["seed"]: row for row in groups.get((model, epochs, AS_IT_IS), [])}
+        pairs = [
+            100 * (row["accuracy"] - whole[row["seed"]]["accuracy"])
+            for row in same
+            if row["seed"] in whole
+        ]
+        difference = ""
+        if pairs and part != AS_IT_IS:
+            mean, error, _ = rawlog.spread(pairs)
+            difference = f"{mean:+.2f} ± {error:.2f}"
+        lines.append(
+            f"| {model} | {epochs} | {part} | {accuracy:.2f} % ± {deviation:.2f} "
+            f"| {single:.2f} % ± {single_deviation:.2f} | {count} | {difference} |"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="CIFAR-10 archive or folder")
+    parser.add_argument("--model", choices=list(FAST_WIDTHS), default="fast-m")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
+    parser.add_argument("--table", action="store_true", help="only show what is in the log")
+    options = parser.parse_args()
+    if not options.table:
+        if not options.data:
+            parser.error("--data is needed")
+        log = options.log = options.log or rawlog.today("recipe_parts")
+        dataset = peewit.load("cifar10", data=options.data).train
+        for seed in range(options.seeds):
+            for part in options.parts:
+                wanted = {
+                    "part": part,
+                    "model": options.model,
+                    "epochs": options.epochs,
+                    "seed": seed,
+                }
+                if any(wanted.items() <= row.items() for row in rawlog.read(log)):
+                    continue
+                row = measure(dataset, **wanted)
+                rawlog.append(log, row)
+                print(f"seed {seed}, {part}: {row['accuracy']:.2%}", flush=True)
+    print(table(rawlog.read(options.log or rawlog.newest("recipe_parts"))))
+
+
+if __name__ == "__main__":
+    main()
