@@ -101,7 +101,7 @@ def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> Non
     values = {"model": "tutorial", "optimizer": "adam", "validate_on": "test", "image_size": 40}
     values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
     values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random"}
-    values |= {"precision": "bfloat16", "normalize": True, "tta": True}
+    values |= {"precision": "bfloat16", "normalize": True, "tta": True, "calibrate": True}
     values |= {"until_accuracy": 0.5, "minutes": 7.0}
     value = values.get(field.name, 7)
     budget = ["--recipe", "tutorial"] if field.name in ("until_accuracy", "minutes") else []
