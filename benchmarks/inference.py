@@ -1,0 +1,279 @@
+"""How soon pictures are answered: by what Peewit picks, by each engine used by hand, by Keras.
+
+    python benchmarks/inference.py RUN [--seconds 1] [--rounds 5] [--keras PYTHON]
+
+RUN is any run with weights. ``by_hand.py`` is what a user would write around the exported network.
+PYTHON is one in which TensorFlow and Keras are installed, where this one lacks them.
+
+Measured, for 1, 32 and 256 pictures at once, up to classes and probabilities:
+
+- pixels: uint8 pictures of the network's size, in memory;
+- small: PNG files of the network's size;
+- photographs: JPEG files of 640 x 480.
+
+Each engine is a process that lives to the end; in each round they take turns, in an order that
+changes, with the others asleep. So a machine that slows down slows all. "peewit" answers in one
+view, which is the work of the others; "peewit, second looks" looks again at a quarter of the
+pictures, as runs trained with ``tta`` do. Answers are compared: in the table stands of how many of
+the 256 pictures an engine names another class than Peewit.
+
+At the end a picture's file is answered by a new process, ``peewit predict RUN cat.png``, beside a
+new process that does the same by hand in ONNX Runtime, and beside the interpreter with the imports
+alone.
+
+Writes each single time to results/inference-DATE.jsonl, and prints a table.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import rawlog
+from PIL import Image
+
+BATCHES = (1, 32, 256)
+TASKS = ("pixels", "small", "photographs")
+PHOTOGRAPH = (480, 640)
+MODULES = {
+    "ONNX Runtime": ("onnxruntime",),
+    "OpenVINO": ("openvino",),
+    "OpenVINO as it comes": ("openvino",),
+    "Keras predict": ("keras", "tensorflow"),
+}
+OURS = ("peewit", "peewit, second looks")
+BY_HAND = """
+import sys
+import by_hand
+rule = by_hand.Rule(sys.argv[1])
+x = rule.scaled(rule.read(sys.argv[2])[None])
+shares = by_hand.probabilities(by_hand.onnx_runtime(sys.argv[1])(x))[0]
+print(rule.class_names[shares.argmax()], shares.max())
+"""
+IMPORTS = (
+    "import peewit.__main__, peewit.cli.after, peewit.engines, peewit.prediction, peewit.run, "
+    "onnxruntime"
+)
+
+
+def made_up(random, count, height, width, channels):
+    """Return pictures that compress about as well as photographs, uint8 (N, H, W, C)."""
+    found = np.empty((count, height, width, channels), np.uint8)
+    for picture in found:
+        coarse = random.integers(0, 256, (6, 6, channels), np.uint8)
+        for channel in range(channels):
+            smooth = Image.fromarray(coarse[:, :, channel]).resize((width, height), 3)
+            noisy = np.asarray(smooth, float) + random.normal(0, 6, (height, width))
+            picture[:, :, channel] = noisy.clip(0, 255)
+    return found
+
+
+def prepare(run, folder):
+    """Put the network in every form, pictures, and what is to be known of them into ``folder``."""
+    from peewit.errors import PeewitError
+    from peewit.export import job, keras, onnx, torch
+    from peewit.inference import unsure_below
+
+    content, rule = job.contents(run, raw=True), run.preprocessing
+    for form in (onnx, torch, keras):
+        try:
+            form.write(content, folder / "network")
+        except PeewitError as error:  # Keras has no layers for the fast networks
+            print(f"left out: {error}", file=sys.stderr)
+    random = np.random.default_rng(0)
+    pixels = made_up(random, max(BATCHES), rule.height, rule.width, rule.channels)
+    np.save(folder / "pixels.npy", pixels)
+    files = {"small": (pixels, "png", {})}
+    large = made_up(random, 16, *PHOTOGRAPH, 3)
+    large = np.concatenate([large] * (max(BATCHES) // len(large)))
+    files["photographs"] = (large, "jpg", {"quality": 90})
+    for name, (pictures, kind, options) in files.items():
+        (folder / name).mkdir()
+        for number, picture in enumerate(pictures):
+            file = folder / name / f"{number:03}.{kind}"
+            Image.fromarray(picture.squeeze()).save(file, **options)
+    facts = rule.to_dict() | {
+        "class_names": list(run.class_names),
+        "run": str(run.path.resolve()),
+        # a quarter of the pictures that are asked about are looked at again
+        "unsure_below": unsure_below(run.logits(pixels)),
+    }
+    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+class Engine:
+    """A process that measures when it is asked to."""
+
+    def __init__(self, python, folder, name):
+        script = Path(__file__).with_name("inference_child.py")
+        self.name = name
+        self.process = subprocess.Popen(
+            [str(python), str(script), str(folder), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, task, batch, seconds):
+        """Return what was measured."""
+        question = {"task": task, "batch": batch, "seconds": seconds}
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended: see above")
+        return json.loads(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def engines(folder, run, keras_python):
+    """Return names and interpreters of what can be measured."""
+    found = {"PyTorch": sys.executable}
+    for name, modules in MODULES.items():
+        if all(find_spec(module) for module in modules):
+            found[name] = sys.executable
+    if keras_python:
+        found["Keras predict"] = keras_python
+    if not (folder / "network.keras").is_file():
+        found.pop("Keras predict", None)
+    return found | dict.fromkeys(OURS if run.unsure_below else OURS[:1], sys.executable)
+
+
+def different(rows):
+    """Add to rows of one round, task and batch how many classes are not what Peewit names."""
+    ours = next(row["answers"] for row in rows if row["engine"] == "peewit")
+    for row in rows:
+        pairs = list(zip(ours, row.pop("answers"), strict=True))
+        row["other_classes"] = sum(mine[0] != theirs[0] for mine, theirs in pairs)
+        row["largest_difference"] = max(
+            (abs(mine[1] - theirs[1]) for mine, theirs in pairs if mine[0] == theirs[0]), default=0
+        )
+
+
+def cold(run, folder, rounds):
+    """Give the seconds of new processes from a picture's file to the answer, in turns."""
+    picture = str(folder / "photographs" / "000.jpg")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    commands = {
+        "peewit predict": ["-m", "peewit", "predict", str(run.path), picture],
+        "interpreter and imports": ["-c", IMPORTS],
+        "interpreter": ["-c", "pass"],
+    }
+    if find_spec("onnxruntime"):
+        commands["ONNX Runtime by hand"] = ["-c", BY_HAND, str(folder), picture]
+    for turn in range(rounds + 1):
+        for name, command in commands.items():
+            began = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment
+            )
+            taken = time.perf_counter() - began
+            if turn:  # the first reads the files into the system's cache
+                yield {"kind": "cold", "command": name, "seconds": taken}
+
+
+def rounds(folder, run, arguments):
+    """Give the rows of all rounds: engines take turns, so that a slow minute slows all."""
+    with ExitStack() as stack:
+        all_engines = [
+            stack.enter_context(Engine(python, folder, name))
+            for name, python in engines(folder, run, arguments.keras).items()
+        ]
+        for number in range(arguments.rounds):
+            for task in TASKS:
+                for batch in BATCHES:
+                    # each begins a round once, and none always follows the same one
+                    order = np.random.default_rng((number, batch)).permutation(len(all_engines))
+                    rows = []
+                    for engine in (all_engines[at] for at in order):
+                        found = engine.ask(task, batch, arguments.seconds)
+                        place = {"task": task, "batch": batch, "round": number}
+                        rows.append({"kind": "answers", "engine": engine.name, **place, **found})
+                    different(rows)
+                    yield from rows
+
+
+def table(rows):
+    """Return the lines of the tables: the median of all calls, and pictures a second by it."""
+    lines = []
+    answers = [row for row in rows if row["kind"] == "answers"]
+    names = list(dict.fromkeys(row["engine"] for row in answers))
+    best_by_hand = {}
+    for task in TASKS:
+        lines += ["", f"{task:22}" + "".join(f"{f'{batch} at once':>22}" for batch in BATCHES)]
+        for name in sorted(names, key=lambda name: name in OURS):
+            cells = []
+            for batch in BATCHES:
+                mine = [
+                    row
+                    for row in answers
+                    if (row["task"], row["batch"], row["engine"]) == (task, batch, name)
+                ]
+                median = float(np.median([seconds for row in mine for seconds in row["taken"]]))
+                cells.append(f"{median * 1e3:8.2f} ms {batch / median:8,.0f}/s".rjust(22))
+                if name not in OURS and name != "OpenVINO as it comes":
+                    key = (task, batch)
+                    best_by_hand[key] = min(median, best_by_hand.get(key, median))
+                if name == "peewit":
+                    best_by_hand[task, batch] /= median
+            lines.append(f"{name:22}" + "".join(cells))
+        ratios = "".join(f"{best_by_hand[task, batch]:.2f}".rjust(22) for batch in BATCHES)
+        lines.append(f"{'best by hand / peewit':22}{ratios}")
+    lines.append("")
+    for name in names:
+        mine = [row for row in answers if row["engine"] == name and row["batch"] == max(BATCHES)]
+        others = {row["task"]: row["other_classes"] for row in mine}
+        lines.append(f"{name}: other classes than peewit's, of {max(BATCHES)}: {others}")
+    cold_rows = [row for row in rows if row["kind"] == "cold"]
+    for name in dict.fromkeys(row["command"] for row in cold_rows):
+        seconds = [row["seconds"] for row in cold_rows if row["command"] == name]
+        lines.append(f"cold, {name}: median {np.median(seconds):.2f} s, best {min(seconds):.2f} s")
+    return lines
+
+
+def main():
+    """Measure everything, write the log, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one engine in one round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keras", type=Path, metavar="PYTHON")
+    parser.add_argument("--dry-run", action="store_true", help="everything once, nothing kept")
+    arguments = parser.parse_args()
+    if arguments.dry_run:
+        arguments.seconds, arguments.rounds = 0.0, 1
+    from peewit.run import Run
+
+    run, rows, log = Run.open(arguments.run), [], rawlog.today("inference")
+
+    def keep(row):
+        rows.append(row)
+        if not arguments.dry_run:
+            rawlog.append(log, row)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        keep({"kind": "machine", "model": run.recipe.model, **rawlog.machine()})
+        prepare(run, folder)
+        for row in rounds(folder, run, arguments):
+            keep(row)
+        for row in cold(run, folder, arguments.rounds):
+            keep(row)
+    print("\n".join(table(rows)))
+
+
+if __name__ == "__main__":
+    main()
