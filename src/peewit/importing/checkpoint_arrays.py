@@ -20,7 +20,7 @@ from peewit.importing.keras_h5 import Array
 from peewit.importing.table import read_table
 from peewit.importing.wire import numbers, parts
 
-INDEX, LARGEST_INDEX = "variables.index", 16 * 2**20
+INDEX, LARGEST_INDEX = "variables/variables.index", 16 * 2**20
 # TensorFlow's numbers of its types, in the byte order of nearly every machine
 TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 19: np.dtype("<f2")}
 # fields of the header, and of an entry
@@ -34,7 +34,8 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-        With the files ``variables.index`` and ``variables.data-...``.
+        That of the model, with the files ``variables/variables.index`` and
+        ``variables/variables.data-...``.
 
     Raises
     ------
@@ -85,7 +86,7 @@ class Checkpoint:
         return values
 
     def _stretch(self, shard: int, offset: int, size: int) -> bytes:
-        path = inside(self._folder, f"variables.data-{shard:05d}-of-{self._shards:05d}")
+        path = inside(self._folder, f"variables/variables.data-{shard:05d}-of-{self._shards:05d}")
         try:
             if offset + size > path.stat().st_size:
                 raise broken(f"its {path.name} is cut short")

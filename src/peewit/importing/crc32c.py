@@ -13,7 +13,7 @@ LANES = 1024
 def _table() -> npt.NDArray[np.uint32]:
     states: npt.NDArray[np.uint32] = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        states = (states >> 1) ^ (states & 1) * np.uint32(POLYNOMIAL)
+        states = (states >> np.uint32(1)) ^ ((states & np.uint32(1)) * np.uint32(POLYNOMIAL))
     return states
 
 
@@ -40,7 +40,7 @@ def crc32c(data: bytes | memoryview) -> int:
         states[LANES:] = np.uint32(1) << np.arange(32, dtype=np.uint32)
         for column in values[: LANES * length].reshape(LANES, length).T:
             states[:LANES] ^= column
-            states = TABLE[states & 0xFF] ^ (states >> 8)
+            states = TABLE[states & np.uint32(0xFF)] ^ (states >> np.uint32(8))
         moved = states[LANES:].tolist()
         for end in states[:LANES].tolist():
             for bit, image in enumerate(moved):

@@ -13,7 +13,7 @@ from torch import nn
 from peewit import runfolder
 from peewit.errors import PeewitError, UsageError
 from peewit.importing import keras_archive, keras_h5, saved_model
-from peewit.importing.keras_config import Architecture, read_architecture
+from peewit.importing.keras_config import THIS_MODEL, Architecture, read_architecture
 from peewit.importing.keras_h5 import Array
 from peewit.importing.match import matching_network
 from peewit.preprocessing import Preprocessing
@@ -108,7 +108,7 @@ def import_keras(
         found = read_model(path)
         name, model = matching_network(found.architecture, found.arrays)
     except PeewitError as error:
-        if str(path) in error.what:
+        if error.what != THIS_MODEL:
             raise
         raise PeewitError(f"cannot import {path}", error.why, error.todo) from error
     outputs = found.architecture.outputs

@@ -12,7 +12,7 @@ from pathlib import Path
 from peewit.errors import PeewitError
 from peewit.formats import cannot_read
 from peewit.importing import keras_h5
-from peewit.importing.keras_config import Layer, broken
+from peewit.importing.keras_config import THIS_MODEL, Layer, broken
 from peewit.importing.keras_h5 import Array
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -47,9 +47,7 @@ def _member(file: zipfile.ZipFile, name: str) -> bytes:
     with file.open(name) as stream:
         content = stream.read(LARGEST[name] + 1)
     if len(content) > LARGEST[name]:
-        raise PeewitError(
-            "cannot import this model", f"its {name} unpacks to more than {LARGEST[name] >> 20} MB"
-        )
+        raise PeewitError(THIS_MODEL, f"its {name} unpacks to more than {LARGEST[name] >> 20} MB")
     return content
 
 

@@ -13,6 +13,8 @@ from peewit.errors import PeewitError
 Shape = tuple[int, ...]
 # 256 million values are 1 GB: far more than any network that a CPU is asked to run
 LARGEST = 2**28
+# what is said where the name of the file is not known
+THIS_MODEL = "cannot import this model"
 ACTIVATIONS = ("linear", "relu", "softmax")
 
 
@@ -72,12 +74,12 @@ def read_architecture(text: str | bytes) -> Architecture:
 
 def unsupported(why: str) -> PeewitError:
     """Return the sentence for a sound model that Peewit cannot take."""
-    return PeewitError("cannot import this model", why)
+    return PeewitError(THIS_MODEL, why)
 
 
 def broken(why: str) -> PeewitError:
     """Return the sentence for a file that no Keras wrote, or not wholly."""
-    return PeewitError("cannot import this model", why, "save it again with model.save")
+    return PeewitError(THIS_MODEL, why, "save it again with model.save")
 
 
 def _plain(value: dict[str, Any]) -> Any:

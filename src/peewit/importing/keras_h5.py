@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError
 from peewit.formats import cannot_read
-from peewit.importing.keras_config import Layer, Shape, broken
+from peewit.importing.keras_config import THIS_MODEL, Layer, Shape, broken
 
 Array = npt.NDArray[np.float32]
 
@@ -50,7 +50,7 @@ def model_config(file: Any) -> str:
     config = file.attrs.get("model_config")
     if config is None:
         raise PeewitError(
-            "cannot import this model",
+            THIS_MODEL,
             "the file has weights only",
             "save the whole model, with model.save",
         )

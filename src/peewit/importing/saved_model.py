@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peewit.errors import PeewitError
+from peewit.formats import cannot_read
 from peewit.importing.checkpoint_arrays import INDEX, LARGEST_INDEX, Checkpoint, content
-from peewit.importing.keras_config import Layer, broken
+from peewit.importing.keras_config import THIS_MODEL, Layer, broken
 from peewit.importing.keras_h5 import Array
 from peewit.importing.wire import fields, numbers, parts
 
-GRAPH, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", "variables"
+GRAPH, METADATA = "saved_model.pb", "keras_metadata.pb"
 LARGEST = {GRAPH: 2**28, METADATA: 2**26}
 
 
@@ -29,19 +30,19 @@ def read_config(folder: Path) -> bytes:
     PeewitError
         It is no SavedModel, it is damaged, or no Keras 2 wrote it with ``model.save``.
     """
-    if not (folder / GRAPH).exists():
+    if not _has(folder, GRAPH):
         raise PeewitError(
-            "cannot import this model",
+            THIS_MODEL,
             f"it is a folder without {GRAPH}, and so no SavedModel",
             "name the folder that model.save wrote, or a .keras or .h5 file",
         )
-    if (folder / METADATA).exists():
+    if _has(folder, METADATA):
         config = _in_metadata(memoryview(content(folder, METADATA, LARGEST[METADATA])))
     else:
         config = _in_graph(memoryview(content(folder, GRAPH, LARGEST[GRAPH])))
     if not config:
         raise PeewitError(
-            "cannot import this model",
+            THIS_MODEL,
             "its SavedModel holds the computation but not the layers, as model.export of Keras 3 "
             "writes it",
             "save the model as a file, model.save('model.keras') or model.save('model.h5')",
@@ -49,9 +50,17 @@ def read_config(folder: Path) -> bytes:
     return config
 
 
+def _has(folder: Path, name: str) -> bool:
+    path = folder / name
+    try:
+        return path.exists() or path.is_symlink()
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
 def read_index(folder: Path) -> bytes:
     """Return the index of the weights, whole."""
-    return content(folder / VARIABLES, INDEX, LARGEST_INDEX)
+    return content(folder, INDEX, LARGEST_INDEX)
 
 
 def _in_metadata(message: memoryview) -> bytes:
@@ -90,7 +99,7 @@ def read_arrays(folder: Path, layers: Sequence[Layer]) -> list[Array]:
     PeewitError
         The checkpoint is missing, damaged, or not that of these layers.
     """
-    checkpoint = Checkpoint(folder / VARIABLES)
+    checkpoint = Checkpoint(folder)
     with_weights = [layer for layer in layers if layer.weights]
     return [
         checkpoint.array(f"layer_with_weights-{index}/{name}/.ATTRIBUTES/VARIABLE_VALUE", shape)
