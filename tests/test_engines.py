@@ -53,6 +53,21 @@ def test_every_engine_gives_the_same_answers(name: str, run: Run) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["PyTorch", *engines.PACKAGES])
+def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, run: Run) -> None:
+    engine = engines.Torch(run) if name == "PyTorch" else engines.runtime(name, run)
+    rule = run.preprocessing
+    shape = (rule.height, rule.width, rule.channels)
+    for size in ((32, 32), (41, 29), (300, 200)):
+        for channels in (1, 3):
+            images = pictures(7, *size, channels)
+            prepared = [engine.prepare(image) for image in images]
+            fits = images.shape[1:] == shape
+            assert {part.dtype.name for part in prepared} == {"uint8" if fits else "float32"}
+            found = engine.logits(np.stack(prepared))
+            np.testing.assert_allclose(found, run.logits(images), atol=1e-4)
+
+
 def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     seconds = iter([3.0, 1.0, 2.0])  # PyTorch, ONNX Runtime, OpenVINO

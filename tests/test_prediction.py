@@ -27,7 +27,11 @@ class Brightness:
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def prepare(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        shape = (6, 8, 3)
+        return image if image.shape == shape else np.full(shape, image.mean(), np.float32)
+
+    def probabilities(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         self.batches.append(images.shape)
         day = images.mean(axis=(1, 2, 3)) / 255
         return np.stack([0.9 * (1 - day), 0.1 + 0 * day, 0.9 * day], axis=1).astype(np.float32)
@@ -97,14 +101,14 @@ def test_a_bad_picture_stops_no_other(run: Run, tmp_path: Path) -> None:
     assert "d.png: it is empty" in str(answers[3])
 
 
-def test_pictures_of_one_shape_go_together_and_the_memory_is_bounded(tmp_path: Path) -> None:
+def test_pictures_go_together_made_small_and_the_memory_is_bounded(tmp_path: Path) -> None:
     run = Brightness()
     small = paint(tmp_path / "small.png", 255)
-    other = paint(tmp_path / "other.png", 0, (9, 9))
-    answers = list(predict(cast(Run, run), [small] * (BATCH + 6) + [other, small]))
-    assert run.batches == [(BATCH, 6, 8, 3), (6, 6, 8, 3), (1, 9, 9, 3), (1, 6, 8, 3)]
+    others = [paint(tmp_path / f"{size}.png", 0, (size, size)) for size in (9, 20, 300)]
+    answers = list(predict(cast(Run, run), [small] * (BATCH + 6) + [*others, small]))
+    assert run.batches == [(count, 6, 8, 3) for count in (BATCH, 6, 3, 1)]
     names = [cast(Prediction, answer).labels[0][0] for answer in answers]
-    assert names == ["day"] * (BATCH + 6) + ["night", "day"]
+    assert names == ["day"] * (BATCH + 6) + ["night"] * 3 + ["day"]
 
 
 def test_answers_come_before_all_is_read(run: Run, tmp_path: Path) -> None:

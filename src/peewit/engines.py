@@ -11,9 +11,10 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,15 @@ from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.files import replacing, write_text
 from peewit.inference import BATCH, mixed_views, softmax
+from peewit.preprocessing import Preprocessing
 from peewit.run import Run
+
+if TYPE_CHECKING:
+    import torch
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Pictures = npt.NDArray[Any]  # uint8, as they come; or float32, as an engine has prepared them
 Forward = Callable[[Floats], Floats]  # prepared pictures (N, H, W, C) -> logits (N, classes)
 
 NETWORK, CHOICE = "engine.onnx", "engine.json"
@@ -41,11 +47,34 @@ class Engine(Protocol):
     name: str
     class_names: tuple[str, ...]
 
-    def logits(self, images: Images, batch_size: int = BATCH) -> Floats:
-        """Return the logits of uint8 images (N, H, W, C) of any size: float32 (N, classes)."""
+    def prepare(self, image: Images) -> Pictures:
+        """Make a picture small as soon as it is read, so that many can be kept.
 
-    def probabilities(self, images: Images, batch_size: int = BATCH) -> Floats:
+        Returns
+        -------
+        array, shape (height, width, C)
+            The uint8 ``image`` (H, W, C) itself where it is what the network reads; else float32,
+            resized and in the network's scale.
+        """
+
+    def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
+        """Return the logits of images (N, H, W, C): float32 (N, classes).
+
+        They are uint8, of any size; or float32, as ``prepare`` gives them.
+        """
+
+    def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return each class's probability, float32 (N, classes)."""
+
+
+class AsTheyAre(Preprocessing):
+    """For pictures that have been prepared already."""
+
+    def tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
+        """Return ``images``, float32 (N, H, W, C), as (N, C, H, W): the same memory."""
+        import torch
+
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class Torch:
@@ -56,14 +85,26 @@ class Torch:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.class_names = run.class_names
+        # answers like the run itself, second looks included
+        self._prepared = replace(run, preprocessing=AsTheyAre(**asdict(run.preprocessing)))
 
-    def logits(self, images: Images, batch_size: int = BATCH) -> Floats:
+    def prepare(self, image: Images) -> Pictures:
+        """Make ``image`` what the network reads."""
+        rule = self.run.preprocessing
+        if image.shape == (rule.height, rule.width, rule.channels):
+            return image
+        # (1, C, H, W) -> (H, W, C), the same memory
+        small: Floats = rule.tensor(image[None])[0].permute(1, 2, 0).numpy()
+        return small
+
+    def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return the logits of ``images``."""
-        return self.run.logits(images, batch_size)
+        run = self.run if images.dtype == np.uint8 else self._prepared
+        return run.logits(images, batch_size)
 
-    def probabilities(self, images: Images, batch_size: int = BATCH) -> Floats:
+    def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return each class's probability."""
-        return self.run.probabilities(images, batch_size)
+        return softmax(self.logits(images, batch_size))
 
 
 class Runtime:
@@ -73,11 +114,20 @@ class Runtime:
         self.name, self.run, self.forward = name, run, forward
         self.class_names = run.class_names
 
-    def logits(self, images: Images, batch_size: int = BATCH) -> Floats:
+    def prepare(self, image: Images) -> Pictures:
+        """Make ``image`` what the network reads."""
+        rule = self.run.preprocessing
+        if image.shape == (rule.height, rule.width, rule.channels):
+            return image
+        small: Floats = rule.array(image[None])[0]
+        return small
+
+    def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return the logits of ``images``."""
         rule, found = self.run.preprocessing, [np.empty((0, len(self.class_names)), np.float32)]
         for first in range(0, len(images), batch_size):
-            x = rule.array(images[first : first + batch_size])
+            part = images[first : first + batch_size]
+            x = rule.array(part) if part.dtype == np.uint8 else part
             logits = self.forward(x)
             unsure = np.flatnonzero(softmax(logits).max(axis=1) < self.run.unsure_below)
             if len(unsure):
@@ -86,7 +136,7 @@ class Runtime:
             found.append(logits)
         return np.concatenate(found)
 
-    def probabilities(self, images: Images, batch_size: int = BATCH) -> Floats:
+    def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return each class's probability."""
         return softmax(self.logits(images, batch_size))
 

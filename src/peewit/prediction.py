@@ -126,28 +126,32 @@ def predict(
 def _predict(
     run: Run | Engine, sources: Iterable[Source | str | Path], top: int
 ) -> Iterator[Prediction | PeewitError]:
-    # pictures of one shape that wait to go through the network together
+    from peewit.engines import Torch
+    from peewit.run import Run
+
+    engine = Torch(run) if isinstance(run, Run) else run
+    # pictures that wait to go through the network together, already in its size
     names: list[str] = []
-    images: list[npt.NDArray[np.uint8]] = []
+    images: list[npt.NDArray[Any]] = []
 
     def answers() -> Iterator[Prediction]:
         if images:
-            probabilities = run.probabilities(np.stack(images))
+            probabilities = engine.probabilities(np.stack(images))
             for name, row in zip(names, probabilities, strict=True):
-                yield Prediction(name, _likeliest(row, run.class_names, top))
+                yield Prediction(name, _likeliest(row, engine.class_names, top))
             names.clear()
             images.clear()
 
     for item in sources:
         source = item if isinstance(item, Source) else Source(str(item), Path(item))
         try:
-            image = read_picture(source.content, source.name)
+            image = engine.prepare(read_picture(source.content, source.name))
         except PeewitError as error:
             yield from answers()
             yield error
             continue
-        # pictures of one size in a row go through the network together
-        if len(images) == BATCH or (images and image.shape != images[0].shape):
+        # those that were resized are of another type than those that fitted
+        if len(images) == BATCH or (images and image.dtype != images[0].dtype):
             yield from answers()
         names.append(source.name)
         images.append(image)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from peewit.engines import fastest
+from peewit.engines import AsTheyAre, fastest
 from peewit.errors import PeewitError
 from peewit.inference import BATCH
 from peewit.pictures import TooManyPixels, read_picture
-from peewit.preprocessing import Preprocessing
 from peewit.saliency import heat_maps
 from peewit.serving.body import Upload
 from peewit.serving.limits import Limits
@@ -64,14 +62,6 @@ class Answer:
     heat: npt.NDArray[np.float32] | None
 
 
-class AsTheyAre(Preprocessing):
-    """For pictures that have been prepared already."""
-
-    def tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
-        """Return ``images``, float32 (N, H, W, C), as (N, C, H, W): the same memory."""
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
 class Engine:
     """A Run's network, ready to answer."""
 
@@ -80,14 +70,11 @@ class Engine:
         self._pixels = limits.pixels
         self._one_large = Semaphore()
         rule = run.preprocessing
-        self._shape = (rule.height, rule.width, rule.channels)
         self._as_they_are = AsTheyAre(**asdict(rule))
         self._network = run.model()
-        # answers like the run itself, second looks included
-        self._prepared = replace(run, preprocessing=self._as_they_are)
         self._fast = fastest(run, BATCH)
         # the first answer takes longer than those after it: not at a client's cost
-        self._fast.probabilities(np.zeros((1, *self._shape), np.uint8))
+        self._fast.probabilities(np.zeros((1, rule.height, rule.width, rule.channels), np.uint8))
 
     def prepare(self, uploads: Sequence[Upload], explain: bool) -> list[Prepared | PeewitError]:
         """Decode pictures and make them what the network reads; an error stands in its place."""
@@ -106,24 +93,21 @@ class Engine:
     def _decode(self, upload: Upload, explain: bool, limit: int) -> Prepared:
         image = read_picture(upload.content, upload.name, limit=limit)
         height, width = image.shape[:2]
-        if image.shape == self._shape and not explain:
-            return Prepared(image, width, height, explain)
         # here, because a photograph would keep the thread that computes busy for a while, and
         # because many of them at full size would not fit in the memory
-        tensor = self.run.preprocessing.tensor(image[None])
-        # (1, C, H, W) -> (H, W, C), the same memory
-        return Prepared(tensor[0].permute(1, 2, 0).numpy(), width, height, explain)
+        pixels = self._fast.prepare(image)
+        if explain and pixels.dtype == np.uint8:
+            pixels = self.run.preprocessing.array(image[None])[0]
+        return Prepared(pixels, width, height, explain)
 
     def answer(self, pictures: Sequence[Prepared]) -> list[Answer]:
         """Put pictures through the network together."""
         rows = np.empty((len(pictures), len(self.run.class_names)), np.float32)
-        for kind, compute in (
-            (np.uint8, self._fast.probabilities),
-            (np.float32, self._prepared.probabilities),
-        ):
+        for kind in (np.uint8, np.float32):
             places = [at for at, picture in enumerate(pictures) if picture.pixels.dtype == kind]
             if places:
-                rows[places] = compute(np.stack([pictures[at].pixels for at in places]))
+                images = np.stack([pictures[at].pixels for at in places])
+                rows[places] = self._fast.probabilities(images)
         explained = [at for at, picture in enumerate(pictures) if picture.explain]
         heat = dict(zip(explained, self._heat(pictures, rows, explained), strict=True))
         return [Answer(row, heat.get(at)) for at, row in enumerate(rows)]
