@@ -123,7 +123,10 @@ def test_a_budget_means_the_fast_recipe_and_any_network(
 def test_minutes_and_epochs_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits", "--minutes", "5", "--epochs", "3"]) == 2
     said = capsys.readouterr().err
-    assert "3 epochs and minutes cannot both be kept to; give one of them" in said
+    assert said == "peewit: --epochs and --minutes are both given; give one of them\n"
+    assert main(["train", "digits", "--until-accuracy", "0.9", "--epochs", "3"]) == 2
+    said = capsys.readouterr().err
+    assert said == "peewit: --epochs and --until-accuracy are both given; give one of them\n"
 
 
 def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:
@@ -135,17 +138,16 @@ def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["digits", "--epochs", "0"], "epochs is 0: it must be at least 1"),
-        (["digits", "--batch-size", "-1"], "batch_size is -1"),
-        (["digits", "--lr", "-0.1"], "lr is -0.1"),
-        (["digits", "--lr", "nan"], "lr is nan"),
+        (["digits", "--epochs", "0"], "peewit: --epochs is 0: it must be at least 1"),
+        (["digits", "--batch-size", "-1"], "peewit: --batch-size is -1"),
+        (["digits", "--lr", "-0.1"], "peewit: --lr is -0.1"),
+        (["digits", "--lr", "nan"], "peewit: --lr is nan"),
         (["digits", "--recipe", "tutorail"], "there is no recipe 'tutorail'"),
         (["digits", "--recipe", "missing.yaml"], "cannot read the recipe missing.yaml"),
         (["digits", "--model", "resnet"], "there is no model 'resnet'"),
         (["cifar11"], "there is no source cifar11"),
-        (["digits", "--batch-size", "5000"], "batch_size is 5,000"),
+        (["digits", "--batch-size", "5000"], "peewit: --batch-size is 5,000"),
         ([], "SOURCE is missing"),
-        (["--recipe", "fast", "--resume", "runs/x"], "a run that goes on keeps its source"),
     ],
 )
 def test_train_refuses_what_makes_no_sense(

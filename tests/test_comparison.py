@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from peewit.comparison import comparison, differences, facts, readings, table
+from peewit.comparison import comparison, differences, facts, passes, readings, table
 from peewit.evaluation import wilson_interval
 from peewit.preprocessing import Preprocessing
 from peewit.run import Run
@@ -56,6 +56,34 @@ def test_table_says_what_each_came_to() -> None:
     assert first[:6] == [str(Path("runs/one")), "finished", "2/2", "70.00%", "±", "0.90%"]
     assert " ".join(first[6:]) == "0.9000 60.00% 10 min 0 s cifar10 tutorial 2026-07-01 12:30"
     assert second[1:7] == ["interrupted", "0/2", "-", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "status", "said"),
+    [
+        (Recipe(epochs=2), "finished", "2/2"),
+        (Recipe(epochs=5), "interrupted", "2/5"),
+        (Recipe(minutes=5), "finished", "1.3 in 5 min"),
+        (Recipe(minutes=0.25), "running", "1.3 so far"),
+        (Recipe(until_accuracy=0.905), "finished", "1.3 until 90.5%"),
+        (Recipe(minutes=5, until_accuracy=0.9), "finished", "1.3 until 90%"),
+        (Recipe(), "imported", "-"),
+    ],
+)
+def test_epochs_are_told_of_what_was_asked_for(recipe: Recipe, status: str, said: str) -> None:
+    run = made("one", recipe=recipe, status=status)
+    run.dataset["images"] = {"training": 450}
+    run.history[-1]["images"] = 600
+    if status == "imported":
+        run.history.clear()
+    assert passes(run) == said
+    fact = facts(run)
+    asked = fact["of_epochs"], fact["minutes"], fact["until_accuracy"]
+    if status == "imported":
+        assert asked == (None, None, None)
+    else:
+        assert asked == (recipe.epochs, recipe.minutes, recipe.until_accuracy)
+        assert fact["epochs"] == (2 if recipe.by_epochs else pytest.approx(600 / 450))
 
 
 def test_table_of_a_run_whose_data_has_no_name_and_no_date() -> None:

@@ -50,6 +50,11 @@ def test_a_class_that_is_not_there(tiny: Dataset) -> None:
         choose(tiny, classes=["dim"])
 
 
+def test_a_seed_below_zero(tiny: Dataset) -> None:
+    with pytest.raises(UsageError, match="seed is -1: it must be at least 0"):
+        choose(tiny, seed=-1)
+
+
 def test_nothing_to_show(tiny: Dataset) -> None:
     with pytest.raises(UsageError, match="cannot show 0 pictures; give 1 or more"):
         choose(tiny, count=0)

@@ -55,35 +55,6 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["trian"], "there is no command 'trian'; did you mean train?; see 'peewit --help'"),
-        (["xyzzy"], "there is no command 'xyzzy'; see 'peewit --help'"),
-        (["data", "wher"], "there is no command 'wher'; did you mean where?; see 'peewit data"),
-        (["--vresion"], "there is no option --vresion; did you mean --version?"),
-        (
-            ["train", "cifar10", "--epoch", "2"],
-            "there is no option --epoch; did you mean --epochs?; see 'peewit train --help'",
-        ),
-        (["show"], "SOURCE is missing; see 'peewit show --help'"),
-        (["train", "cifar10", "--epochs", "two"], "invalid value for '--epochs': 'two'"),
-        (["train", "cifar10", "--epochs"], "option '--epochs' requires an argument"),
-        (["train", "--validate-on", "luck", "cifar10"], "'luck' is not one of 'holdout', 'test'"),
-        (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
-    ],
-)
-def test_wrong_command_lines_are_one_sentence(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("peewit: ")
-    assert output.err.count("\n") == 1
-    assert sentence in output.err
-
-
 def raising(error: BaseException) -> Callable[..., Any]:
     def command(*arguments: Any, **options: Any) -> None:
         raise error

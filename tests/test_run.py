@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_opening_gives_everything_back(folder: Path) -> None:
     assert run.source == {"source": "cifar10", "data": None, "coarse": False}
     assert run.dataset == {"origin": "made up"}
     assert run.status == "finished"
-    assert repr(run) == f"Run({str(folder)!r}, finished, epochs=2)"
+    assert repr(run) == f"Run({str(folder)!r}, finished, 2 epochs)"
 
 
 def test_logits_are_the_models_in_any_batch_size_and_for_any_size_of_picture(folder: Path) -> None:
@@ -154,6 +155,19 @@ def test_a_broken_folder_is_refused_with_the_files_name(
     with pytest.raises(PeewitError, match=sentence) as caught:
         Run.open(folder)
     assert caught.value.exit_code == 1
+
+
+def test_epochs_are_whole_unless_the_time_ended_them(folder: Path) -> None:
+    run = Run.open(folder)
+    assert run.epochs == 2
+    run.history[-1]["images"] = 50
+    run.dataset["images"] = {"training": 40}
+    assert run.epochs == 2
+    timed = dataclasses.replace(run, recipe=Recipe.preset("fast", minutes=1))
+    assert timed.epochs == 1.25
+    del run.history[-1]["images"]  # an older run
+    assert timed.epochs == 2
+    assert dataclasses.replace(timed, history=[]).epochs == 0
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("stopped", 130)
     except click.ClickException as error:
+        from peewit.cli.usage import usage_sentence
+
         return _say(usage_sentence(error), error.exit_code)
     except PeewitError as error:
         return _say(str(error), error.exit_code)
@@ -63,28 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{reason_of(error)}", 1)
-
-
-def usage_sentence(error: click.ClickException) -> str:
-    """Turn click's several lines about a wrong command line into one sentence.
-
-    Examples
-    --------
-    >>> usage_sentence(click.NoSuchOption("--epoch", possibilities=["--epochs"]))
-    "there is no option --epoch; did you mean --epochs?"
-    """
-    if isinstance(error, click.NoSuchOption):
-        what = f"there is no option {error.option_name}"
-        if error.possibilities:
-            what += f"; did you mean {' or '.join(error.possibilities)}?"
-    elif isinstance(error, click.MissingParameter) and error.param is not None:
-        what = f"{error.param.human_readable_name} is missing"
-    else:
-        what = " ".join(error.format_message().split()).removesuffix(".")
-        # "Invalid value" goes on a sentence that has begun; "SOURCE" is a name
-        what = what if what[:2].isupper() else what[:1].lower() + what[1:]
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{what}; see '{context.command_path} --help'" if context else what
 
 
 def _say(sentence: str, code: int) -> int:

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from peewit.run import Run
+from peewit.spoken import duration, rounded
 
 # the command line and the time differ between any two runs, and say nothing that the rest does not
 UNREMARKABLE = ("command", "date")
@@ -22,7 +23,8 @@ def facts(run: Run) -> dict[str, Any]:
     -------
     dict
         ``run`` (its path), ``date`` (when it began), ``status``, ``source``, ``recipe``,
-        ``epochs`` (finished ones), ``of_epochs`` (that the recipe asks for), ``seconds`` (of the
+        ``epochs`` (passes over the training images), of which the recipe asks for ``of_epochs``,
+        or for what fits in ``minutes`` or is needed for ``until_accuracy``, ``seconds`` (of the
         finished epochs together), ``images_per_second`` (median of the epochs),
         ``validation_accuracy`` (after the last epoch), and of the final test: ``accuracy``,
         ``accuracy_interval`` (95 %), ``loss``, and ``split``, the images that it was made on.
@@ -34,8 +36,11 @@ def facts(run: Run) -> dict[str, Any]:
         "status": run.status,
         "source": run.source.get("source"),
         "recipe": run.recipe.name,
-        "epochs": len(history),
-        "of_epochs": run.recipe.epochs,
+        "epochs": run.epochs,
+        # how an imported network was trained is not known
+        "of_epochs": None if run.status == "imported" else run.recipe.epochs,
+        "minutes": run.recipe.minutes,
+        "until_accuracy": run.recipe.until_accuracy,
         "seconds": sum(row["seconds"] for row in history) if history else None,
         "images_per_second": (
             median(row["images_per_second"] for row in history) if history else None
@@ -46,6 +51,24 @@ def facts(run: Run) -> dict[str, Any]:
         "loss": metrics.get("loss"),
         "split": metrics.get("split"),
     }
+
+
+def passes(run: Run) -> str:
+    """Return how many epochs a run has been trained for, and of what.
+
+    Such as "2/10", "2.3 in 5 min", "2.3 until 90%", "0.4 so far", or "-" for a network that comes
+    from another program.
+    """
+    recipe, done = run.recipe, rounded(run.epochs)
+    if run.status == "imported":
+        return "-"
+    if recipe.epochs is not None:
+        return f"{done}/{recipe.epochs}"
+    if run.status != "finished":
+        return f"{done} so far"
+    if recipe.until_accuracy is not None:
+        return f"{done} until {100 * recipe.until_accuracy:g}%"
+    return f"{done} in {recipe.minutes:g} min"
 
 
 def table(runs: Sequence[Run], width: int | None = None) -> str:
@@ -66,11 +89,11 @@ def table(runs: Sequence[Run], width: int | None = None) -> str:
             [
                 fact["run"],
                 fact["status"],
-                f"{fact['epochs']}/{fact['of_epochs']}",
+                passes(run),
                 f"{fact['accuracy']:.2%} ± {(high - low) / 2:.2%}" if tested else "-",
                 _number(fact["loss"], ".4f"),
                 _number(fact["validation_accuracy"], ".2%"),
-                _duration(fact["seconds"]),
+                "-" if fact["seconds"] is None else duration(fact["seconds"]),
                 fact["source"] or "-",
                 fact["recipe"],
                 str(fact["date"] or "-")[:16].replace("T", " "),
@@ -190,19 +213,3 @@ def _said(value: Any) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _duration(seconds: float | None) -> str:
-    """Return a time as a person says it.
-
-    >>> _duration(43.2), _duration(759), _duration(7_300)
-    ('43 s', '12 min 39 s', '2 h 1 min')
-    """
-    if seconds is None:
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -41,7 +41,8 @@ def choose(
     Raises
     ------
     UsageError
-        An index or a class is not in the data set, ``count`` is less than 1, or nothing is left.
+        An index or a class is not in the data set, ``count`` is less than 1 or ``seed`` than 0, or
+        nothing is left.
 
     Examples
     --------
@@ -51,6 +52,8 @@ def choose(
     >>> data.labels[choose(data, classes=["yes"], count=2)].tolist()
     [1, 1]
     """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}", "it must be at least 0")
     wanted = _class_numbers(dataset, classes)
     if indices is not None:
         chosen = _checked(dataset, indices)

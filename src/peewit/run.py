@@ -15,6 +15,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.formats import cannot_read, damaged
 from peewit.inference import BATCH, logits_in_batches, second_looks, softmax
 from peewit.preprocessing import Preprocessing
+from peewit.spoken import counted
 from peewit.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Run:
             ended = int(history[-1]["epoch"])
         if finished and (ended != recipe.epochs if recipe.by_epochs else not history):
             file = path / runfolder.HISTORY
-            raise damaged(file, f"it has {ended} epochs of {recipe.epochs}")
+            asked = f" of {recipe.epochs}" if recipe.by_epochs else ""
+            raise damaged(file, f"it has {ended} epochs{asked}")
         try:
             names = facts["class_names"]
             if not isinstance(names, list) or len(names) < 2:
@@ -114,6 +116,19 @@ class Run:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(path / runfolder.FACTS, f"it lacks or misstates {error}") from error
+
+    @property
+    def epochs(self) -> float:
+        """How many times it has gone through the training images.
+
+        A whole number, unless it is trained for minutes or until an accuracy.
+        """
+        if not self.history:
+            return 0
+        last, images = self.history[-1], self.dataset.get("images", {}).get("training")
+        if self.recipe.by_epochs or not images or "images" not in last:
+            return int(last["epoch"])
+        return float(last["images"] / images)
 
     @classmethod
     def find_all(cls, folder: str | Path) -> tuple[list[Run], list[PeewitError]]:
@@ -231,4 +246,4 @@ class Run:
             raise cannot_read(self.path / file, error) from error
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.status}, epochs={len(self.history)})"
+        return f"Run({str(self.path)!r}, {self.status}, {counted(self.epochs, 'epoch')})"

@@ -236,8 +236,7 @@ def _work(
         for number, schedule in enumerate(course.schedules(position, len(job.training))):
             if number == 0:
                 images = min(len(job.training), recipe.steps(len(job.training)) * recipe.batch_size)
-                epochs = recipe.epochs if recipe.by_epochs else None
-                progress.start(epochs, images, recipe.batch_size, position)
+                progress.start(recipe.epochs, images, recipe.batch_size, position)
             ended = fit(
                 *(job, position),
                 progress=progress,

@@ -11,6 +11,7 @@ from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.report import write_comparison
 from peewit.run import Run
+from peewit.training.recipe import Recipe
 
 SCRIPT = "<script>alert('1')</script>"
 
@@ -59,6 +60,16 @@ def test_runs_of_different_classes_and_unfinished_ones(
     page = read(write_comparison([one, Run.open(two.path)], tmp_path / "a.html"))
     assert "Class by class" not in page.text
     assert "interrupted" in page.text
+
+
+def test_epochs_are_told_of_what_was_asked_for(make: Any, read: Any, tmp_path: Path) -> None:
+    one, two = (make(["cat", "dog"], folder=name).run for name in ("one", "two"))
+    two.history[-1]["images"] = 138  # of 60 training pictures
+    runfolder.write_history(two.path, two.history)
+    runfolder.write_recipe(two.path, Recipe.preset("fast", minutes=5))
+    page = read(write_comparison([one, Run.open(two.path)], tmp_path / "a.html"))
+    assert "2/2" in page.text
+    assert "2.3 in 5 min" in page.text
 
 
 def test_folders_of_one_name_are_told_apart_by_their_paths(

@@ -60,6 +60,18 @@ def test_a_training_for_minutes_and_one_for_an_accuracy(run: Run) -> None:
     assert "until it got 90.0% of held-out pictures right (2 times)" in until
 
 
+def test_passes_that_the_time_cut_short_are_parts(run: Run) -> None:
+    run.history[-1]["images"] = 138  # of 60 training pictures
+    timed = dataclasses.replace(run, recipe=Recipe.preset("fast", minutes=5))
+    assert "for as long as 5 minutes allowed (2.3 times)" in said(timed, timed.recipe)
+    assert words.cost(timed)[0][2] == "2.3 epochs, validation included"
+    assert words.cost(timed)[1][:2] == ("An epoch", "8.7 s")
+    stopped = dataclasses.replace(timed, status="interrupted")
+    assert "interrupted after 2.3 epochs" in words.untested(stopped)
+    once = dataclasses.replace(timed, history=[{**run.history[-1], "images": 61}])
+    assert "allowed (once)" in said(once, once.recipe)
+
+
 def test_the_test_set_as_validation(run: Run) -> None:
     assert "watched with the test set" in said(run, run.recipe.replace(validate_on="test"))
 

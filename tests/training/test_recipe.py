@@ -49,7 +49,10 @@ def test_small_last_steps_are_left_out_with_muon_only() -> None:
         ({"epochs": 1.5}, r"epochs is 1\.5: it must be a whole number"),
         ({"epochs": True}, "epochs is True: it must be a whole number"),
         ({"epochs": "ten"}, "epochs is 'ten': it must be a whole number"),
-        ({"epochs": None}, "epochs is None: it must be a whole number"),
+        (
+            {"epochs": None},
+            "nothing says how long to train; give epochs, minutes or",
+        ),
         ({"batch_size": -1}, "batch_size is -1: it must be at least 1"),
         ({"lr": -0.1}, r"lr is -0\.1: it must be more than 0"),
         ({"lr": 0}, r"lr is 0\.0: it must be more than 0"),
@@ -101,6 +104,19 @@ def test_it_survives_yaml(tmp_path: Path) -> None:
     recipe = Recipe.preset("fast", name="mine: the größte", lr=1e-5, threads=3, minutes=0.5)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     assert Recipe.from_yaml(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("budget", [{"minutes": 5}, {"until_accuracy": 0.8}])
+def test_a_budget_takes_the_place_of_epochs(tmp_path: Path, budget: dict[str, float]) -> None:
+    recipe = Recipe(epochs=3, **budget)
+    assert recipe.epochs is recipe.to_dict()["epochs"] is None
+    assert not recipe.by_epochs
+    # as recipes were written that kept a number of epochs which meant nothing
+    (name, value), *_ = budget.items()
+    (tmp_path / "old.yaml").write_text(f"epochs: 8\n{name}: {value}\n")
+    assert Recipe.from_yaml(tmp_path / "old.yaml").epochs is None
+    again = recipe.budgeted(epochs=4)
+    assert (again.epochs, again.minutes, again.until_accuracy) == (4, None, None)
 
 
 def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path) -> None:

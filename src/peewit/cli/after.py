@@ -175,7 +175,6 @@ def runs(folder: Path, as_json: bool) -> None:
 @click.argument(
     "folders",
     nargs=-1,
-    required=True,
     metavar="RUN RUN...",
     type=click.Path(path_type=Path),
     shell_complete=complete_run,

@@ -54,6 +54,7 @@ def show(
     Prints how many pictures each class has, and the mean and deviation of each channel (0 to 1).
     """
     from peewit.cli.download import download_shown
+    from peewit.cli.usage import flags_named
     from peewit.data.sources import load
     from peewit.errors import UsageError
     from peewit.gallery import choose, describe, titles
@@ -68,7 +69,8 @@ def show(
     if dataset is None:
         raise UsageError(f"{source} has no test set", todo="leave out --test")
     names = None if classes is None else [name.strip() for name in classes.split(",")]
-    chosen = choose(dataset, indices=indices, classes=names, count=count, seed=seed)
+    with flags_named(["seed"]):
+        chosen = choose(dataset, indices=indices, classes=names, count=count, seed=seed)
     out = out or Path(f"{Path(source).name.split('.')[0]}.png")
     save_grid(out, dataset, chosen)
     show_pictures([dataset.images[i] for i in chosen], titles(dataset, chosen), console_out())
@@ -82,9 +84,12 @@ where_option = click.option(
 )
 
 
-@click.group(cls=Group, epilog=examples("peewit data where cifar10"))
-def data() -> None:
+@click.group(cls=Group, invoke_without_command=True, epilog=examples("peewit data where cifar10"))
+@click.pass_context
+def data(context: click.Context) -> None:
     """Find, download or check a data set that is known by name."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @data.command(epilog=examples("peewit data where cifar10"))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from peewit.spoken import duration
 from peewit.terminal import console_err
 
 if TYPE_CHECKING:
@@ -67,6 +68,5 @@ def in_words(progress: Progress) -> str:
         text += f" of {progress.total / 1e6:.1f}"
     text += f" MB, {progress.rate / 1e6:.1f} MB/s"
     if progress.seconds_left is not None:
-        minutes, seconds = divmod(round(progress.seconds_left), 60)
-        text += f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
+        text += f", {duration(progress.seconds_left)} left"
     return text

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from peewit.cli.usage import flag_of
 from peewit.models import MODELS
 from peewit.training.recipe import PRESETS, Recipe
 
@@ -82,7 +83,7 @@ def recipe_flags(command: Command) -> Command:
     """Add a flag for each field of Recipe that has one; None stands for what the recipe says."""
     hints = typing.get_type_hints(Recipe)
     for field in reversed(dataclasses.fields(Recipe)):
-        flag = field.metadata.get("flag", "--" + field.name.replace("_", "-"))
+        flag = flag_of(field)
         if flag is None:
             continue
         text = field.metadata["help"]

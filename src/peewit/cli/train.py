@@ -21,6 +21,7 @@ from peewit.cli.parameters import (
 
 if TYPE_CHECKING:
     from peewit.data.sources import Splits
+    from peewit.training.recipe import Recipe
 
 
 @click.command(
@@ -84,38 +85,23 @@ def train(
     The run's folder gets the weights, the history, the pictures and the result on the test set.
     """
     from peewit.cli.output import note, print_run
-    from peewit.errors import PeewitError
-    from peewit.run import Run
+    from peewit.cli.usage import flags_named
     from peewit.runfolder import default_folder, lasting_source
     from peewit.tensorboard import FOLDER, TensorBoard, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
 
     changes = {name: value for name, value in flags.items() if value is not None}
-    if resume is not None:
-        keeps = click.UsageError("a run that goes on keeps its source, recipe and folder")
-        if recipe or out:
-            raise keeps
-        earlier = Run.open(resume)
-        if source and earlier.source:  # an imported one may have none
-            raise keeps
-        kept = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
-        settings = earlier.recipe.budgeted(**(kept | changes))
-        if source:
-            place = {"source": source, "data": data, "coarse": coarse}
-        elif earlier.source:
-            place = earlier.source | ({"data": data} if data else {})
+    place = {"source": source, "data": data, "coarse": coarse}
+    with flags_named(changes):
+        if resume is not None:
+            settings, place = _going_on(resume, place, recipe, out, changes)
+        elif source is not None:
+            on_time = "minutes" in changes or "until_accuracy" in changes
+            start = find_recipe(recipe or ("fast" if on_time else "tutorial"))
+            settings = start.budgeted(**changes)
         else:
-            raise PeewitError(
-                f"{resume} does not say how its data is loaded",
-                todo=f"name the source: peewit train SOURCE --resume {resume}",
-            )
-    elif source is not None:
-        on_time = "minutes" in changes or "until_accuracy" in changes
-        settings = find_recipe(recipe or ("fast" if on_time else "tutorial")).budgeted(**changes)
-        place = {"source": source, "data": data, "coarse": coarse}
-    else:
-        raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
+            raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
     if logged:
         # before the data is loaded, so that nobody waits for what cannot be
         summary_writer()
@@ -128,17 +114,48 @@ def train(
         out = None if resume else path
         progress = TensorBoard(progress, path)
         note(f"tensorboard --logdir {shlex.quote(str(path / FOLDER))} shows the curves")
-    run = work(
-        splits.train,
-        settings,
-        test=splits.test,
-        out=out,
-        source=place,
-        resume=resume,
-        progress=progress,
-        began=click.get_current_context().find_root().obj,
-    )
+    with flags_named(changes):
+        run = work(
+            splits.train,
+            settings,
+            test=splits.test,
+            out=out,
+            source=place,
+            resume=resume,
+            progress=progress,
+            began=click.get_current_context().find_root().obj,
+        )
     print_run(run)
+
+
+def _going_on(
+    path: Path,
+    place: dict[str, Any],
+    recipe: str | None,
+    out: Path | None,
+    changes: dict[str, Any],
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe and the source that the run ``path`` goes on with."""
+    from peewit.errors import PeewitError
+    from peewit.run import Run
+
+    earlier, source = Run.open(path), place["source"]
+    kept = {"recipe": recipe and "--recipe", "folder": out and "--out"}
+    if earlier.source:  # an imported one may have none
+        kept["source"] = source
+    for what, typed in kept.items():
+        if typed:
+            raise click.UsageError(f"a run that goes on keeps its {what}: leave out {typed}")
+    same = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
+    settings = earlier.recipe.budgeted(**(same | changes))
+    if earlier.source:
+        place = earlier.source | ({"data": place["data"]} if place["data"] else {})
+    elif not source:
+        raise PeewitError(
+            f"{path} does not say how its data is loaded",
+            todo=f"name the source: peewit train SOURCE --resume {path}",
+        )
+    return settings, place
 
 
 def _load(place: dict[str, Any], fallback: str | None) -> tuple[Splits, dict[str, Any]]:

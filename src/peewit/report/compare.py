@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peewit.comparison import differences, facts, readings
+from peewit.comparison import differences, facts, passes, readings
 from peewit.files import write_text
 from peewit.report import words
 from peewit.report.charts import Chart, Intervals, Series, interval_chart, line_chart
 from peewit.report.render import render
 from peewit.run import Run
+from peewit.spoken import duration
 
 # The style sheet has so many colours, and so many kinds of lines
 COLOURS, DASHES = 7, 3
@@ -65,8 +66,8 @@ def _row(run: Run, name: str) -> dict[str, str]:
         "interval": f"{low:.2%} to {high:.2%}" if told else "-",
         "split": known["split"] or "-",
         "loss": f"{known['loss']:.4f}" if told else "-",
-        "epochs": f"{known['epochs']} of {known['of_epochs']}",
-        "time": words.duration(seconds) if seconds is not None else "-",
+        "epochs": passes(run),
+        "time": duration(seconds) if seconds is not None else "-",
         "speed": f"{speed:,.0f}" if speed is not None else "-",
         "recipe": known["recipe"],
         "source": known["source"] or "-",

@@ -7,6 +7,7 @@ from typing import Any
 
 from peewit.models import MODELS
 from peewit.run import Run
+from peewit.spoken import counted, duration, rounded
 
 
 def share(value: float) -> str:
@@ -16,22 +17,6 @@ def share(value: float) -> str:
     '70.9%'
     """
     return f"{value:.1%}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it.
-
-    >>> duration(0.42), duration(43.2), duration(759), duration(7_300)
-    ('0.4 s', '43 s', '12 min 39 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    if whole < 10:
-        return f"{seconds:.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def large(value: float) -> str:
@@ -64,9 +49,9 @@ def untested(run: Run) -> str:
     """Return why there is no accuracy yet, in a sentence."""
     if run.status == "imported":
         return "This run was imported. It has not been tested here: peewit evaluate does that."
-    done = _counted(epochs(run), "epoch")
-    if run.recipe.by_epochs:
-        done = f"{epochs(run)} of {_counted(run.recipe.epochs, 'epoch')}"
+    done = counted(run.epochs, "epoch")
+    if run.recipe.epochs is not None:
+        done = f"{run.epochs} of {counted(run.recipe.epochs, 'epoch')}"
     return f"This run is {run.status} after {done}: it has not been tested yet."
 
 
@@ -135,18 +120,18 @@ def _repeatable(run: Run) -> str:
 
 def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     of = f" of {images['training']:,} pictures" if images.get("training") else ""
-    done, asked = epochs(run), run.recipe.epochs
+    done = _times(run.epochs)
     if values.get("until_accuracy"):
         times = f"until it got {share(values['until_accuracy'])} of held-out pictures right"
-        times += f" ({_times(done)})"
+        times += f" ({done})"
     elif values.get("minutes"):
         minutes = values["minutes"]
         unit = "minute" if minutes == 1 else "minutes"
-        times = f"for as long as {minutes:g} {unit} allowed ({_times(done)})"
+        times = f"for as long as {minutes:g} {unit} allowed ({done})"
     elif run.status == "finished":
-        times = _times(asked)
+        times = done
     else:
-        times = f"{_times(done)} of {asked} so far"
+        times = f"{done} of {run.recipe.epochs} so far"
     optimizer = {"adam": "Adam", "muon": "Muon"}.get(values["optimizer"], values["optimizer"])
     falling = " falling to 0" if values.get("schedule") == "linear" else ""
     extra = []
@@ -199,21 +184,16 @@ def _watching(values: dict[str, Any], images: dict[str, int]) -> str:
     )
 
 
-def epochs(run: Run) -> int:
-    """Return how many times the run has gone through the training set."""
-    return int(run.history[-1]["epoch"]) if run.history else 0
-
-
 def cost(run: Run) -> list[tuple[str, str, str]]:
     """Return what the training cost: name, value, remark. What was not measured is left out."""
     if not run.history:
         return []
-    last, rows, done = run.history[-1], run.history, epochs(run)
+    last, rows = run.history[-1], run.history
     seconds = sum(row["seconds"] for row in rows)
     speeds = sorted(row["images_per_second"] for row in rows)
     found = [
-        ("Time", duration(seconds), f"{_counted(done, 'epoch')}, validation included"),
-        ("An epoch", duration(seconds / max(done, 1)), "on average"),
+        ("Time", duration(seconds), f"{counted(run.epochs, 'epoch')}, validation included"),
+        ("An epoch", duration(seconds / run.epochs), "on average"),
         ("Speed", f"{speeds[len(speeds) // 2]:,.0f} pictures/s", "in training, validation apart"),
     ]
     flops = run.metrics.get("flops") or last.get("flops")
@@ -279,12 +259,9 @@ def command(run: Run) -> str:
     return shlex.join(words)
 
 
-def _counted(count: int, name: str) -> str:
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
+def _times(count: float) -> str:
+    number = rounded(count)
+    return "once" if number == "1" else f"{number} times"
 
 
 def _listed(parts: list[str]) -> str:

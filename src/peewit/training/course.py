@@ -11,6 +11,7 @@ import numpy as np
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
 from peewit.models import find
+from peewit.spoken import duration
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.budget import Budget, Ending, Plan, make_plan
 from peewit.training.checkpoint import Position
@@ -21,7 +22,7 @@ from peewit.training.probe import best_rate
 from peewit.training.recipe import AUTO, Recipe
 from peewit.training.rounds import Round, next_round
 from peewit.training.schedule import Schedule
-from peewit.training.timed import Choice, choose, sentence, spoken
+from peewit.training.timed import Choice, choose, sentence
 
 _NO_ENDING = Ending(test=0.0, augmentation=0.0, rest=0.0)
 
@@ -78,7 +79,7 @@ class Course:
             The images are of one class, or fewer than the classes.
         """
         _check_learnable(dataset)
-        if recipe.by_epochs and recipe.model == AUTO:
+        if recipe.epochs is not None and recipe.model == AUTO:
             recipe = recipe.replace(model=by_images(recipe.epochs * len(dataset)))
         if recipe.by_epochs and find(recipe.model).family != "fast":
             return cls(recipe, note, began=began, now=now)
@@ -177,7 +178,7 @@ class Course:
                     budget, plan = bound, last
             self.note(
                 f"{'training' if not rounds else 'going on'} until {target:.1%} of held-out "
-                f"images are right: {self.recipe.model}, about {spoken(plan.training)}"
+                f"images are right: {self.recipe.model}, about {duration(plan.training)}"
             )
             position.validated = 0.0
             started = self.now()

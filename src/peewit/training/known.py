@@ -109,7 +109,7 @@ def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: P
                 "leave it as it was, or train anew",
             )
     begun = read_position(checkpoint).begun if checkpoint.is_file() else 0
-    if recipe.by_epochs and recipe.epochs < begun:
+    if recipe.epochs is not None and recipe.epochs < begun:
         raise UsageError(
             f"cannot go on with {path} to the end of epoch {recipe.epochs}",
             f"epoch {begun} has already begun",

@@ -94,7 +94,9 @@ def fit(
     model, optimizer, recipe = job.model, job.optimizer, job.recipe
     images, labels = job.training.images, torch.tensor(job.training.labels)
     steps = recipe.steps(len(images))
-    schedule = schedule or StepSchedule(recipe.epochs, steps)
+    if schedule is None:
+        assert recipe.epochs is not None, "a recipe with a budget has a schedule of its own"
+        schedule = StepSchedule(recipe.epochs, steps)
     bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16")
     next_save = time.monotonic() + 60 * recipe.checkpoint_minutes
     start = time.perf_counter() - position.spent

@@ -28,6 +28,7 @@ AUTO = "auto"
 class Recipe:
     """How to train: everything that decides the weights, besides the data.
 
+    A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
     Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
     made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
     None where there is no flag.
@@ -51,7 +52,7 @@ class Recipe:
         "tutorial", "name of the recipe", "a name", lambda value: bool(value.strip()), flag=None
     )
     model: str = setting("tutorial", "network to train (auto: the fast one that fits the budget)")
-    epochs: int = setting(10, "passes over the training images", *at_least(1))
+    epochs: int | None = setting(10, "passes over the training images", *at_least(1))
     minutes: float | None = setting(
         None,
         "minutes that everything may take, instead of epochs",
@@ -142,6 +143,13 @@ class Recipe:
                 )
             # frozen: object.__setattr__ is how a frozen dataclass normalises its own fields
             object.__setattr__(self, field.name, value)
+        if self.minutes is not None or self.until_accuracy is not None:
+            # by those the training ends, so that a number of epochs would mean nothing
+            object.__setattr__(self, "epochs", None)
+        elif self.epochs is None:
+            raise UsageError(
+                "nothing says how long to train", todo="give epochs, minutes or until_accuracy"
+            )
         info = find(NETWORKS[0].model if self.model == AUTO else self.model)
         if self.optimizer == "muon" and info.family != "fast":
             raise UsageError(
@@ -185,11 +193,8 @@ class Recipe:
         asked = {name: value for name, value in changes.items() if value is not None}
         minutes, accuracy = asked.get("minutes"), asked.get("until_accuracy")
         if "epochs" in asked and (minutes or accuracy):
-            raise UsageError(
-                f"{asked['epochs']} epochs and {'minutes' if minutes else 'an accuracy'} cannot "
-                "both be kept to",
-                todo="give one of them",
-            )
+            other = "minutes" if minutes else "until_accuracy"
+            raise UsageError(f"epochs and {other} are both given", todo="give one of them")
         if "epochs" in asked:
             changes |= {"minutes": None, "until_accuracy": None}
         if (minutes or accuracy) and find(self.model).family == "fast":
@@ -221,7 +226,7 @@ class Recipe:
     @property
     def by_epochs(self) -> bool:
         """Whether the training ends after ``epochs``, and not by time or by accuracy."""
-        return self.minutes is None and self.until_accuracy is None
+        return self.epochs is not None
 
     def steps(self, images: int) -> int:
         """Return how many steps an epoch of ``images`` training images has.

@@ -11,6 +11,7 @@ from peewit import kernels
 from peewit.data.dataset import Dataset
 from peewit.models import FAST_WIDTHS, build, find
 from peewit.models.flops import training_flops
+from peewit.spoken import counted, duration
 from peewit.training import budget as budgets
 from peewit.training.budget import Budget, Ending, Plan, Speed
 from peewit.training.frontier import NETWORKS
@@ -153,30 +154,8 @@ def sentence(plan: Plan, recipe: Recipe, budget: Budget) -> str:
     ends = budget.elapsed + plan.training
     return (
         f"{budget.seconds / 60:g} minute{'' if budget.seconds == 60 else 's'}: {model}"
-        f"{f' ({widths})' if widths else ''}, about {_rounded(plan.epochs)} epochs at "
+        f"{f' ({widths})' if widths else ''}, about {counted(plan.epochs, 'epoch')} at "
         f"{images:,.0f} images/s{' in bfloat16' if recipe.precision == 'bfloat16' else ''}; the "
-        f"training ends at about {spoken(ends)}"
+        f"training ends at about {duration(ends)}"
         + ("" if plan.augmented or not recipe.tta else "; no time for test-time augmentation")
     )
-
-
-def _rounded(number: float) -> str:
-    """Return a number with two digits or, from 10 on, without fraction.
-
-    >>> _rounded(4.87), _rounded(0.55), _rounded(23.4)
-    ('4.9', '0.6', '23')
-    """
-    return f"{number:.0f}" if number >= 10 else f"{number:.1f}"
-
-
-def spoken(seconds: float) -> str:
-    """Return a time as people say it.
-
-    >>> spoken(280.2), spoken(52.0), spoken(7500.0)
-    ('4 min 40 s', '52 s', '2 h 5 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,38 @@
+"""Numbers as people say them."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """Return a time.
+
+    >>> duration(0.42), duration(43.2), duration(280.2), duration(7_500)
+    ('0.4 s', '43 s', '4 min 40 s', '2 h 5 min')
+    """
+    whole = round(seconds)
+    if whole < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def rounded(number: float) -> str:
+    """Return a number with two digits or, from 10 on, without a fraction.
+
+    >>> rounded(4.87), rounded(0.55), rounded(2.0), rounded(1_234.5)
+    ('4.9', '0.6', '2', '1,234')
+    """
+    return f"{number:,.0f}" if number >= 9.95 else f"{number:.1f}".removesuffix(".0")
+
+
+def counted(count: float, name: str) -> str:
+    """Return a number of things, rounded.
+
+    >>> counted(1, "epoch"), counted(2.31, "epoch"), counted(0, "epoch")
+    ('1 epoch', '2.3 epochs', '0 epochs')
+    """
+    number = rounded(count)
+    return f"{number} {name}{'' if number == '1' else 's'}"
