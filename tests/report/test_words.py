@@ -117,7 +117,7 @@ def test_how_it_was_calibrated(run: Run) -> None:
         "error_after": 0.0187,
     }
     text = words.temperature(fast)
-    assert "divided by 0.53, the temperature that suits the 1,000 held-out pictures best" in text
+    assert "are divided by 0.53, the temperature that suits the 1,000 held-out pictures" in text
     assert "was 20.1% before and is 1.9% now" in text
     assert "same pictures" not in text
     fast.metrics["split"] = "validation"

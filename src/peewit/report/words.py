@@ -236,11 +236,11 @@ def temperature(run: Run) -> str:
         left = "Its confidence is as it was trained: there were no held-out pictures, or too few, "
         return f"{left}to calibrate it by." if run.recipe.calibrate else ""
     said = (
-        f"After the training it was calibrated (Guo et al. 2017): its outputs were divided by "
-        f"{found['temperature']:.2f}, the temperature that suits the {found['images']:,} held-out "
-        f"pictures best. On those the calibration error was {share(found['error_before'])} before "
-        f"and is {share(found['error_after'])} now. The temperature changes how sure an answer "
-        "is, never which answer it is."
+        "After the training it was calibrated (Guo et al. 2017): its outputs, before they become "
+        f"percentages, are divided by {found['temperature']:.2f}, the temperature that suits the "
+        f"{found['images']:,} held-out pictures best. On those the calibration error was "
+        f"{share(found['error_before'])} before and is {share(found['error_after'])} now. A "
+        "temperature changes how sure an answer is, never which answer it is."
     )
     if run.metrics.get("split") == "validation":
         said += " It is judged by the same pictures here: on others it fits a little less well."
