@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from peewit.data.dataset import Dataset
 from peewit.training import timed
 from peewit.training.budget import Speed
 from peewit.training.recipe import Recipe
+from peewit.training.rounds import next_round
 
+# networks of the same shape have the same work, and are slow to make
+build, training_flops = cache(timed.build), cache(timed.training_flops)
 DATA = Dataset(np.zeros((5000, 8, 8, 3), np.uint8), np.arange(5000) % 2, ["cat", "dog"])
 
 
@@ -25,12 +29,14 @@ class Machine:
     cost: float = 0.0
     time: float = 0.0
     measured: list[tuple[str, str]] = field(default_factory=list)
+    allowed: list[float] = field(default_factory=list)
 
     def now(self) -> float:
         return self.time
 
     def measure(self, dataset: Dataset, recipe: Recipe, seconds: float, clock: Any) -> Speed:
         self.measured.append((recipe.model, recipe.precision))
+        self.allowed.append(seconds)
         self.time += self.cost
         order = ["fast-xs", "fast-s", "fast-m", "fast-l", "fast-xl", "tutorial"]
         step = self.step * 2 ** order.index(recipe.model)
@@ -53,6 +59,8 @@ def choose(
     test: Dataset | None = None,
     **changes: Any,
 ) -> timed.Choice:
+    monkeypatch.setattr(timed, "build", build)
+    monkeypatch.setattr(timed, "training_flops", training_flops)
     monkeypatch.setattr(timed, "measure", machine.measure)
     monkeypatch.setattr(timed, "best_rate", lambda seconds, clock: 1e11)
     monkeypatch.setattr(timed, "has_bfloat16", lambda: machine.bfloat16 != 1)
@@ -113,9 +121,26 @@ def test_measuring_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_accuracy_without_minutes_has_the_time_that_it_should_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    choice = choose(Machine(), monkeypatch, None)
-    assert choice.recipe.model.startswith("fast-")
-    assert choice.ending.test > 0
+    monkeypatch.setattr(timed, "LONGEST_STEPS", 1e9)
+    monkeypatch.setattr(timed.kernels, "available", lambda: True)
+    rate = 1e11 * timed.USUAL_SHARE_OF_KERNELS
+    chosen = []
+    for accuracy in (0.5, 0.8, 0.9):
+        machine, needed = Machine(), next_round(accuracy, [], rate)
+        assert needed is not None
+        choice = choose(machine, monkeypatch, None, until_accuracy=accuracy)
+        assert machine.allowed[0] == pytest.approx(timed.STEPS_SHARE * needed)
+        # as if that time had been given
+        alike = choose(Machine(), monkeypatch, needed)
+        assert choice.recipe.model == alike.recipe.model
+        chosen.append(choice.recipe.model)
+        # minutes that are fewer count, and more do not
+        for minutes, seconds in ((needed / 120, needed / 2), (needed / 30, needed)):
+            machine = Machine()
+            budget = {"minutes": minutes, "until_accuracy": accuracy}
+            choose(machine, monkeypatch, 60 * minutes, **budget)
+            assert machine.allowed[0] == pytest.approx(timed.STEPS_SHARE * seconds)
+    assert len(set(chosen)) == 3
 
 
 def test_the_end_is_planned_by_what_has_to_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
