@@ -1,10 +1,234 @@
-"""The documentation says what the program does."""
+"""What the READMEs and the documentation show works: every code block of theirs is run.
+
+Shell blocks are run line by line, as they stand, each page in a folder of its own in which lie what
+the pages speak of: pictures, an archive, finished runs, a model. What is changed is this:
+
+- the data is a stand-in: ``cifar10`` finds an archive in the published form with fewer pictures;
+- REWRITTEN makes short what would take minutes;
+- a training makes no report: the pages' own ``peewit report`` do;
+- a training without ``--out`` that an earlier page has shown is not done again;
+- NOT_RUN says what cannot be run in a test, and why; its options are checked all the same.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import os
+import pickle
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import command_reference
+import numpy as np
+import pytest
+from PIL import Image
+
+import pages
+import peewit
+from peewit import report
+from peewit.__main__ import main
+from peewit.data import layouts
+from peewit.serving.schema import Predictions
+
+# pattern, what stands there in the test
+REWRITTEN = {
+    # a budget is real time: tests/training/test_timed.py has those
+    r"--minutes \d+": "--recipe fast --model fast-xs --epochs 1",
+    r"--until-accuracy 0\.\d+": "--model fast-xs --until-accuracy 0.05",
+    # what takes long: networks, epochs
+    r"--recipe (fast|best)\b(?!.*--model)": r"--recipe \1 --model fast-xs",
+    r"--epochs \d+": "--epochs 1",
+    r"^peewit train (?!.*--(epochs|until|resume))": "peewit train --epochs 1 ",
+    # the run has one epoch behind it: it is trained for one more
+    r"--resume runs/NAME\b": "--resume runs/NAME --epochs 2",
+    # the model that lies there has ten classes
+    r"--classes cat,dog": "--classes cifar10",
+}
+# text of a line, why it is not run
+NOT_RUN = {
+    "make train": "sets up an environment and downloads",
+    "make train TORCH_INDEX=https://download.pytorch.org/whl/cpu": "the same, from elsewhere",
+    "make test": "is what runs this",
+    "pip install '.[digits]'": "installs",
+    "pip install '.[digits,serve,onnx]'": "installs",
+    "peewit COMMAND --help": "COMMAND stands for any",
+    "peewit serve runs/NAME --host 0.0.0.0 --allow-host classifier.example": "opens to the network",
+    ".venv/bin/pytest tests/test_cli.py": "is a test of its own",
+}
+# those of benchmarks/README.md take hours
+HOURS = "python benchmarks/"
+# a server runs until it is stopped, so only this page's is started, and asked what the page asks
+SERVED, PLACE = pages.ROOT / "docs" / "serving.md", "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_code_blocks_are_of_a_kind_that_is_run(page: Path) -> None:
+    known = {"sh", "python", "yaml", "json", "text"}
+    assert {language for language, _ in pages.blocks(page)} <= known
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_commands_are_those_of_the_program(page: Path) -> None:
+    for line in pages.shell_lines(page):
+        if line.startswith("peewit ") and "COMMAND" not in line:
+            pages.parse(line)
+    for line in re.findall(r"`(peewit [^`\n]+)`", page.read_text("utf-8")):
+        pages.parse_named(line)
+
+
+def test_what_is_not_run_and_what_is_rewritten_stands_somewhere() -> None:
+    lines = {line for page in pages.PAGES for line in pages.shell_lines(page)}
+    assert set(NOT_RUN) <= lines
+    for pattern in REWRITTEN:
+        assert any(re.search(pattern, line) for line in lines), pattern
 
 
 def test_the_command_reference_is_of_this_command_line() -> None:
     current = command_reference.PAGE.read_text("utf-8")
     assert current == command_reference.page(), "run: python scripts/command_reference.py"
+
+
+def test_the_python_page_has_every_public_name() -> None:
+    shown = re.findall(
+        r"^::: peewit\.(\w+)$", (pages.ROOT / "docs/api.md").read_text("utf-8"), re.M
+    )
+    assert sorted(shown) == sorted(set(peewit.__all__) - {"__version__"})
+
+
+# running the blocks
+
+
+@pytest.fixture(scope="module")
+def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """CIFAR-10's archive in its published form, with 30 pictures in each of its files."""
+    random = np.random.default_rng(0)
+    real = layouts.find_layout("cifar10")
+    small = dataclasses.replace(real, batches=dict.fromkeys(real.batches, 30), size=None)
+    names = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse"]
+    names += [b"ship", b"truck"]
+    files: dict[str, object] = {"batches.meta": {b"label_names": names}}
+    for file, count in small.batches.items():
+        labels = np.arange(count) % 10
+        # each class has its brightness, so that there is something to learn
+        pixels = random.integers(0, 60, (count, layouts.PIXELS)) + labels[:, None] * 20
+        files[file] = {b"data": pixels.astype(np.uint8), b"labels": labels.tolist()}
+    path = tmp_path_factory.mktemp("data") / small.archive
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for file, content in files.items():
+            raw = pickle.dumps(content, protocol=2)
+            entry = tarfile.TarInfo(f"{small.folder}/{file}")
+            entry.size = len(raw)
+            tar.addfile(entry, io.BytesIO(raw))
+    with pytest.MonkeyPatch.context() as patch:
+        others = (one for one in layouts.LAYOUTS if one is not real)
+        patch.setattr(layouts, "LAYOUTS", (small, *others))
+        patch.setenv("PEEWIT_HOME", str(path.parent))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def furnished(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the pages speak of."""
+    desk = tmp_path_factory.mktemp("desk")
+    (desk / "Downloads").mkdir()
+    shutil.copy(small_cifar10, desk / "Downloads")
+    (desk / "holiday").mkdir()
+    random = np.random.default_rng(0)
+    for file in ("photo.jpg", "holiday/beach.png", "holiday/cat.jpg"):
+        pixels = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(desk / file)
+    first = desk / "runs" / "NAME"
+    assert main(["train", "cifar10", "--epochs", "1", "--out", str(first)]) == 0
+    model = str(desk / "model.keras")  # and model.h5
+    assert main(["export", str(first), "--to", "keras", "--raw", "--out", model]) == 0
+    saved = pages.ROOT / "tests" / "golden" / "saved_model_tf_keras.tar.xz"
+    shutil.unpack_archive(saved, desk, filter="data")
+    (desk / "model").rename(desk / "saved_model_folder")
+    (desk / "names.txt").write_text("cat\ndog\nhare\n")
+    shutil.copytree(first, desk / "runs" / "A")
+    shutil.copytree(first, desk / "runs" / "B")
+    return desk
+
+
+@pytest.fixture(scope="module")
+def shown() -> set[str]:
+    """The trainings that have been done so far."""
+    return set()
+
+
+@pytest.fixture
+def server(furnished: Path) -> Iterator[str]:
+    """The address of ``peewit serve runs/NAME``, on a port that is free."""
+    command = [sys.executable, "-m", "peewit", "serve", str(furnished / "runs/NAME"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip().rstrip("/")
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages.PAGES if pages.blocks(page)], ids=pages.name
+)
+def test_code_blocks_run(
+    page: Path,
+    furnished: Path,
+    small_cifar10: Path,
+    shown: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    if page == pages.CHINESE:
+        assert pages.blocks(page) == pages.blocks(pages.README)  # which is run
+        return
+    place = request.getfixturevalue("server") if page == SERVED else PLACE
+    desk = tmp_path / "desk"
+    shutil.copytree(furnished, desk)
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("PEEWIT_HOME", str(small_cifar10.parent))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(report, "after_training", lambda *arguments: None)
+    (Path.home() / ".config/fish/completions").mkdir(parents=True)
+    for language, text in pages.blocks(page):
+        here = text.replace(PLACE, place)
+        if language == "sh":
+            for line in pages.commands(here):
+                if line not in shown:
+                    run_line(line)
+                if line.startswith("peewit train ") and "--out" not in line:
+                    shown.add(line)
+        elif language == "python":
+            Path("example.py").write_text(here, "utf-8")
+            subprocess.run([sys.executable, "example.py"], check=True)
+        elif language == "yaml":
+            Path("mine.yaml").write_text(text, "utf-8")
+            peewit.Recipe.from_yaml("mine.yaml")
+        elif language == "json":
+            Predictions.model_validate_json(text)
+
+
+def run_line(line: str) -> None:
+    """Run a line of a shell block; fail unless its exit code is 0."""
+    if line in NOT_RUN or line.startswith((HOURS, "peewit serve ")):
+        return
+    for pattern, other in REWRITTEN.items():
+        line = re.sub(pattern, other, line)
+    if line.startswith("peewit ") and not re.search(r"[|>]", line):
+        # in this process, which has PyTorch imported already
+        words: list[str] = []
+        for word in shlex.split(line)[1:]:
+            found = sorted(map(str, Path().glob(word))) if "*" in word else []
+            words += found or [word]
+        assert main(words) == 0, line
+    else:
+        subprocess.run(["sh", "-ec", line], check=True)
