@@ -11,7 +11,7 @@ notebook, [tutorial.ipynb](tutorial.ipynb), goes further.
 """,
     ),
     """
-DATA = None  # the path of a CIFAR-10 archive, where Peewit shall not find or fetch it by itself
+DATA = None  # the path of a CIFAR-10 archive; without it, Peewit finds or downloads one
 IMAGES = None  # take only so many of each set, to try everything out quickly
 EPOCHS = 3  # the tutorial has 10; three show how it goes
 """,
@@ -31,6 +31,14 @@ train, test, notes = peewit.load(**SOURCE)
 if IMAGES:
     train, test = train.take(range(IMAGES)), test.take(range(IMAGES))
 print(train, test, *notes, sep="\\n")
+""",
+    ("TensorFlow without its greetings, and without what newer releases say of the old code:",),
+    """
+import os
+import warnings
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
 """,
     ("Keras:",),
     """
@@ -167,7 +175,7 @@ pictures as they are and gives probabilities.
 from peewit.export.job import export
 
 exported = export(run, "keras")
-for file in exported.files:
-    print(file.name)
+for file, agreement in exported.files.items():
+    print(f"{file.name}: {agreement}")
 """,
 ]

@@ -107,6 +107,7 @@ def run(
     NotebookClient(
         copy,
         timeout=NO_LIMIT,
+        coalesce_streams=True,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
     ).execute(env={**os.environ, **(environment or {})})
@@ -116,7 +117,7 @@ def run(
 def clean(output: NotebookNode, folder: Path) -> NotebookNode:
     """Return an output without what is only true of this machine and this run."""
     text = nbformat.v4.writes(new_notebook(cells=[new_code_cell(outputs=[output])]))
-    for place in {str(folder), str(folder.resolve()), str(Path.home())}:
+    for place in (str(folder), str(folder.resolve()), sys.prefix, str(Path.home())):
         text = text.replace(place.replace("\\", "\\\\\\\\"), "~")
     cleaned = nbformat.v4.reads(text).cells[0].outputs[0]
     cleaned.pop("transient", None)

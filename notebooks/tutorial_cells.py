@@ -18,12 +18,12 @@ of an hour on two cores; with fewer `EPOCHS` and `minutes` it is done sooner.
 读取、查看、搭建、训练、画图、测试：用 Peewit 在 CPU 上把那篇广为人知的 Keras 教程从头到尾走一遍；
 接着用数字回答它留下的问题；然后识别你自己的图片，并把分类器带到别处去用。
 
-用 `pip install 'peewit[notebooks]'` 安装本笔记本所需的东西。在两个核心上全部运行完大约要一刻钟；
-把 `EPOCHS` 和 `minutes` 改小，就会快一些。
+用 `pip install 'peewit[notebooks]'` 安装这个 notebook 所需的东西。在两个核心上全部运行完大约要一
+刻钟；把 `EPOCHS` 和 `minutes` 改小，就会快一些。
 """,
     ),
     """
-DATA = None  # the path of a CIFAR-10 archive, where Peewit shall not find or fetch it by itself
+DATA = None  # the path of a CIFAR-10 archive; without it, Peewit finds or downloads one
 IMAGES = None  # take only so many of each set, to try everything out quickly
 EPOCHS = 10  # as in the tutorial
 BUDGET = {"minutes": 5}  # for doing better in the same time
@@ -40,7 +40,7 @@ what it got. What is worth knowing about it is in the notes.
 ## 读取数据
 
 Peewit 先到 Keras 和 torchvision 存放压缩包的地方去找，找不到再依次尝试几个镜像，并检查拿到的文
-件。值得知道的事情都写在提示（notes）里。
+件。需要留意的事情都写在提示（notes）里。
 """,
     ),
     """
@@ -80,8 +80,8 @@ Three convolutions, each with batch normalisation and pooling; dropout; two dens
         """
 ## 搭建网络
 
-三个卷积层，各带批归一化和池化；随机失活；两个全连接层。参数和 Keras 里一样是 159,018 个，各层的名
-字也一样。
+三个卷积层，各带批归一化和池化；随机失活（dropout）；两个全连接层。参数和 Keras 里一样是 159,018
+个，各层的名字也一样。
 """,
     ),
     """
@@ -278,9 +278,9 @@ this machine, picks the network that fits the time, and trains it with better au
 better optimiser. The minutes count everything.
 """,
         """
-图片越少、可挑的越多，挑选的结果就越高估自己；而人们在测试集上试过的东西远不止十样。从训练集里留出
-的图片同样能回答这个问题，又不必动用测试集：上面的训练就是这样做的，Peewit 一向如此，除非你另有要
-求（`validate_on="test"`）。
+图片越少、可选的越多，挑出来的结果就越是高估自己；而人们在测试集上试过的东西远不止十样。从训练集里
+留出的图片同样能回答这个问题，又不必动用测试集：上面的训练就是这样做的，Peewit 一向如此，除非你另
+有要求（`validate_on="test"`）。
 
 ## 同样的时间，怎样做得更好？
 

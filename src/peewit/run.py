@@ -46,7 +46,8 @@ class Run:
         10**9 operations a second), share_of_best (of this machine's measured best rate).
     metrics : dict
         The numbers of the final test; empty until the run is finished. ``metrics["split"]`` is
-        "test", or "validation" where there was no test set.
+        "test", or "validation" where there was no test set; ``metrics["temperature_scaling"]``
+        says how the model was calibrated, if it was.
     environment : dict
         Versions, processor, threads, command line.
     source : dict
@@ -240,7 +241,7 @@ class Run:
         except FileNotFoundError as error:
             raise PeewitError(
                 f"the run {self.path} has no picture {file}",
-                todo=f"make it with peewit report {self.path}",
+                "pictures are drawn when a training ends",
             ) from error
         except OSError as error:
             raise cannot_read(self.path / file, error) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,22 @@ def _console(stderr: bool) -> Console:
     if not (console.is_terminal or console.is_jupyter):
         console.width = UNLIMITED
     return console
+
+
+class NotebookOutput:
+    """One output of a notebook's cell, as plain text, that changes while the cell runs."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, value: object) -> None:
+        """Show ``value`` in the place of what was shown before."""
+        content = {"text/plain": str(value)}
+        if self._handle is None:
+            display = import_module("IPython.display").display
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
 
 
 def printable(text: str) -> str:

@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from peewit.spoken import duration
 from peewit.terminal import console_err
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ def download_shown() -> Iterator[Callable[[Progress], None]]:
             nonlocal last
             if time.monotonic() - last >= SECONDS_A_LINE:
                 last = time.monotonic()
-                console.print(in_words(progress))
+                console.print(str(progress))
 
         yield line
         return
@@ -45,7 +43,7 @@ def download_shown() -> Iterator[Callable[[Progress], None]]:
             bar.add_task("")
         bar.update(
             bar.task_ids[0],
-            description=in_words(progress),
+            description=str(progress),
             completed=progress.received,
             total=progress.total,
         )
@@ -54,19 +52,3 @@ def download_shown() -> Iterator[Callable[[Progress], None]]:
         yield redraw
     finally:
         bar.stop()
-
-
-def in_words(progress: Progress) -> str:
-    """Return how far a download is.
-
-    >>> from peewit.data.download import Progress
-    >>> in_words(Progress("https://example.org/a/b.tar.gz?x=1", 52_000_000, 170_498_071, 2e6))
-    'example.org: 52.0 of 170.5 MB, 2.0 MB/s, 59 s left'
-    """
-    text = f"{urlsplit(progress.url).netloc}: {progress.received / 1e6:.1f}"
-    if progress.total is not None:
-        text += f" of {progress.total / 1e6:.1f}"
-    text += f" MB, {progress.rate / 1e6:.1f} MB/s"
-    if progress.seconds_left is not None:
-        text += f", {duration(progress.seconds_left)} left"
-    return text

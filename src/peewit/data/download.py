@@ -29,6 +29,7 @@ from peewit.data.mirror import (
 from peewit.data.places import SourceNotAvailable
 from peewit.errors import PeewitError
 from peewit.files import cannot_write
+from peewit.spoken import duration
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,20 @@ class Progress:
         if self.total is None or self.rate <= 0:
             return None
         return (self.total - self.received) / self.rate
+
+    def __str__(self) -> str:
+        """Return it in words.
+
+        >>> print(Progress("https://example.org/a/b.tar.gz?x=1", 52_000_000, 170_498_071, 2e6))
+        example.org: 52.0 of 170.5 MB, 2.0 MB/s, 59 s left
+        """
+        text = f"{urllib.parse.urlsplit(self.url).netloc}: {self.received / 1e6:.1f}"
+        if self.total is not None:
+            text += f" of {self.total / 1e6:.1f}"
+        text += f" MB, {self.rate / 1e6:.1f} MB/s"
+        if self.seconds_left is not None:
+            text += f", {duration(self.seconds_left)} left"
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)

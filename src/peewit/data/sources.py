@@ -58,7 +58,8 @@ def load(
     coarse : bool, optional
         CIFAR-100 with its 20 coarse labels instead of its 100 fine ones.
     progress : callable, optional
-        Called a few times a second during a download.
+        Called a few times a second during a download. Without it a notebook shows how far it is,
+        and everything else nothing.
 
     Returns
     -------
@@ -166,11 +167,18 @@ def _search(name: str, progress: Callable[[Progress], None] | None) -> tuple[Fet
             else:
                 return Fetched(place.path, False, tuple(notes)), loaded
     try:
-        fetched = fetch_archive(name, home(), progress=progress)
+        fetched = fetch_archive(name, home(), progress=progress or _in_notebook())
     except SourceNotAvailable as error:
         raise SourceNotAvailable(error.what, ", ".join([*broken, error.why]), error.todo) from error
     fetched = fetched._replace(notes=(*notes, *fetched.notes))
     return fetched, load_path(fetched.path, name)
+
+
+def _in_notebook() -> Callable[[Progress], None] | None:
+    """Return what shows a download in a notebook, or None elsewhere."""
+    from peewit.terminal import NotebookOutput, console_err
+
+    return NotebookOutput().show if console_err().is_jupyter else None
 
 
 def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) -> Splits:

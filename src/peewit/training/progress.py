@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -13,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from peewit.terminal import console_err
+from peewit.terminal import NotebookOutput, console_err
 from peewit.training.checkpoint import Position, Row
 
 HEADER = "  epoch      loss  accuracy  validation loss  accuracy  images/s     time"
@@ -198,7 +197,7 @@ class Notebook(Lines):
     def __init__(self) -> None:
         super().__init__()
         self._lines: list[str] = []
-        self._output: Any = None
+        self._output = NotebookOutput()
 
     def show(self, position: Position) -> None:
         """Show where the training is."""
@@ -214,12 +213,7 @@ class Notebook(Lines):
         self._update("")
 
     def _update(self, last: str) -> None:
-        text = {"text/plain": "\n".join([*self._lines, last]).rstrip()}
-        if self._output is None:
-            display = importlib.import_module("IPython.display").display
-            self._output = display(text, raw=True, display_id=True)
-        else:
-            self._output.update(text, raw=True)
+        self._output.show("\n".join([*self._lines, last]).rstrip())
 
 
 def automatic() -> Progress:
