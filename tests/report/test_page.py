@@ -274,6 +274,14 @@ def test_numbers_that_an_older_run_lacks_are_computed(make: Any, read: Any) -> N
     assert "mean confidence" not in without.text
 
 
+def test_how_it_was_calibrated_is_said(make: Any, read: Any) -> None:
+    run, _ = make(["cat", "dog"])
+    assert "temperature" not in read(write_report(run)).text
+    found = {"temperature": 0.5, "images": 70, "error_before": 0.2, "error_after": 0.02}
+    runfolder.write_metrics(run.path, run.metrics | {"temperature_scaling": found})
+    assert "20.0% before and is 2.0% now" in read(write_report(Run.open(run.path))).text
+
+
 def test_what_was_chosen_on_the_test_set_is_said(make: Any, read: Any) -> None:
     run, _ = make(["cat", "dog"])
     runfolder.write_recipe(run.path, run.recipe.replace(validate_on="test"))
