@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from peewit import runfolder
 from peewit.errors import PeewitError
+from peewit.export.quiet import quiet
 from peewit.files import replacing, write_text
 from peewit.inference import BATCH, mixed_views, softmax
 from peewit.preprocessing import Preprocessing
@@ -197,8 +198,7 @@ def runtime(name: str, run: Run) -> Runtime:
 
 
 def _onnxruntime(content: bytes) -> Forward:
-    import onnxruntime
-
+    onnxruntime = quiet("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -216,9 +216,7 @@ def _onnxruntime(content: bytes) -> Forward:
 
 
 def _openvino(content: bytes) -> Forward:
-    import openvino
-
-    core = openvino.Core()
+    core = quiet("openvino").Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.sources import load, where
+from peewit.data.places import expanded
+from peewit.data.sources import SOURCES, Splits, load, where
 from peewit.errors import PeewitError
 from peewit.inference import softmax
 from peewit.run import Run
@@ -75,19 +77,54 @@ def sample(run: Run, count: int = COUNT) -> Sample:
 
 def own_pictures(run: Run, count: int) -> tuple[Pictures, str] | None:
     """Return test pictures of the data that the run names, or None if it is not on this machine."""
-    name = run.source.get("source")
-    if not name:
-        return None
     try:
-        named = not run.source.get("data") and name != "digits"
-        if named and not any(place.found for place in where(name)):
-            return None  # loading it would download it
-        splits = load(**run.source)
+        splits = own_data(run)
     except PeewitError:
         return None
     data = splits.test if splits.test is not None else splits.train
     step = max(1, len(data) // count)
     return np.array(data.images[::step][:count]), data.origin
+
+
+def own_data(run: Run, data: str | Path | None = None) -> Splits:
+    """Return the data that the run was trained on, without downloading anything.
+
+    Parameters
+    ----------
+    run : Run
+    data : path, optional
+        Where it lies, if not where the run says.
+
+    Raises
+    ------
+    PeewitError
+        It is not on this machine, cannot be read, or has other classes than the run.
+    """
+    source = dict(run.source)
+    name = source.get("source")
+    todo = "name its archive or folder with --data"
+    if data is not None:
+        place = str(expanded(Path(data)).absolute())  # as it is, it might be taken for a name
+        source |= {"data": place} if name in SOURCES else {"source": place, "data": None}
+    elif not name:
+        raise PeewitError(
+            f"there is no data to go with {run.path}", "the run does not know where it lies", todo
+        )
+    elif name in SOURCES and name != "digits" and not source.get("data"):
+        found = [place.path for place in where(name) if place.found]
+        if not found:
+            raise PeewitError(
+                f"{name} is not on this machine", "", f"peewit data fetch {name}, or {todo}"
+            )
+        source["data"] = found[0]  # by its name alone it might be downloaded
+    splits = load(**source)
+    if tuple(splits.train.class_names) != run.class_names:
+        raise PeewitError(
+            f"{splits.train.origin} does not go with {run.path}",
+            "its classes are not those of the run",
+            todo,
+        )
+    return splits
 
 
 def answers_of(run: Run) -> Answers:

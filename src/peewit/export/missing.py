@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from peewit.errors import PeewitError
+from peewit.export.quiet import quiet
 
 
 def needed(module: str, extra: str, what: str) -> Any:
@@ -17,7 +17,7 @@ def needed(module: str, extra: str, what: str) -> Any:
 pip install 'peewit[onnx]'
     """
     try:
-        return import_module(module)
+        return quiet(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise PeewitError(
