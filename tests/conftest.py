@@ -8,9 +8,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from made_data import brightness
 from peewit.data.dataset import Dataset
 
 # a package for a notebook's process, not for this one
@@ -91,28 +91,19 @@ def pytest_runtest_makereport() -> Generator[None, Any, None]:
         report.longrepr = f"skipped for want of what CI must have: {report.longrepr}"
 
 
-def _coloured(count: int, size: int, channels: int, seed: int) -> Dataset:
-    # each class has its own brightness, so that even one epoch of a tiny network can learn it
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    noise = random.integers(0, 60, (count, size, size, channels))
-    images = (noise + labels[:, None, None, None] * 90).astype(np.uint8)
-    return Dataset(images, labels, ["dark", "middle", "bright"], f"{count} made-up pictures")
-
-
 @pytest.fixture(scope="session")
 def tiny() -> Dataset:
     """60 RGB images of 32 x 32 in three classes that are easy to tell apart."""
-    return _coloured(60, 32, 3, seed=0)
+    return brightness(60, 32, seed=0)
 
 
 @pytest.fixture(scope="session")
 def tiny_test() -> Dataset:
     """30 more images like those of ``tiny``."""
-    return _coloured(30, 32, 3, seed=1)
+    return brightness(30, 32, seed=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_grey() -> Dataset:
     """60 grey images of 8 x 8 in three classes that are easy to tell apart."""
-    return _coloured(60, 8, 1, seed=2)
+    return brightness(60, 8, 1, seed=2)

@@ -370,10 +370,7 @@ def test_evaluate_refuses_other_classes(
 
 
 def test_evaluate_without_a_test_set_judges_everything(
-    folder: Path,
-    tiny: peewit.Dataset,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import peewit.data.sources
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from made_data import brightness
 from peewit import plots, report, runfolder
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
@@ -60,18 +61,9 @@ except peewit.PeewitError as error:
 """
 
 
-def made(count: int, seed: int = 0, size: int = 22) -> Dataset:
-    """Return ``count`` easy pictures in three classes."""
-    numbers = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    noise = numbers.integers(0, 60, (count, size, size, 3))
-    images = (noise + labels[:, None, None, None] * 90).astype(np.uint8)
-    return Dataset(images, labels, ["dark", "middle", "bright"])
-
-
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return made(40)
+    return brightness(40, 22)
 
 
 @pytest.fixture(autouse=True)
@@ -341,7 +333,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
 
 def test_the_test_set_gives_the_final_numbers(data: Dataset, tmp_path: Path) -> None:
-    test = made(20, seed=1)
+    test = brightness(20, 22, seed=1)
     recipe = RECIPE.replace(epochs=1)
     run = train(data, recipe, test=test, out=tmp_path / "run", progress=Silent())
     assert run.metrics["split"] == "test"
@@ -354,7 +346,7 @@ def test_the_test_set_gives_the_final_numbers(data: Dataset, tmp_path: Path) -> 
 def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
     data: Dataset, tmp_path: Path
 ) -> None:
-    test, progress = made(20, seed=1), At(9, 9, stop_here)
+    test, progress = brightness(20, 22, seed=1), At(9, 9, stop_here)
     recipe = RECIPE.replace(epochs=1, validate_on="test")
     run = train(data, recipe, test=test, out=tmp_path / "run", progress=progress)
     assert run.dataset["images"]["training"] == 40
@@ -395,8 +387,9 @@ def test_a_recipe_that_does_not_fit_the_data_is_refused_before_anything_is_made(
 def test_going_on_with_other_data_or_another_recipe_is_refused(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
+    other, longer = brightness(40, 22, seed=3), RECIPE.replace(epochs=4)
     with pytest.raises(PeewitError, match="this is not the data that it was trained on"):
-        train(made(40, seed=3), RECIPE.replace(epochs=4), resume=whole.path, progress=Silent())
+        train(other, longer, resume=whole.path, progress=Silent())
     with pytest.raises(UsageError, match=r"lr 0\.5: it was trained with 0\.001"):
         train(data, RECIPE.replace(epochs=4, lr=0.5), resume=whole.path, progress=Silent())
     with pytest.raises(UsageError, match="epoch 3 has already begun"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from made_data import brightness
 from peewit import plots, report, runfolder
 from peewit.__main__ import main
 from peewit.data.dataset import Dataset
@@ -46,15 +48,8 @@ STEPS = 12
 TICK = 10.0  # seconds that a step takes on the clock of these tests
 
 
-def made(count: int, seed: int = 0) -> Dataset:
-    """Return ``count`` pictures in three classes that take a while to tell apart."""
-    numbers = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    noise = numbers.integers(0, 200, (count, 8, 8, 3))
-    images = (noise + labels[:, None, None, None] * 20).astype(np.uint8)
-    return Dataset(images, labels, ["dark", "middle", "bright"])
-
-
+# pictures that take a while to tell apart
+made = partial(brightness, size=8, apart=20, noise=200)
 DATA, TEST = made(40), made(30, seed=1)
 
 

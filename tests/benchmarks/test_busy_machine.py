@@ -49,9 +49,7 @@ def test_nothing_burns_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not started
 
 
-def test_runs_alternate_and_go_on(
-    tmp_path: Path, trainings: list[tuple[int, list[str]]], measurement: Measured
-) -> None:
+def test_runs_alternate_and_go_on(tmp_path: Path, trainings: list[tuple[int, list[str]]]) -> None:
     options = Namespace(data="x", minutes=[1.0], runs=1, log=tmp_path / "log.jsonl")
     busy_machine.measure(options)
     assert trainings == [(0, ["--minutes", "1"])] * 2

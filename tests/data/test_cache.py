@@ -173,7 +173,7 @@ def test_a_file_in_the_place_of_the_cache_does_no_harm(cifar10: Path, folder: Pa
 
 
 def test_old_entries_and_abandoned_work_are_removed(
-    cifar10: Path, folder: Path, tmp_path: Path, decodings: list[Path]
+    cifar10: Path, folder: Path, tmp_path: Path
 ) -> None:
     folder.mkdir()
     stranger = folder / "not-ours"

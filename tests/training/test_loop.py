@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peewit.data.dataset import Dataset
+from made_data import noise
 from peewit.errors import PeewitError
 from peewit.preprocessing import Preprocessing
 from peewit.training import loop
@@ -20,12 +20,6 @@ from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
 
 RULE = Preprocessing(2, 2, 1, (0.0,), (1.0,))
-
-
-def dataset(count: int, seed: int) -> Dataset:
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (count, 2, 2, 1), dtype=np.uint8)
-    return Dataset(images, random.integers(0, 3, count), ["a", "b", "c"])
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +35,8 @@ def make_job(lr: float = 0.1, **changes: Any) -> loop.Job:
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=lr),
         preprocessing=RULE,
-        training=dataset(10, 0),
-        validation=dataset(7, 1),
+        training=noise(10, 2, 1),
+        validation=noise(7, 2, 1, seed=1),
         recipe=Recipe(**{"epochs": 2, "batch_size": 4, **changes}),
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-import numpy as np
 import pytest
 
+from made_data import noise
 from peewit.data.dataset import Dataset
 from peewit.models import build
 from peewit.models.flops import training_flops
@@ -22,12 +22,6 @@ def ticking(seconds: float) -> Callable[[], float]:
     """Return a clock on which each look takes ``seconds``."""
     ticks = count()
     return lambda: next(ticks) * seconds
-
-
-def pictures(images: int, size: int, channels: int = 3, classes: int = 3) -> Dataset:
-    numbers = np.random.default_rng(0)
-    values = numbers.integers(0, 256, (images, size, size, channels), np.uint8)
-    return Dataset(values, np.arange(images) % classes, [f"class {n}" for n in range(classes)])
 
 
 def test_the_best_rate_is_that_of_the_fastest_shape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +66,7 @@ def test_when_the_time_is_over_one_step_is_enough() -> None:
 
 @pytest.mark.parametrize("recipe", [FAST, FAST.replace(schedule="constant"), Recipe(batch_size=8)])
 def test_a_network_is_measured(recipe: Recipe) -> None:
-    speed = probe.measure(pictures(60, 32), recipe, 0.0)
+    speed = probe.measure(noise(60, 32), recipe, 0.0)
     assert (speed.model, speed.batch_size) == (recipe.model, 8)
     assert speed.step > 0
     assert speed.inference > 0
@@ -83,7 +77,7 @@ def test_a_network_is_measured(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [pictures(4, 8), pictures(9, 1, 1), pictures(150, 8, classes=100), pictures(8, 90)]
+    "data", [noise(4, 8), noise(9, 1, 1), noise(150, 8, classes=100), noise(8, 90)]
 )
 def test_few_small_large_and_many_kinds_of_images_are_measured_too(
     data: Dataset, monkeypatch: pytest.MonkeyPatch

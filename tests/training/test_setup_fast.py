@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from made_data import noise
 from peewit.data import dataset as dataset_module
 from peewit.data.dataset import Dataset
 from peewit.inference import logits_in_batches
@@ -23,35 +24,29 @@ FAST = Recipe.preset("fast", model="fast-xs", batch_size=500)
 FEW = FAST.replace(validation_fraction=0.1, batch_size=9)
 
 
-def pictures(images: int, size: int, channels: int = 3, classes: int = 3) -> Dataset:
-    numbers = np.random.default_rng(0)
-    values = numbers.integers(0, 256, (images, size, size, channels), np.uint8)
-    return Dataset(values, np.arange(images) % classes, [f"class {n}" for n in range(classes)])
-
-
 def quiet(sentence: str) -> None:
     return
 
 
 def test_small_data_gets_more_validation_and_smaller_steps() -> None:
     notes: list[str] = []
-    recipe = fitted(FAST, pictures(60, 8), notes.append)
+    recipe = fitted(FAST, noise(60, 8), notes.append)
     assert (recipe.validation_fraction, recipe.batch_size) == (0.1, 5)
     assert notes == [
         "0.1 of the images are held out for validation, because there are few",
         "a step takes 5 images instead of 500, for there are few",
     ]
-    again = fitted(recipe, pictures(60, 8), notes.append)
+    again = fitted(recipe, noise(60, 8), notes.append)
     assert again == recipe
     assert len(notes) == 2
-    assert fitted(FAST, pictures(20_000, 1), quiet).validation_fraction == 0.05
-    on_test = fitted(FAST.replace(validate_on="test"), pictures(60, 8), quiet)
+    assert fitted(FAST, noise(20_000, 1), quiet).validation_fraction == 0.05
+    on_test = fitted(FAST.replace(validate_on="test"), noise(60, 8), quiet)
     assert (on_test.validation_fraction, on_test.batch_size) == (0.02, 6)
 
 
 def test_large_data_and_other_recipes_stay_as_they_are() -> None:
-    assert fitted(FAST, pictures(50_000, 1), pytest.fail) == FAST
-    assert fitted(Recipe(), pictures(60, 8), pytest.fail) == Recipe()
+    assert fitted(FAST, noise(50_000, 1), pytest.fail) == FAST
+    assert fitted(Recipe(), noise(60, 8), pytest.fail) == Recipe()
 
 
 def groups(**changes: Any) -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[str, Any]]:
@@ -103,13 +98,13 @@ def test_the_whitenings_bias_is_trained_for_three_eighths() -> None:
 @pytest.mark.parametrize(
     ("data", "size"),
     [
-        (pictures(40, 64, classes=2), 32),
-        (pictures(40, 1), 32),
-        (pictures(40, 1, 1, classes=2), 32),
+        (noise(40, 64, classes=2), 32),
+        (noise(40, 1), 32),
+        (noise(40, 1, 1, classes=2), 32),
         (Dataset(np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2, ["a", "b"]), 8),
-        (pictures(40, 8, 1), 8),
-        (pictures(40, 33, 1), 32),
-        (pictures(1000, 9, classes=100), 9),
+        (noise(40, 8, 1), 8),
+        (noise(40, 33, 1), 32),
+        (noise(1000, 9, classes=100), 9),
     ],
     ids=["large", "a pixel", "a grey pixel", "black", "grey", "a bit large", "100 classes"],
 )
@@ -137,17 +132,17 @@ def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
 
 def test_without_augmentation_large_images_are_made_small_too() -> None:
     plain = FEW.replace(flip="none", translate=0)
-    job = make_job(pictures(40, 64), None, plain, quiet)
+    job = make_job(noise(40, 64), None, plain, quiet)
     assert job.augment is None
     assert job.training.image_shape == (32, 32, 3)
-    tutorial = make_job(pictures(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
+    tutorial = make_job(noise(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
     assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
 
 
 def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data, plain = pictures(40, 32), Recipe(batch_size=4, flip="random", translate=1)
+    data, plain = noise(40, 32), Recipe(batch_size=4, flip="random", translate=1)
     squares = make_job(data, None, plain.replace(cutout=2), quiet)
     assert squares.augment is not None
     mean = squares.training.images.mean((0, 1, 2))
@@ -159,7 +154,7 @@ def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
 
 
 def test_normalising_is_by_the_training_images() -> None:
-    data = pictures(40, 8)
+    data = noise(40, 8)
     flat = data.images.copy()
     flat[..., 1] = 51  # a channel that is the same everywhere
     data = Dataset(flat, data.labels, data.class_names)
@@ -173,7 +168,7 @@ def test_normalising_is_by_the_training_images() -> None:
 
 def test_bfloat16_trains_weights_of_float32() -> None:
     recipe = FEW.replace(epochs=1, precision="bfloat16")
-    job, position = make_job(pictures(30, 8), None, recipe, quiet), Position()
+    job, position = make_job(noise(30, 8), None, recipe, quiet), Position()
     assert fit(job, position, progress=Silent(), stop=lambda: False, save=lambda: None)
     assert np.isfinite(position.history[0]["loss"])
     assert {p.dtype for p in job.model.parameters()} == {torch.float32}
@@ -190,8 +185,8 @@ def test_resizing_keeps_what_is_shown() -> None:
 
 
 def test_statistics_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = pictures(7, 6).channel_statistics
+    whole = noise(7, 6).channel_statistics
     monkeypatch.setattr(dataset_module, "_COUNTED_AT_ONCE", 80)
-    assert np.array_equal(whole, pictures(7, 6).channel_statistics)
-    assert whole[0] == pytest.approx((pictures(7, 6).images / 255).mean((0, 1, 2)))
-    assert whole[1] == pytest.approx((pictures(7, 6).images / 255).std((0, 1, 2)))
+    assert np.array_equal(whole, noise(7, 6).channel_statistics)
+    assert whole[0] == pytest.approx((noise(7, 6).images / 255).mean((0, 1, 2)))
+    assert whole[1] == pytest.approx((noise(7, 6).images / 255).std((0, 1, 2)))
