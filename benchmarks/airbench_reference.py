@@ -11,10 +11,7 @@ program and the paper differ (the logits are divided by the number of features, 
 unit deviation, losses are summed, exact GELU), the program decides. Its float16 is float32 here,
 the batch of 2000 stays what it is.
 
-Of the settings tried, keeping freed memory pays: 13.1 CPU seconds a step beside 17.0 (the least of
-three each, one core of an AMD EPYC with AVX-512), because the system need not clear gigabytes of
-pages at each step. With it neither huge pages (13.1 s), nor flushing denormals (13.2 s), nor GELU
-by tanh (13.4 s) gains anything.
+Freed memory is kept, because the system would clear gigabytes of pages at each step otherwise.
 
 After each epoch the log gets a line: seconds of training so far (evaluation not counted, but told),
 test accuracy with one view and with six, GFLOP/s, peak memory. The state is kept beside the log:

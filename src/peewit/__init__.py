@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peewit.training.recipe import Recipe as Recipe
 
 # name -> the module that has it. They are imported when first asked for (PEP 562), so that
-# `import peewit` and `peewit --help` do not wait for torch (1 to 2 seconds).
+# `import peewit` and `peewit --help` do not wait for torch.
 _PLACES = {
     "Dataset": "peewit.data.dataset",
     "Evaluation": "peewit.evaluation",

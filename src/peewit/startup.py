@@ -23,5 +23,5 @@ def process_age() -> float:
     return age if 0 <= age <= _LONGEST else 0.0
 
 
-# on time.monotonic's scale; 20 to 80 ms before this line
+# on time.monotonic's scale: before this line, by what starting the interpreter took
 BEGAN = time.monotonic() - process_age()

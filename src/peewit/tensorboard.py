@@ -15,7 +15,7 @@ from peewit.training.checkpoint import Position, Row
 from peewit.training.progress import Progress
 
 FOLDER = "tensorboard"
-# Steps between two points of a curve. A point takes 0.1 ms, ten of the tutorial's steps 0.2 s.
+# Steps between two points of a curve: enough to see its way, and files that stay small.
 EVERY = 10
 
 

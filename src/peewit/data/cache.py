@@ -1,9 +1,8 @@
 """Keep decoded images between starts, as memory-mapped arrays.
 
-Decoding 60,000 images takes seconds; mapping them takes a tenth. An entry is a folder named after
+Decoding an archive takes much longer than mapping what it came to. An entry is a folder named after
 the path of its source and the source's size and times, so that another archive in the same place is
-another entry. It is checked whole (CRC-32, 80 ms) each time, so a damaged one is noticed and made
-again.
+another entry. It is checked whole (CRC-32) each time, so a damaged one is noticed and made again.
 """
 
 from __future__ import annotations

@@ -271,8 +271,8 @@ class Recipe:
 
 
 # airbench94 with Muon (arXiv 2404.00498, kellerjordan.github.io/posts/muon), in batches of 250
-# instead of 2,000: as fast on a processor, and more steps. 88 steps of 500 came to 79.7 % of
-# held-out images, 176 steps of 250, at a lower rate, to 80.8 %.
+# instead of 2,000: as fast on a processor, and more steps. benchmarks/recipe_parts.py tells what
+# other sizes of the batch come to, and what each part of the recipe is worth.
 _FAST = Recipe(
     name="fast",
     model="fast-l",

@@ -31,7 +31,7 @@ from peewit.training.schedule import WHITENING_SHARE
 MUON_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67 * (9 / 256) ** 2
 # an image of the batch, divided by the rate: so that rate times decay is the same for all
 WEIGHT_DECAY = 2e-6
-# the statistics of 5,000 images' patches are those of all, and take half a second
+# the statistics of so many images' patches are those of all, and soon counted
 WHITENING_IMAGES = 5_000
 RESIZED_AT_ONCE = 256
 FEWEST_STEPS = 10  # an epoch
