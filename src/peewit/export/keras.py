@@ -141,7 +141,10 @@ def answers(content: Content, file: Path) -> Answers | None:
     """Load the file in Keras 3, if it is installed with a backend."""
     if not find_spec("keras") or not find_spec("tensorflow"):
         return None
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its greetings are of no use here
+    # its greetings are of no use here; one is printed whatever the level, unless the faster
+    # kernels that it tells of are off, and then the answers are also those of plain float32
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import keras
 
     model = keras.models.load_model(file, compile=False)
