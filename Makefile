@@ -32,7 +32,9 @@ test: $(INSTALLED)
 .PHONY: docs
 docs: $(INSTALLED)
 	$(BIN)/python scripts/command_reference.py
+	$(BIN)/python scripts/benchmarks_page.py
 	$(BIN)/zensical build --clean --strict
+	$(BIN)/python scripts/check_site.py
 
 .PHONY: setup
 setup: $(INSTALLED)
@@ -40,7 +42,7 @@ setup: $(INSTALLED)
 .PHONY: clean
 clean:
 	rm -rf .venv build dist src/*.egg-info src/peewit/kernels/*.so .cache .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kernels/*.[ch])
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \

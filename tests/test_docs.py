@@ -22,9 +22,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import benchmarks_page
+import check_site
 import command_reference
 import numpy as np
 import pytest
@@ -95,6 +98,36 @@ def test_the_command_reference_is_of_this_command_line() -> None:
     assert current == command_reference.page(), "run: python scripts/command_reference.py"
 
 
+def test_the_benchmarks_page_can_be_made() -> None:
+    made = benchmarks_page.page()
+    assert "| Peewit |" in made  # from the README's table
+    assert "| `frontier.py` |" in made
+    # what is not in the site is named, not linked
+    assert not re.search(r"\]\((?!https?:|images/)", made)
+
+
+def test_the_site_has_every_page_in_its_contents() -> None:
+    settings = tomllib.loads((pages.ROOT / "zensical.toml").read_text("utf-8"))
+    listed = {file for entry in settings["project"]["nav"] for file in entry.values()}
+    assert listed == {page.name for page in (pages.ROOT / "docs").glob("*.md")} | {"benchmarks.md"}
+
+
+def test_the_site_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(
+        '<script src="https://example.org/a.js"></script><h1 id="top">'
+        '<a href="#top">good</a><a href="https://example.org/">good</a>'
+        '<a href="#bottom">wrong</a><a href="none.html">wrong</a><img src="none.png">'
+    )
+    (tmp_path / "a.css").write_text("a { src: url('//example.org/a.woff2') }")
+    assert list(check_site.problems(tmp_path)) == [
+        "index.html loads https://example.org/a.js",
+        "index.html links to #bottom, and there is no such place",
+        "index.html links to none.html, which is not there",
+        "index.html links to none.png, which is not there",
+        "a.css loads //example.org/a.woff2",
+    ]
+
+
 def test_the_python_page_has_every_public_name() -> None:
     shown = re.findall(
         r"^::: peewit\.(\w+)$", (pages.ROOT / "docs/api.md").read_text("utf-8"), re.M
@@ -145,7 +178,9 @@ def furnished(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         pixels = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(desk / file)
     first = desk / "runs" / "NAME"
-    assert main(["train", "cifar10", "--epochs", "1", "--out", str(first)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "after_training", lambda *arguments: None)
+        assert main(["train", "cifar10", "--epochs", "1", "--out", str(first)]) == 0
     model = str(desk / "model.keras")  # and model.h5
     assert main(["export", str(first), "--to", "keras", "--raw", "--out", model]) == 0
     saved = pages.ROOT / "tests" / "golden" / "saved_model_tf_keras.tar.xz"
