@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,24 @@ def make_run(
     size: int = 32,
     channels: int = 3,
     unsure_below: float = 0.0,
+    class_names: Sequence[str] = ("cat", "dog", "兔"),
+    source: str = "",
     **changes: Any,
 ) -> Run:
-    """Make a run of the network ``name`` in the folder ``path``."""
+    """Make a run of the network ``name`` in the folder ``path``, of the data of ``source``."""
     recipe = Recipe(model=name, epochs=1, threads=1, **changes)
     mean, std = ((0.4,) * channels, (0.25,) * channels)
     if name == "tutorial":
         mean, std = (0.0,) * channels, (1.0,) * channels
     facts = {
-        "class_names": ["cat", "dog", "兔"],
+        "class_names": list(class_names),
         "preprocessing": Preprocessing(size, size, channels, mean, std).to_dict(),
-        "source": {},
+        "source": {"source": source, "data": None, "coarse": False} if source else {},
         "dataset": {"origin": "made up"},
         "environment": environment.describe(1),
     }
     runfolder.create(path, facts, recipe)
-    model = lively(build(name, (size, size, channels), 3, recipe.seed))
+    model = lively(build(name, (size, size, channels), len(class_names), recipe.seed))
     checkpoint.write_tensors(path / runfolder.WEIGHTS, model.state_dict(), {})
     row = {name: 1 if name in runfolder.WHOLE else 0.5 for name in runfolder.COLUMNS}
     runfolder.write_history(path, [row])

@@ -23,8 +23,8 @@ WHAT = "an 8-bit ONNX file"
 def quantised(content: Content, batches: Sequence[Pictures]) -> Any:
     """Return the ``onnx.ModelProto`` in 8 bits.
 
-    Convolutions and dense layers only: what prepares the pictures stays in float, as does what is
-    between the layers, for which ONNX Runtime has no kernels of 8 bits on a CPU.
+    Only what it has kernels of 8 bits for on processors: convolutions, ReLUs and dense layers. What
+    is between them stays in float, as does what prepares the pictures.
     """
     library = needed("onnx", "onnx", WHAT)
     needed("onnxruntime", "onnx", WHAT)
@@ -54,7 +54,8 @@ def quantised(content: Content, batches: Sequence[Pictures]) -> Any:
             small,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Gemm"],
+            # with the ReLUs, which go into the convolutions: 1.15 times as fast as without
+            op_types_to_quantize=["Conv", "Relu", "Gemm"],
             # one scale for all channels costs the fast networks 2.4 points, one for each nothing
             per_channel=True,
             # weights of 7 bits: sums of 8 overflow on processors without VNNI; it costs nothing
