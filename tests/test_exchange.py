@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from made_runs import make_run
 from peewit.__main__ import main
 from peewit.run import Run
+from saved_model_golden import GOLDEN
 
 
 def test_export_says_how_well_it_agrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +21,20 @@ def test_export_says_how_well_it_agrees(tmp_path: Path, capsys: pytest.CaptureFi
     assert said.out == f"{out}\n"
     assert "gives the same class, and probabilities within" in said.err
     assert "looks at each picture once (accuracy 25.0%)" in said.err
+
+
+def test_export_says_what_was_not_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peewit.export.keras.find_spec", lambda name: None)
+    out = tmp_path / "net.keras"
+    assert (
+        main(["export", str(make_run(tmp_path / "run").path), "--to", "keras", "--out", str(out)])
+        == 0
+    )
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n{out.with_suffix('.h5')}\n"
+    assert f"{out} was not checked by Keras; pip install 'peewit[tensorflow]'" in said.err
 
 
 @pytest.mark.parametrize(
@@ -50,6 +66,22 @@ def test_export_refuses(
 def test_export_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "missing", "--to", "onnx"]) == 1
     assert "there is no run folder missing" in capsys.readouterr().err
+
+
+def test_import_of_a_saved_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.unpack_archive(GOLDEN / "saved_model_tf244.tar.xz", tmp_path, filter="data")
+    folder, out = str(tmp_path / "model"), str(tmp_path / "run")
+    assert main(["import", folder, "--classes", "cat,dog,hare", "--out", out]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n"
+    assert f"its weights are those of {folder}" in said.err
+    assert Run.open(out).status == "imported"
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"")
+    assert main(["import", folder, "--classes", "cat,dog,hare", "--out", out + "2"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"peewit: cannot import {folder}: its saved_model.pb is empty")
+    assert said.err.count("\n") == 1
+    assert not Path(out + "2").exists()
 
 
 def test_import_makes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,8 +116,8 @@ def export(
     for sentence in done.notes:
         note(sentence)
     for file, agreement in done.files.items():
-        if agreement is None:
-            note(f"{file} was not checked: its runtime is not installed")
+        if agreement is None:  # only Keras can be missing: the others write their files themselves
+            note(f"{file} was not checked by Keras; pip install 'peewit[tensorflow]' to have it so")
         else:
             note(f"{file} gives {agreement}")
         click.echo(file)

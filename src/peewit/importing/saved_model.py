@@ -43,8 +43,8 @@ def read_config(folder: Path) -> bytes:
     if not config:
         raise PeewitError(
             THIS_MODEL,
-            "its SavedModel holds the computation but not the layers, as model.export of Keras 3 "
-            "writes it",
+            "its SavedModel has the computation but not the layers (no dropout, for example), as "
+            "model.export of Keras 3 writes it",
             "save the model as a file, model.save('model.keras') or model.save('model.h5')",
         )
     return config
