@@ -32,19 +32,16 @@ if IMAGES:
     train, test = train.take(range(IMAGES)), test.take(range(IMAGES))
 print(train, test, *notes, sep="\\n")
 """,
-    ("TensorFlow without its greetings, and without what newer releases say of the old code:",),
-    """
-import os
-import warnings
-
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
-""",
     ("Keras:",),
     """
+import warnings
+
 import matplotlib.pyplot as plt
 import tensorflow as tf
 from tensorflow.keras import layers, models
+
+# the tutorial's way to give the shape of the input, which newer Keras advises against
+warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
 
 train_images, test_images = train.images / 255.0, test.images / 255.0
 train_labels, test_labels = train.labels[:, None], test.labels[:, None]
@@ -135,7 +132,13 @@ plt.show()
     """
 run.picture("curves")
 """,
-    ("## The result",),
+    (
+        """
+## The result
+
+Keras's time includes the making of its graph, some seconds of the first epoch.
+""",
+    ),
     """
 loss, accuracy = model.evaluate(test_images, test_labels, verbose=0)
 peewit_seconds = sum(row["seconds"] for row in run.history)
@@ -165,10 +168,10 @@ print(f"largest difference of {test.images.shape[0]:,} x 10 logits: {difference:
 """,
     (
         """
-And back: what Peewit has trained, as a Keras model. Its preprocessing is inside, so it takes
-pictures as they are and gives probabilities.
-
 ## From Peewit to Keras
+
+And back: what Peewit has trained, as a Keras model. The `.keras` file has its preprocessing inside:
+it takes pictures as they are and gives probabilities. The `.h5` file is the bare network.
 """,
     ),
     """

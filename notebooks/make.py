@@ -1,6 +1,6 @@
 """Write the notebooks from one source, and run them.
 
-    python notebooks/make.py                        write them without outputs
+    python notebooks/make.py                        write them; outputs of unchanged code stay
     python notebooks/make.py --run --data ARCHIVE   run them whole and keep the outputs
 
 The code and the text of each notebook are in the ``*_cells.py`` beside this file: code once, text
@@ -39,6 +39,9 @@ METADATA = {
 }
 # characters of Chinese text, its punctuation included
 WIDE = "[\u2018-\u201d\u3000-\u9fff\uff00-\uffef]"
+STOPS = "[，。；：、（）？！”]"
+# what TensorFlow's C++ code says of this machine and moment on stderr, whatever is asked of it
+LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:).*\n?", re.MULTILINE)
 # a cell that trains may take as long as it needs; a kernel that died is noticed all the same
 NO_LIMIT = None
 
@@ -56,7 +59,7 @@ def cells_of(source: str) -> Sequence[str | tuple[str, ...]]:
 
 def joined(text: str) -> str:
     """Return prose without the line breaks that would become gaps between Chinese characters."""
-    return re.sub(rf"(?<={WIDE})\n(?={WIDE})", "", text)
+    return re.sub(rf"(?<={WIDE})\n(?={WIDE})|(?<={STOPS})\n(?=`)", "", text)
 
 
 def notebook(source: str, language: int) -> NotebookNode:
@@ -111,7 +114,8 @@ def run(
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
     ).execute(env={**os.environ, **(environment or {})})
-    return [[clean(output, folder) for output in cell.outputs] for cell in code]
+    found = [[clean(output, folder) for output in cell.outputs] for cell in code]
+    return [[output for output in cell if output.get("text") != ""] for cell in found]
 
 
 def clean(output: NotebookNode, folder: Path) -> NotebookNode:
@@ -121,6 +125,8 @@ def clean(output: NotebookNode, folder: Path) -> NotebookNode:
         text = text.replace(place.replace("\\", "\\\\\\\\"), "~")
     cleaned = nbformat.v4.reads(text).cells[0].outputs[0]
     cleaned.pop("transient", None)
+    if cleaned.get("name") == "stderr":
+        cleaned.text = LOG.sub("", cleaned.text)
     return cleaned
 
 
@@ -134,6 +140,23 @@ def with_outputs(book: NotebookNode, outputs: Sequence[Sequence[NotebookNode]]) 
             if output.output_type == "execute_result":
                 output["execution_count"] = number
     return copy
+
+
+def outputs_of(book: NotebookNode) -> list[list[NotebookNode]]:
+    """Return the outputs of a notebook's code cells."""
+    return [cell.outputs for cell in book.cells if cell.cell_type == "code"]
+
+
+def kept_outputs(book: NotebookNode, path: Path) -> list[list[NotebookNode]] | None:
+    """Return the outputs that the file ``path`` has of the very code in ``book``, if it has any."""
+    if not path.is_file():
+        return None
+    old = nbformat.read(path, as_version=4)
+    code, before = (
+        [cell.source for cell in one.cells if cell.cell_type == "code"] for one in (book, old)
+    )
+    outputs = outputs_of(old)
+    return outputs if code == before and any(outputs) else None
 
 
 def run_whole(source: str, archive: Path | None) -> list[list[NotebookNode]]:
@@ -168,7 +191,8 @@ def main() -> None:
         outputs = run_whole(source, given.data) if given.run else None
         for language, name in enumerate(NOTEBOOKS[source]):
             book = notebook(source, language)
-            nbformat.write(with_outputs(book, outputs) if outputs else book, HERE / name)
+            shown = outputs or kept_outputs(book, HERE / name)
+            nbformat.write(with_outputs(book, shown) if shown else book, HERE / name)
             print(HERE / name, file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 # larger ones take long to open, and GitHub shows none above some MB
@@ -44,8 +44,7 @@ def code(book: NotebookNode) -> list[str]:
     return [cell.source for cell in book.cells if cell.cell_type == "code"]
 
 
-def outputs(book: NotebookNode) -> list[list[NotebookNode]]:
-    return [cell.outputs for cell in book.cells if cell.cell_type == "code"]
+outputs = make.outputs_of
 
 
 def shown(cells: list[list[NotebookNode]]) -> str:
@@ -106,6 +105,7 @@ def test_kept_outputs_are_whole_and_name_no_machine(name: str) -> None:
 def test_chinese_lines_are_joined_without_gaps() -> None:
     text = "中文。\n没有空格\n`code`\nEnglish\nhas."
     assert make.joined(text) == "中文。没有空格\n`code`\nEnglish\nhas."
+    assert make.joined("一段。\n`code`\n\n二段。\n\n`code`") == "一段。`code`\n\n二段。\n\n`code`"
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +170,52 @@ def test_a_failure_is_shown_as_a_sentence(tmp_path: Path) -> None:
     ]
 
 
+def test_the_whole_run_finds_the_archive_without_a_path_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+from peewit.data.sources import where
+found = [place.path for place in where("cifar10") if place.found]
+print(found[0].as_posix(), found[0].read_text())
+"""
+    book = new_notebook(cells=[new_code_cell(source)])
+    monkeypatch.setattr(make, "notebook", lambda *_: book)
+    archive = tmp_path / "brought.tar.gz"
+    archive.write_text("pictures")
+    ((output,),) = make.run_whole("tutorial", archive)
+    assert output.text == "data/cifar-10-python.tar.gz pictures\n"
+
+
+def test_writing_keeps_the_outputs_of_code_that_is_the_same(tmp_path: Path) -> None:
+    prose, code_cell = new_markdown_cell("old"), new_code_cell("print(1)")
+    ran = make.with_outputs(
+        new_notebook(cells=[prose, code_cell]), [[new_output("stream", text="1\n")]]
+    )
+    path = tmp_path / "book.ipynb"
+    nbformat.write(ran, path)
+    reworded = new_notebook(cells=[new_markdown_cell("new"), new_code_cell("print(1)")])
+    assert make.kept_outputs(reworded, path) == outputs(ran)
+    assert make.kept_outputs(new_notebook(cells=[new_code_cell("print(2)")]), path) is None
+    assert make.kept_outputs(reworded, tmp_path / "none.ipynb") is None
+
+
 def test_outputs_are_cleaned_of_the_machine(tmp_path: Path) -> None:
     book = new_notebook(cells=[new_code_cell("from pathlib import Path\nprint(Path.cwd())")])
     ((output,),) = make.run(book, tmp_path)
     assert output.text == "~\n"
     ((again,),) = outputs(make.with_outputs(book, [[output]]))
     assert again == output
+
+
+def test_the_log_of_this_moment_is_not_kept(tmp_path: Path) -> None:
+    said = "\n".join(
+        [
+            "WARNING: All log messages before absl::InitializeLog() is called are written",
+            "I0000 00:00:1795521297.159271   17434 port.cc:153] oneDNN custom operations are on.",
+        ]
+    )
+    source = f"import sys\nprint({said!r}, file=sys.stderr)"
+    code_cells = [new_code_cell(source), new_code_cell(source + "\nprint('!', file=sys.stderr)")]
+    first, second = make.run(new_notebook(cells=code_cells), tmp_path)
+    assert first == []
+    assert [output.text for output in second] == ["!\n"]
