@@ -6,13 +6,14 @@ ARGS ?=
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := .venv/.installed
+TOOLS := .venv/.installed-tools
 
 .PHONY: help
 help:
 	@echo "make train   set up, then train the tutorial's network on CIFAR-10 (ARGS='--epochs 2' changes it)"
 	@echo "make test    set up, then lint, check types and run the tests"
 	@echo "make docs    set up, then build the documentation into build/site"
-	@echo "make setup   make .venv and install Peewit into it, if that is not done yet"
+	@echo "make setup   make .venv and install Peewit and its developers' tools into it, if that is not done yet"
 	@echo "make clean   remove .venv and what tools have cached (not data/ and runs/)"
 	@echo
 	@echo "PYTHON=python3.12 chooses the Python, 3.11 or newer."
@@ -23,21 +24,21 @@ train: $(INSTALLED)
 	@$(BIN)/peewit train cifar10 --recipe tutorial --fallback digits $(ARGS)
 
 .PHONY: test
-test: $(INSTALLED)
+test: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: docs
-docs: $(INSTALLED)
+docs: $(TOOLS)
 	$(BIN)/python scripts/command_reference.py
 	$(BIN)/python scripts/benchmarks_page.py
 	$(BIN)/zensical build --clean --strict
 	$(BIN)/python scripts/check_site.py
 
 .PHONY: setup
-setup: $(INSTALLED)
+setup: $(TOOLS)
 
 .PHONY: clean
 clean:
@@ -57,5 +58,11 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kern
 	exit 1
 	@echo "installing (PyTorch is large: some minutes)" >&2
 	@$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[digits]'
+	@touch $@
+
+# apart, because they are many times as large as Peewit
+$(TOOLS): $(INSTALLED)
+	@echo "installing what developers need" >&2
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
