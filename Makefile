@@ -61,7 +61,7 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kern
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[digits]'
 	@touch $@
 
-# apart, because they are many times as large as Peewit
+# apart, because they take a GB and training needs none of them
 $(TOOLS): $(INSTALLED)
 	@echo "installing what developers need" >&2
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
