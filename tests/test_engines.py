@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,10 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return run
 
 
+@pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("name", engines.PACKAGES)
-def test_every_engine_gives_the_same_answers(name: str, run: Run) -> None:
-    engine = engines.runtime(name, run)
+def test_every_engine_gives_the_same_answers(name: str, many: bool, run: Run) -> None:
+    engine = engines.runtime(name, run, many=many)
     assert engine.class_names == run.class_names
     for images in (pictures(70, 32, 32, 3), pictures(5, 41, 29, 1), pictures(0, 32, 32, 3)):
         found, wanted = engine.logits(images), run.logits(images)
@@ -68,12 +71,33 @@ def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, 
             np.testing.assert_allclose(found, run.logits(images), atol=1e-4)
 
 
+def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    threads, sizes, all_there = set(), [], threading.Barrier(3)
+
+    def brightness(x: np.ndarray) -> np.ndarray:
+        all_there.wait(60)  # three at a time, or not at all
+        threads.add(threading.get_ident())
+        sizes.append(len(x))
+        return np.repeat(x.mean((1, 2, 3))[:, None], 3, axis=1)
+
+    engine = engines.Runtime("made up", run, brightness, streams=3)
+    images = pictures(6 * engines.PIECE, 32, 32, 3)
+    found = engine.logits(images)
+    np.testing.assert_allclose(found[:, 0], (images / 255).mean((1, 2, 3)), atol=1e-5)
+    assert (len(threads), sizes) == (3, [engines.PIECE] * 6)
+    sizes.clear()
+    assert len(engine.logits(images[:9])) == 9
+    assert sizes == [3, 3, 3]
+
+
 def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
-    seconds = iter([3.0, 1.0, 2.0])  # PyTorch, ONNX Runtime, OpenVINO
+    # PyTorch, ONNX Runtime, OpenVINO, in three turns
+    seconds = iter([3.0, 1.1, 1.2, 3.0, 9.0, 1.2, 3.0, 1.0, 9.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "ONNX Runtime"
-    assert engines.fastest(run).name == "ONNX Runtime"  # there is no fourth value
+    assert engines.fastest(run).name == "ONNX Runtime"  # there are no other values
     assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "ONNX Runtime"
 
 
@@ -81,7 +105,7 @@ def test_pytorch_is_taken_where_it_is_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
-    seconds = iter([1.0, 3.0, 2.0, 1.0, 3.0, 2.0])
+    seconds = cycle([1.0, 3.0, 2.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "PyTorch"
     # for one picture its import would take longer than all else
@@ -122,8 +146,8 @@ def test_an_engine_that_answers_otherwise_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
-    wrong: dict[str, Callable[[bytes], engines.Forward]] = {
-        name: lambda content: flat for name in engines.PACKAGES
+    wrong: dict[str, Callable[[bytes, bool], tuple[engines.Forward, int]]] = {
+        name: lambda content, many: (flat, 1) for name in engines.PACKAGES
     }
     monkeypatch.setattr(engines, "LOADERS", wrong)
     assert engines.fastest(run).name == "PyTorch"

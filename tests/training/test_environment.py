@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from peewit import processor
 from peewit.training import environment
 
 
 def test_a_containers_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "cpu.max"
-    monkeypatch.setattr(environment, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(processor, "CGROUP_LIMIT", limit)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert environment.usable_threads() == 64  # no such file
     for text, threads in [

@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect
 
 import peewit
 from peewit.errors import PeewitError
-from peewit.inference import BATCH
 from peewit.pictures import NotAPicture, TooManyPixels
+from peewit.processor import usable_cores
 from peewit.serving import metrics as counting
 from peewit.serving import pages
 from peewit.serving.batching import Batcher
@@ -59,10 +59,12 @@ class Service:
         self.limits = limits
         self.engine = Engine(run, limits)
         self.description = describe_model(run, limits)
-        self.batcher: Batcher[Prepared, Answer] = Batcher(self._compute, size=BATCH)
+        self.batcher: Batcher[Prepared, Answer] = Batcher(
+            self._compute, size=self.engine.batch, threads=self.engine.threads
+        )
         self.metrics = counting.Metrics(lambda: self.batcher.waiting)
         self.buffer = Buffer(limits.buffered)
-        self.decoders = ThreadPoolExecutor(os.cpu_count() or 1, "peewit-decode")
+        self.decoders = ThreadPoolExecutor(usable_cores(), "peewit-decode")
         self.inside = 0
 
     def _compute(self, pictures: Sequence[Prepared]) -> list[Answer]:

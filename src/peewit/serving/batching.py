@@ -1,4 +1,4 @@
-"""Requests that arrive together are computed together, in one thread."""
+"""Requests that arrive together are computed together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """One thread that computes whatever waits, up to ``size`` items at a time.
+    """Threads that compute whatever waits, up to ``size`` items at a time each.
 
     Nothing waits for others to come: a lone item is computed at once, and while it is, those that
     arrive gather for the next batch. So batches grow with the load, and only with the load.
@@ -21,9 +21,11 @@ class Batcher(Generic[Item, Answer]):
     Parameters
     ----------
     compute : function
-        From up to ``size`` items to as many answers. Runs in the thread.
+        From up to ``size`` items to as many answers. Runs in the threads.
     size : int
         Most items of a batch.
+    threads : int
+        How many batches are computed at the same time.
 
     Examples
     --------
@@ -38,13 +40,23 @@ class Batcher(Generic[Item, Answer]):
     [2, 4, 6]
     """
 
-    def __init__(self, compute: Callable[[Sequence[Item]], Sequence[Answer]], *, size: int) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Item]], Sequence[Answer]],
+        *,
+        size: int,
+        threads: int = 1,
+    ) -> None:
         self._compute, self._size = compute, size
         self._jobs: deque[_Job[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="peewit-compute", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"peewit-compute-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
         """Put the answers to ``items``, in order, or what went wrong, into ``future``.
@@ -65,7 +77,7 @@ class Batcher(Generic[Item, Answer]):
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             self._jobs.append(job)
-            self._changed.notify()
+            self._changed.notify(-(-len(items) // self._size))
 
     @property
     def waiting(self) -> int:
@@ -74,27 +86,31 @@ class Batcher(Generic[Item, Answer]):
             return sum(len(job.items) - job.taken for job in self._jobs)
 
     def close(self) -> None:
-        """Compute what waits, then end the thread."""
+        """Compute what waits, then end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while shares := self._next():
             items = [item for job, first, end in shares for item in job.items[first:end]]
+            answers: list[Answer] = []
+            failure: BaseException | None = None
             try:
                 answers = list(self._compute(items))
             except BaseException as error:
                 # whatever it was, those who wait must hear of it, and the thread must go on
-                for job, _, _ in shares:
-                    job.error = error
-            else:
-                place = 0
+                failure = error
+            place, ended = 0, []
+            with self._changed:
                 for job, first, end in shares:
-                    job.answers.extend(answers[place : place + end - first])
-                    place += end - first
-            deliver([job for job, _, end in shares if job.error or end == len(job.items)])
+                    count = end - first
+                    if job.add(first, answers[place : place + count], failure):
+                        ended.append(job)
+                    place += count
+            deliver(ended)
 
     def _next(self) -> list[tuple[_Job[Item, Answer], int, int]]:
         """Wait for work; return (job, first, end) of up to ``size`` items, none at the end."""
@@ -124,8 +140,20 @@ class _Job(Generic[Item, Answer]):
     def __init__(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
         self.items, self.future = items, future
         self.taken = 0
-        self.answers: list[Answer] = []
+        self.parts: dict[int, Sequence[Answer]] = {}
         self.error: BaseException | None = None
+        self._missing = len(items)
+
+    def add(self, first: int, answers: Sequence[Answer], error: BaseException | None) -> bool:
+        """Take the answers from the item ``first`` on, or an error; return whether that is all."""
+        if self.error is not None:
+            return False
+        if error is not None:
+            self.error = error
+            return True
+        self.parts[first] = answers
+        self._missing -= len(answers)
+        return not self._missing
 
 
 def deliver(jobs: Sequence[_Job[Item, Answer]]) -> None:
@@ -138,7 +166,8 @@ def deliver(jobs: Sequence[_Job[Item, Answer]]) -> None:
             if job.error is not None:
                 job.future.set_exception(job.error)
             else:
-                job.future.set_result(job.answers)
+                parts = (job.parts[first] for first in sorted(job.parts))
+                job.future.set_result([answer for part in parts for answer in part])
 
     if jobs:
         jobs[0].future.get_loop().call_soon_threadsafe(in_loop)

@@ -1,16 +1,16 @@
-"""From picture files to answers: decoding, in several threads, and computing, in one."""
+"""From picture files to answers: decoding and computing, both in several threads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from threading import Semaphore
+from threading import Lock, Semaphore
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from peewit.engines import AsTheyAre, fastest
+from peewit.engines import PIECE, AsTheyAre, fastest
 from peewit.errors import PeewitError
 from peewit.inference import BATCH
 from peewit.pictures import TooManyPixels, read_picture
@@ -63,16 +63,26 @@ class Answer:
 
 
 class Engine:
-    """A Run's network, ready to answer."""
+    """A Run's network, ready to answer.
+
+    Attributes
+    ----------
+    threads, batch : int
+        How many threads should call ``answer`` at a time, and with how many pictures at most.
+    """
 
     def __init__(self, run: Run, limits: Limits) -> None:
         self.run = run
         self._pixels = limits.pixels
         self._one_large = Semaphore()
+        # what is seen inside of the network is kept in the network
+        self._one_look = Lock()
         rule = run.preprocessing
         self._as_they_are = AsTheyAre(**asdict(rule))
         self._network = run.model()
         self._fast = fastest(run, BATCH)
+        self.threads = self._fast.streams
+        self.batch = PIECE if self.threads > 1 else BATCH
         # the first answer takes longer than those after it: not at a client's cost
         self._fast.probabilities(np.zeros((1, rule.height, rule.width, rule.channels), np.uint8))
 
@@ -93,7 +103,7 @@ class Engine:
     def _decode(self, upload: Upload, explain: bool, limit: int) -> Prepared:
         image = read_picture(upload.content, upload.name, limit=limit)
         height, width = image.shape[:2]
-        # here, because a photograph would keep the thread that computes busy for a while, and
+        # here, because a photograph would keep a thread that computes busy for a while, and
         # because many of them at full size would not fit in the memory
         pixels = self._fast.prepare(image)
         if explain and pixels.dtype == np.uint8:
@@ -119,7 +129,10 @@ class Engine:
         if not places:
             return
         images: npt.NDArray[Any] = np.stack([pictures[at].pixels for at in places])
+        classes = rows[places].argmax(1)
         try:
-            yield from heat_maps(self._network, self._as_they_are, images, rows[places].argmax(1))
+            with self._one_look:
+                maps = heat_maps(self._network, self._as_they_are, images, classes)
+            yield from maps
         except PeewitError:  # no layer of this network keeps places apart
             yield from [None] * len(places)

@@ -16,8 +16,8 @@ import torch
 
 import peewit
 from peewit import kernels
+from peewit.processor import within_limit
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -37,15 +37,9 @@ def usable_threads() -> int:
     """Return how many threads to use: PyTorch's choice, within what a container may use.
 
     PyTorch counts the machine's cores, or takes ``OMP_NUM_THREADS``. It does not know a
-    container's processor time limit, and many threads on little time are far slower than few.
+    container's processor time limit.
     """
-    threads = torch.get_num_threads()
-    try:
-        limit, period = CGROUP_LIMIT.read_text(encoding="ascii").split()
-        allowed = round(int(limit) / int(period))
-    except (OSError, ValueError):  # no Linux, no container, or "max": no limit
-        return threads
-    return max(1, min(threads, allowed))
+    return within_limit(torch.get_num_threads())
 
 
 def describe(threads: int) -> dict[str, Any]:
