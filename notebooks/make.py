@@ -25,6 +25,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from traitlets.config import Config
 
 HERE = Path(__file__).parent
 # source: the notebooks made of it, in the order of the languages in its cells
@@ -107,15 +108,27 @@ def run(
     for name, value in (changes or {}).items():
         assert re.search(rf"^{name} = ", code[0].source, re.MULTILINE), f"no parameter {name}"
         code[0].source += f"\n{name} = {value!r}"
-    NotebookClient(
-        copy,
-        timeout=NO_LIMIT,
-        coalesce_streams=True,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-    ).execute(env={**os.environ, **(environment or {})})
+    with tempfile.TemporaryDirectory() as sockets:
+        NotebookClient(
+            copy,
+            timeout=NO_LIMIT,
+            coalesce_streams=True,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            config=connection(Path(sockets)),
+        ).execute(env={**os.environ, **(environment or {})})
     found = [[clean(output, folder) for output in cell.outputs] for cell in code]
     return [[output for output in cell if output.get("text") != ""] for cell in found]
+
+
+def connection(folder: Path) -> Config:
+    """Return how to talk to a kernel: by files in ``folder``, where the system can.
+
+    A port that is free when it is chosen may be taken when the kernel binds it.
+    """
+    if os.name == "nt":
+        return Config()
+    return Config(KernelManager={"transport": "ipc", "connection_file": str(folder / "k.json")})
 
 
 def clean(output: NotebookNode, folder: Path) -> NotebookNode:
