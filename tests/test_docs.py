@@ -5,7 +5,7 @@ the pages speak of: pictures, an archive, finished runs, a model. What is change
 
 - the data is a stand-in: ``cifar10`` finds an archive in the published form with fewer pictures;
 - REWRITTEN makes short what would take minutes;
-- a training makes no report: the pages' own ``peewit report`` do;
+- a training draws no pictures and makes no report: the pages' own ``peewit report`` does;
 - a training without ``--out`` that an earlier page has shown is not done again;
 - NOT_RUN says what cannot be run in a test, and why; its options are checked all the same.
 """
@@ -35,7 +35,7 @@ from PIL import Image
 
 import pages
 import peewit
-from peewit import report
+from peewit import plots, report
 from peewit.__main__ import main
 from peewit.data import layouts
 from peewit.serving.schema import Predictions
@@ -166,6 +166,17 @@ def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let trainings end without pictures and a report, which take longer than they do."""
+    for module, name in (
+        (plots, "save_curves"),
+        (plots, "save_confusion"),
+        (plots, "save_mistakes"),
+        (report, "after_training"),
+    ):
+        patch.setattr(module, name, lambda *arguments: None)
+
+
 @pytest.fixture(scope="module")
 def furnished(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the pages speak of."""
@@ -179,7 +190,7 @@ def furnished(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         Image.fromarray(pixels).save(desk / file)
     first = desk / "runs" / "NAME"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "after_training", lambda *arguments: None)
+        draw_nothing(patch)
         assert main(["train", "cifar10", "--epochs", "1", "--out", str(first)]) == 0
     model = str(desk / "model.keras")  # and model.h5
     assert main(["export", str(first), "--to", "keras", "--raw", "--out", model]) == 0
@@ -232,7 +243,7 @@ def test_code_blocks_run(
     monkeypatch.chdir(desk)
     monkeypatch.setenv("PEEWIT_HOME", str(small_cifar10.parent))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(report, "after_training", lambda *arguments: None)
+    draw_nothing(monkeypatch)
     (Path.home() / ".config/fish/completions").mkdir(parents=True)
     for language, text in pages.blocks(page):
         here = text.replace(PLACE, place)
