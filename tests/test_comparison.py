@@ -81,6 +81,7 @@ def test_epochs_are_told_of_what_was_asked_for(recipe: Recipe, status: str, said
     asked = fact["of_epochs"], fact["minutes"], fact["until_accuracy"]
     if status == "imported":
         assert asked == (None, None, None)
+        assert fact["recipe"] is None
     else:
         assert asked == (recipe.epochs, recipe.minutes, recipe.until_accuracy)
         assert fact["epochs"] == (2 if recipe.by_epochs else pytest.approx(600 / 450))
@@ -130,6 +131,15 @@ def test_only_what_differs_is_a_difference() -> None:
         "environment.torch": ["2.13.0", "2.14.0"],
         "environment.cores": [None, 2],
     }
+
+
+def test_of_an_imported_network_only_the_model_is_known() -> None:
+    imported = made("two", recipe=Recipe(epochs=5), status="imported", history=[], metrics={})
+    found = differences([made("one"), imported])
+    assert found["recipe.epochs"] == [2, None]
+    assert found["recipe.lr"] == [0.001, None]
+    assert "recipe.model" not in found  # the same
+    assert table([imported]).split()[-4:-2] == ["cifar10", "-"]
 
 
 def test_equals_have_no_differences() -> None:

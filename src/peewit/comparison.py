@@ -35,9 +35,9 @@ def facts(run: Run) -> dict[str, Any]:
         "date": run.environment.get("date"),
         "status": run.status,
         "source": run.source.get("source"),
-        "recipe": run.recipe.name,
-        "epochs": run.epochs,
         # how an imported network was trained is not known
+        "recipe": None if run.status == "imported" else run.recipe.name,
+        "epochs": run.epochs,
         "of_epochs": None if run.status == "imported" else run.recipe.epochs,
         "minutes": run.recipe.minutes,
         "until_accuracy": run.recipe.until_accuracy,
@@ -95,7 +95,7 @@ def table(runs: Sequence[Run], width: int | None = None) -> str:
                 _number(fact["validation_accuracy"], ".2%"),
                 "-" if fact["seconds"] is None else duration(fact["seconds"]),
                 fact["source"] or "-",
-                fact["recipe"],
+                fact["recipe"] or "-",
                 str(fact["date"] or "-")[:16].replace("T", " "),
             ]
         )
@@ -117,7 +117,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
         From a name such as ``recipe.lr`` to one value a run; None where a run has no such value.
     """
     settings = [
-        _prefixed("recipe", run.recipe.to_dict())
+        _prefixed("recipe", _recipe(run))
         | _prefixed("data", {"source": run.source.get("source"), **_data(run)})
         | _prefixed("environment", _without(run.environment, UNREMARKABLE))
         for run in runs
@@ -191,6 +191,12 @@ def _tested_on(run: Run) -> tuple[Any, ...]:
     if run.metrics.get("split") == "test":
         return ("test", prints.get("test"))
     return ("validation", prints.get("training"), run.recipe.seed, run.recipe.validation_fraction)
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    values = run.recipe.to_dict()
+    # of an imported network nothing else is known: its recipe is for training it on
+    return {"model": values["model"]} if run.status == "imported" else values
 
 
 def _data(run: Run) -> dict[str, Any]:

@@ -19,6 +19,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def minutes(number: float) -> str:
+    """Return a number of minutes as it was given.
+
+    >>> minutes(1), minutes(0.25), minutes(5.0)
+    ('1 minute', '0.25 minutes', '5 minutes')
+    """
+    return f"{number:g} minute{'' if number == 1 else 's'}"
+
+
 def rounded(number: float) -> str:
     """Return a number with two digits or, from 10 on, without a fraction.
 

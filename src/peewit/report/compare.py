@@ -69,7 +69,7 @@ def _row(run: Run, name: str) -> dict[str, str]:
         "epochs": passes(run),
         "time": duration(seconds) if seconds is not None else "-",
         "speed": f"{speed:,.0f}" if speed is not None else "-",
-        "recipe": known["recipe"],
+        "recipe": known["recipe"] or "-",
         "source": known["source"] or "-",
     }
 

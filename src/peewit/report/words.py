@@ -7,7 +7,7 @@ from typing import Any
 
 from peewit.models import MODELS
 from peewit.run import Run
-from peewit.spoken import counted, duration, rounded
+from peewit.spoken import counted, duration, minutes, rounded
 
 
 def share(value: float) -> str:
@@ -125,9 +125,7 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         times = f"until it got {share(values['until_accuracy'])} of held-out pictures right"
         times += f" ({done})"
     elif values.get("minutes"):
-        minutes = values["minutes"]
-        unit = "minute" if minutes == 1 else "minutes"
-        times = f"for as long as {minutes:g} {unit} allowed ({done})"
+        times = f"for as long as {minutes(values['minutes'])} allowed ({done})"
     elif run.status == "finished":
         times = done
     else:

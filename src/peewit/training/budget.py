@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peewit.errors import UsageError
+from peewit.spoken import minutes
 from peewit.training.frontier import NETWORKS, Entry
 
 # The end may come this much before the limit and no later: what was measured in advance is
@@ -216,14 +217,13 @@ def make_plan(
 def too_little(seconds: float, least: float) -> UsageError:
     """Return the error of a budget that is too small; ``least`` seconds would do.
 
-    >>> print(too_little(6.0, 14.2))
+    >>> print(too_little(6.0, 55.0))
     0.1 minutes are too little: loading, measuring, a few training steps and the test take about \
-0.3 minutes here; give --minutes 0.3 or more
+1 minute here; give --minutes 1 or more
     """
-    minutes, given = math.ceil(least * SAFETY / 6) / 10, f"{seconds / 60:.2g}"
+    needed, given = math.ceil(least * SAFETY / 6) / 10, float(f"{seconds / 60:.2g}")
     return UsageError(
-        f"{given} minute is too little" if given == "1" else f"{given} minutes are too little",
-        "loading, measuring, a few training steps and the test take about "
-        f"{minutes:g} minutes here",
-        f"give --minutes {minutes:g} or more",
+        f"{minutes(given)} {'is' if given == 1 else 'are'} too little",
+        f"loading, measuring, a few training steps and the test take about {minutes(needed)} here",
+        f"give --minutes {needed:g} or more",
     )

@@ -11,7 +11,7 @@ from peewit import kernels
 from peewit.data.dataset import Dataset
 from peewit.models import FAST_WIDTHS, build, find
 from peewit.models.flops import training_flops
-from peewit.spoken import counted, duration
+from peewit.spoken import counted, duration, minutes
 from peewit.training import budget as budgets
 from peewit.training.budget import Budget, Ending, Plan, Speed
 from peewit.training.frontier import NETWORKS
@@ -153,7 +153,7 @@ def sentence(plan: Plan, recipe: Recipe, budget: Budget) -> str:
     images = plan.speed.batch_size / plan.speed.step
     ends = budget.elapsed + plan.training
     return (
-        f"{budget.seconds / 60:g} minute{'' if budget.seconds == 60 else 's'}: {model}"
+        f"{minutes(budget.seconds / 60)}: {model}"
         f"{f' ({widths})' if widths else ''}, about {counted(plan.epochs, 'epoch')} at "
         f"{images:,.0f} images/s{' in bfloat16' if recipe.precision == 'bfloat16' else ''}; the "
         f"training ends at about {duration(ends)}"
