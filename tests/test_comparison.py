@@ -135,10 +135,13 @@ def test_only_what_differs_is_a_difference() -> None:
 
 def test_of_an_imported_network_only_the_model_is_known() -> None:
     imported = made("two", recipe=Recipe(epochs=5), status="imported", history=[], metrics={})
-    found = differences([made("one"), imported])
-    assert found["recipe.epochs"] == [2, None]
-    assert found["recipe.lr"] == [0.001, None]
-    assert "recipe.model" not in found  # the same
+    assert differences([made("one"), imported]) == {}
+    assert differences([imported, imported]) == {}
+    fast = made("three", recipe=Recipe(epochs=2, model="fast-s"))
+    assert differences([fast, imported]) == {"recipe.model": ["fast-s", "tutorial"]}
+    other = made("four", recipe=Recipe(epochs=2, lr=0.01))
+    found = differences([imported, made("one"), other])
+    assert found == {"recipe.lr": [None, 0.001, 0.01]}
     assert table([imported]).split()[-4:-2] == ["cifar10", "-"]
 
 

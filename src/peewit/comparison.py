@@ -12,6 +12,9 @@ from peewit.spoken import duration, rounded
 # the command line and the time differ between any two runs, and say nothing that the rest does not
 UNREMARKABLE = ("command", "date")
 
+# what nobody can say of a network that comes from another program
+UNKNOWN = object()
+
 # the columns of the table without which it would say nothing: run, status, epochs and accuracy
 ALWAYS_SHOWN = 4
 
@@ -114,7 +117,8 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        From a name such as ``recipe.lr`` to one value a run; None where a run has no such value.
+        From a name such as ``recipe.lr`` to one value a run; None where a run has no such value,
+        or where it is not known, which alone is no difference.
     """
     settings = [
         _prefixed("recipe", _recipe(run))
@@ -123,8 +127,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
         for run in runs
     ]
     names = list(dict.fromkeys(name for one in settings for name in one))
-    values = {name: [one.get(name) for one in settings] for name in names}
-    return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
+    found = {}
+    for name in names:
+        row = [one.get(name) for one in settings]
+        known = [value for value in row if value is not UNKNOWN]
+        if any(value != known[0] for value in known):
+            found[name] = [None if value is UNKNOWN else value for value in row]
+    return found
 
 
 def readings(runs: Sequence[Run]) -> list[str]:
@@ -195,8 +204,10 @@ def _tested_on(run: Run) -> tuple[Any, ...]:
 
 def _recipe(run: Run) -> dict[str, Any]:
     values = run.recipe.to_dict()
-    # of an imported network nothing else is known: its recipe is for training it on
-    return {"model": values["model"]} if run.status == "imported" else values
+    if run.status != "imported":
+        return values
+    # its recipe is for training it on, and says nothing of how it was trained
+    return dict.fromkeys(values, UNKNOWN) | {"model": values["model"]}
 
 
 def _data(run: Run) -> dict[str, Any]:
