@@ -77,8 +77,8 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
 @click.option(
     "--int8",
     is_flag=True,
-    help="In whole numbers of 8 bits, for onnx and openvino: a third of the size or less. Says "
-    "what accuracy that costs, on the run's test pictures.",
+    help="In whole numbers of 8 bits, for onnx and openvino: about a third of the size. Says what "
+    "accuracy that costs, on the run's test pictures.",
 )
 @click.option(
     "--data",
