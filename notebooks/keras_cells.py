@@ -151,7 +151,7 @@ print(
 """,
     (
         """
-Both started from other random weights and saw the images in another order, so their accuracies
+Both started from different random weights and saw the images in another order, so their accuracies
 differ by luck. The network and the mathematics do not differ: what Keras has trained, Peewit reads,
 and gives the same answers.
 
@@ -159,10 +159,13 @@ and gives the same answers.
 """,
     ),
     """
+import tempfile
+
 from peewit.importing.keras import import_keras
 
 model.save("tutorial.keras")
-imported = import_keras("tutorial.keras", train.class_names, source=SOURCE)
+folder = tempfile.mkdtemp()  # a new one, so that this cell can be run again
+imported = import_keras("tutorial.keras", train.class_names, out=folder, source=SOURCE)
 difference = abs(imported.logits(test.images) - model.predict(test_images, verbose=0)).max()
 print(f"largest difference of {test.images.shape[0]:,} x 10 logits: {difference:.1e}")
 """,
