@@ -188,8 +188,11 @@ def test_pipes_and_folders_instead_of_files(name: str, small: Path) -> None:
 
 def test_files_without_end(small: Path) -> None:
     with (small / "keras_metadata.pb").open("r+b") as file:
-        file.truncate(2**26 + 1)  # sparse: it takes no room
-    refused(small, "has more than 64 MB")
+        file.truncate(2**24 + 1)  # sparse: it takes no room
+    refused(small, "has more than 16 MB")
+    (small / "keras_metadata.pb").unlink()
+    (small / "saved_model.pb").write_bytes(made.graph(b" " * (2**24 + 1)))
+    refused(small, "has more than 16 MB")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from pathlib import Path
 from peewit.errors import PeewitError
 from peewit.formats import cannot_read
 from peewit.importing.checkpoint_arrays import INDEX, LARGEST_INDEX, Checkpoint, content
-from peewit.importing.keras_config import THIS_MODEL, Layer, broken
+from peewit.importing.keras_config import THIS_MODEL, Layer, broken, unsupported
 from peewit.importing.keras_h5 import Array
 from peewit.importing.wire import fields, numbers, parts
 
 GRAPH, METADATA = "saved_model.pb", "keras_metadata.pb"
-LARGEST = {GRAPH: 2**28, METADATA: 2**26}
+LARGEST = {GRAPH: 2**28, METADATA: 2**24}
 
 
 def read_config(folder: Path) -> bytes:
@@ -47,6 +47,8 @@ def read_config(folder: Path) -> bytes:
             "model.export of Keras 3 writes it",
             "save the model as a file, model.save('model.keras') or model.save('model.h5')",
         )
+    if len(config) > LARGEST[METADATA]:
+        raise unsupported(f"its configuration has more than {LARGEST[METADATA] >> 20} MB")
     return config
 
 
