@@ -36,6 +36,7 @@ docs: $(TOOLS)
 	$(BIN)/python scripts/benchmarks_page.py
 	$(BIN)/zensical build --clean --strict
 	$(BIN)/python scripts/check_site.py
+	@echo build/site/index.html
 
 .PHONY: setup
 setup: $(TOOLS)

@@ -236,6 +236,9 @@ def test_code_blocks_run(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
+    for program in ("sh", "curl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}")
     place = request.getfixturevalue("server") if page == SERVED else PLACE
     desk = tmp_path / "desk"
     shutil.copytree(furnished, desk)
