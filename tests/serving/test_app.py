@@ -171,6 +171,21 @@ def test_settings_that_make_no_sense(client: TestClient, encode: Encode, query: 
     assert answer.json()["error"].startswith(query.partition("=")[0] + ": ")
 
 
+@pytest.mark.parametrize("query", ["", "top=1", "top=1&", "heat_map=true", "top=2&heat_map=false"])
+def test_the_short_way_and_the_framework_s_answer_alike(
+    client: TestClient, encode: Encode, query: str
+) -> None:
+    # a setting that nobody knows is ignored, but has to be looked at
+    for content in (encode(77), b"no picture", b""):
+        short, long = (
+            client.post(f"/api/predict?{text}", content=content, headers=PNG)
+            for text in (query, f"{query}&unknown=1")
+        )
+        assert short.status_code == long.status_code
+        assert short.json() == long.json()
+        assert dict(short.headers) == dict(long.headers)
+
+
 def test_the_model_tells_its_honest_accuracy_and_no_paths(client: TestClient, served: Run) -> None:
     facts = client.get("/api/model").json()
     assert facts["classes"] == list(served.class_names)

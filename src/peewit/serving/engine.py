@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # A picture takes 15 bytes a pixel while it is made small, one of 50 megapixels 750 MB: of those
 # with more pixels than this, one at a time
 LARGE = 4_000_000
-# A picture of so many bytes and pixels at most is decoded in half a millisecond
-SMALL_BYTES, SMALL_PIXELS = 16_000, 40_000
 
 
 @dataclass(frozen=True)
@@ -91,25 +89,6 @@ class Engine:
     def prepare(self, uploads: Sequence[Upload], explain: bool) -> list[Prepared | PeewitError]:
         """Decode pictures and make them what the network reads; an error stands in its place."""
         return [self._prepare(upload, explain) for upload in uploads]
-
-    def prepare_small(
-        self, uploads: Sequence[Upload], explain: bool
-    ) -> list[Prepared | PeewitError] | None:
-        """Do what ``prepare`` does, where that takes no longer than to have another thread do it.
-
-        Returns
-        -------
-        list, or None
-            None if it would take longer, and has not been done.
-        """
-        if len(uploads) > 1 or len(uploads[0].content) > SMALL_BYTES:
-            return None
-        try:
-            return [self._decode(uploads[0], explain, min(SMALL_PIXELS, LARGE, self._pixels))]
-        except TooManyPixels:  # said before anything is decoded
-            return None
-        except PeewitError as error:
-            return [error]
 
     def _prepare(self, upload: Upload, explain: bool) -> Prepared | PeewitError:
         try:

@@ -76,15 +76,10 @@ class Service:
 
     async def _answer(self, found: list[Upload], top: int | None, heat_map: bool) -> Response:
         future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        prepared = self.engine.prepare_small(found, heat_map)
-        if prepared is not None:
-            self._submit(prepared, future)
-            answers = iter(await future)
-        else:
-            # the decoding thread hands over to the computing one: the loop is woken at the end only
-            decoding = self.decoders.submit(self._decode, found, heat_map, future)
-            answers = iter(await future)
-            prepared = decoding.result()
+        # the decoding thread hands over to the computing one: the loop is woken at the end only
+        decoding = self.decoders.submit(self._decode, found, heat_map, future)
+        answers = iter(await future)
+        prepared = decoding.result()
         good = any(isinstance(picture, Prepared) for picture in prepared)
         rows = []
         for upload, picture in zip(found, prepared, strict=True):
@@ -103,18 +98,13 @@ class Service:
     ) -> list[Prepared | PeewitError]:
         try:
             prepared = self.engine.prepare(found, heat_map)
-            self._submit(prepared, future)
+            good = [picture for picture in prepared if isinstance(picture, Prepared)]
+            self.batcher.submit(good, future)
         except BaseException as error:
             # whoever waits for the answer must hear of it
             future.get_loop().call_soon_threadsafe(_fail, future, error)
             raise
         return prepared
-
-    def _submit(
-        self, prepared: list[Prepared | PeewitError], future: asyncio.Future[list[Answer]]
-    ) -> None:
-        good = [picture for picture in prepared if isinstance(picture, Prepared)]
-        self.batcher.submit(good, future)
 
     def _row(
         self, upload: Upload, picture: Prepared, answer: Answer, top: int | None
