@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ LUMA = (0.299, 0.587, 0.114)
 _BAND = 512
 # rows of the result that are computed at once: the more, the more zeros are multiplied
 _ROWS = 8
+# multiplications of one product: OpenBLAS does up to so many in this thread; for a larger one it
+# waits for all its threads, which on a busy machine takes ten times as long as the work
+_PRODUCT = 4 * 65536
 # values that are made floats at once to be resized: 200 MB, a picture of 4,000 x 4,000
 _RESIZED_AT_ONCE = 50_000_000
 
@@ -210,12 +214,25 @@ def _resized(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArr
         weights = rows[first : first + step]
         seen = np.flatnonzero(weights.any(axis=0))
         band = slice(seen[0], seen[-1] + 1)
-        x[first : first + step] = weights[:, band] @ flat[band].astype(np.float32)
+        _multiply(weights[:, band], flat[band].astype(np.float32), x[first : first + step])
     # (height, old width, C) -> (height * C, old width): one product, not one a row
     x = x.reshape(height, old_width, channels).transpose(0, 2, 1).reshape(-1, old_width)
-    return (x @ columns.T).reshape(height, channels, width).transpose(0, 2, 1)
+    resized = np.empty((width, len(x)), np.float32)
+    _multiply(columns, x.T, resized)
+    return resized.reshape(width, height, channels).transpose(1, 0, 2)
 
 
+def _multiply(
+    a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
+) -> None:
+    """Write ``a @ b`` into ``out``, a few columns at a time."""
+    step = max(1, _PRODUCT // a.size)
+    for first in range(0, b.shape[1], step):
+        part = slice(first, first + step)
+        out[:, part] = a @ b[:, part]
+
+
+@lru_cache(maxsize=8)  # pictures of one camera: it takes as long as a small picture's products
 def resize_weights(size: int, target: int) -> npt.NDArray[np.float32]:
     """Return how much each of ``size`` pixels counts in each of ``target``, (target, size).
 
@@ -230,4 +247,5 @@ def resize_weights(size: int, target: int) -> npt.NDArray[np.float32]:
     distance = np.abs(np.arange(size) + 0.5 - centres)
     weights = np.maximum(0, 1 - distance / max(scale, 1))
     shares: npt.NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    shares.flags.writeable = False
     return shares
