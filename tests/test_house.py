@@ -15,7 +15,7 @@ LINES = 320
 # From left to right along the way of the data. A box may import from its own layer and from those
 # before it, never from one after it. A new box gets its place here first.
 LAYERS = (
-    {"errors", "files", "formats", "processor", "spoken", "startup", "terminal"},
+    {"errors", "files", "formats", "processor", "signal_stack", "spoken", "startup", "terminal"},
     {"data"},
     {"gallery", "pictures", "preprocessing"},
     {"kernels"},

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from peewit.export.quiet import quiet
 from peewit.processor import usable_cores
+from peewit.signal_stack import kept_signal_stack
 
 Floats = npt.NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # prepared pictures (N, H, W, C) -> logits (N, classes)
@@ -38,13 +39,14 @@ def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
 
 def _openvino(content: bytes, many: bool) -> tuple[Forward, int]:
     """Return what computes in OpenVINO; see ``LOADERS``."""
-    core = quiet("openvino").Core()
     settings = {
         # its own choice is bfloat16 where the processor has it: twice as fast, other answers
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
     }
-    compiled = core.compile_model(core.read_model(content), "CPU", settings)
+    with kept_signal_stack():
+        core = quiet("openvino").Core()
+        compiled = core.compile_model(core.read_model(content), "CPU", settings)
     own = threading.local()
 
     def forward(x: Floats) -> Floats:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peewit.export import openvino
 from peewit.export.int8_onnx import fed
 from peewit.export.missing import needed
+from peewit.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from peewit.export.agreement import Pictures
@@ -29,7 +30,8 @@ def quantised(content: Content, batches: Sequence[Pictures]) -> Any:
     nncf.set_log_level(logging.ERROR)
     model = openvino.model(content)
     first = next(node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution")
-    with redirect_stdout(io.StringIO()):  # its progress bars
+    # what is redirected are its progress bars
+    with kept_signal_stack(), redirect_stdout(io.StringIO()):
         return nncf.quantize(
             model,
             nncf.Dataset(batches, lambda batch: fed(content, batch)),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from peewit.export import onnx
 from peewit.export.agreement import Answers
 from peewit.export.missing import needed
+from peewit.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -45,7 +46,8 @@ def answers(content: Content, file: Path) -> Answers:
     openvino = needed("openvino", "openvino", "checking an OpenVINO file")
     # some processors would compute in half precision by themselves
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(file, "CPU", settings)
+    with kept_signal_stack():
+        compiled = openvino.Core().compile_model(file, "CPU", settings)
 
     def forward(pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         given = pictures.transpose(0, 3, 1, 2) if content.raw else pictures
