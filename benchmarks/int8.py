@@ -24,7 +24,7 @@ def measure(folder, to, data):
     with tempfile.TemporaryDirectory() as place:
         found = int8.export(run, to, out=Path(place) / f"model.{'xml' if to == 'openvino' else to}",
                             data=data)  # fmt: skip
-    row = {"model": run.recipe.model, "images": run.history[-1].get("images"), "to": to}
+    row = {"model": run.recipe.model, "epochs": run.epochs, "to": to}
     for name, judged in (("before", found.before), ("after", found.after)):
         row |= {
             f"{name}_accuracy": judged.accuracy,
