@@ -92,10 +92,7 @@ def main():
             for minutes in options.minutes:
                 for model in options.models:
                     wanted = {"model": model, "minutes": minutes, "seed": seed, "changes": changes}
-                    done = [
-                        {name: row[name] for name in wanted} for row in rawlog.read(options.log)
-                    ]
-                    if wanted in done:
+                    if rawlog.find(options.log, **wanted):
                         continue
                     row = measure(training, **wanted)
                     rawlog.append(options.log, row)

@@ -32,6 +32,11 @@ def read(path):
     return rows
 
 
+def find(path, **what):
+    """Return the first row of a log that says ``what``, or None."""
+    return next((row for row in read(path) if what.items() <= row.items()), None)
+
+
 def append(path, row):
     """Add a row. A line that a kill cut short is ended first, so that it spoils no other."""
     path = Path(path)

@@ -156,7 +156,7 @@ def main():
                     "epochs": options.epochs,
                     "seed": seed,
                 }
-                if any(wanted.items() <= row.items() for row in rawlog.read(log)):
+                if rawlog.find(log, **wanted):
                     continue
                 row = measure(dataset, **wanted)
                 rawlog.append(log, row)

@@ -35,7 +35,7 @@ NOISE = 0.0025  # means of few seeds that are nearer than this cannot be told ap
 def measure(options):
     """Run what the log lacks."""
     for number in range(options.rounds):
-        tutorial = _there(options.log, kind="tensorflow", round=number)
+        tutorial = rawlog.find(options.log, kind="tensorflow", round=number)
         if tutorial is None:
             tutorial = {"kind": "tensorflow", "round": number, **_tensorflow(options)}
             _tell(options.log, tutorial)
@@ -44,18 +44,10 @@ def measure(options):
         budgets = [(minutes, False) for minutes in options.minutes] + [(same_time, True)]
         for minutes, at_tutorial in budgets:
             what = {"kind": "peewit", "round": number, "minutes": minutes, "same": at_tutorial}
-            if _there(options.log, **what) is None:
+            if rawlog.find(options.log, **what) is None:
                 row = child.train(options.data, number, ["--minutes", f"{minutes:g}"])
                 late = row["wall_seconds"] - 60 * minutes
                 _tell(options.log, {**what, "late_seconds": late, **row})
-
-
-def _there(log, **what):
-    """Return the line of the log that says ``what``, or None."""
-    for row in rawlog.read(log):
-        if all(row.get(name) == value for name, value in what.items()):
-            return row
-    return None
 
 
 def _tell(log, row):

@@ -44,6 +44,13 @@ def test_export_says_what_was_not_checked(
         ([], 2, "is missing"),
         (["--to", "onnx", "--out", "x.h5"], 2, "ends in .onnx"),
         (["--to", "keras"], 1, "Keras has no layer"),
+        (["--to", "keras", "--int8"], 2, "there is no int8 form of keras; export to onnx"),
+        (["--to", "torch", "--int8"], 2, "there is no int8 form of torch"),
+        (["--to", "onnx", "--data", "x"], 2, "--data goes with --int8"),
+        (["--to", "onnx", "--int8", "--out", "x.xml"], 2, "ends in .onnx"),
+        (["--to", "onnx", "--int8"], 1, "name its archive or folder with --data"),
+        (["--to", "onnx", "--int8", "--data", "missing"], 1, "missing; check the path"),
+        (["--to", "onnx", "--int8", "--data", "."], 1, "needs its training pictures"),
     ],
 )
 def test_export_refuses(
@@ -59,6 +66,7 @@ def test_export_refuses(
     said = capsys.readouterr()
     assert said.out == ""
     assert words in said.err
+    assert said.err.count("\n") == 1
     assert "Traceback" not in said.err
     assert sorted(run.path.iterdir()) == before
 

@@ -62,13 +62,17 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course, "best_rate", lambda: 1e11)
 
 
+def trained(data: Dataset, recipe: Recipe, path: Path) -> Run:
+    """Train without pictures, for a fixture that outlives a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
+        return train(data, recipe, test=TEST, out=path, progress=Silent())
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training that nothing stopped."""
-    with pytest.MonkeyPatch.context() as patch:
-        without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
-        path = tmp_path_factory.mktemp("whole") / "run"
-        return train(DATA, RECIPE, test=TEST, out=path, progress=Silent())
+    return trained(DATA, RECIPE, tmp_path_factory.mktemp("whole") / "run")
 
 
 class KilledError(Exception):
@@ -149,10 +153,7 @@ CALIBRATED = RECIPE.replace(
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A calibrated training that nothing stopped."""
-    with pytest.MonkeyPatch.context() as patch:
-        without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
-        path = tmp_path_factory.mktemp("calibrated") / "run"
-        return train(MANY, CALIBRATED, test=TEST, out=path, progress=Silent())
+    return trained(MANY, CALIBRATED, tmp_path_factory.mktemp("calibrated") / "run")
 
 
 def tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -15,7 +15,6 @@ import torch
 
 from made_runs import make_run, pictures
 from peewit import runfolder
-from peewit.__main__ import main
 from peewit.data.dataset import Dataset
 from peewit.data.sources import Splits, load
 from peewit.errors import PeewitError
@@ -213,35 +212,6 @@ def test_without_its_data_there_is_none(
         int8.export(run, to, out=place / f"net{SUFFIX[to]}")
     assert words in str(caught.value)
     assert list(place.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--to", "keras", "--int8"], 2, "there is no int8 form of keras; export to onnx"),
-        (["--to", "torch", "--int8"], 2, "there is no int8 form of torch"),
-        (["--to", "onnx", "--data", "x"], 2, "--data goes with --int8"),
-        (["--to", "onnx", "--int8", "--out", "x.xml"], 2, "ends in .onnx"),
-        (["--to", "onnx", "--int8"], 1, "name its archive or folder with --data"),
-        (["--to", "onnx", "--int8", "--data", "missing"], 1, "missing; check the path"),
-        (["--to", "onnx", "--int8", "--data", "."], 1, "needs its training pictures"),
-    ],
-)
-def test_the_command_refuses(
-    arguments: list[str],
-    code: int,
-    words: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    run = make_run(tmp_path / "run")
-    before = sorted(run.path.iterdir())
-    assert main(["export", str(run.path), *arguments]) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert words in said.err
-    assert said.err.count("\n") == 1
-    assert sorted(run.path.iterdir()) == before
 
 
 @pytest.mark.usefixtures("data")
