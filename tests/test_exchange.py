@@ -92,6 +92,21 @@ def test_import_of_a_saved_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not Path(out + "2").exists()
 
 
+def test_import_of_nothing_loads_no_data_for_the_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*arguments: object, **named: object) -> None:
+        raise AssertionError("data was loaded")
+
+    monkeypatch.setattr("peewit.data.sources.load", load)
+    assert main(["import", "missing.h5", "--classes", "cifar10"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "peewit: cannot import missing.h5: there is no such file or folder; check the path\n"
+    )
+
+
 def test_import_makes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run")
     assert main(["export", str(run.path), "--to", "keras", "--raw"]) == 0

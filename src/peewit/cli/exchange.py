@@ -45,8 +45,9 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
     It is only read: no code in it is run. The run can be evaluated, explained, served,
     exported and trained on.
     """
-    from peewit.importing.keras import import_keras
+    from peewit.importing.keras import check_there, import_keras
 
+    check_there(model)  # before the classes, for which a data set may have to be downloaded
     names, source = _classes(classes, data)
     run = import_keras(model, names, out=out, source=source)
     note(f"its weights are those of {model}; peewit evaluate says how good they are")

@@ -42,14 +42,11 @@ def read_model(path: str | Path) -> KerasModel:
         cannot take.
     """
     path = Path(path)
+    check_there(path)
     if path.is_dir():
         architecture = read_architecture(saved_model.read_config(path))
         return KerasModel(
             architecture, saved_model.read_arrays(path, architecture.layers), "SavedModel"
-        )
-    if not path.is_file():
-        raise PeewitError(
-            f"cannot import {path}", "there is no such file or folder", "check the path"
         )
     start = _beginning(path)
     if start.startswith(b"PK"):
@@ -72,6 +69,14 @@ def read_model(path: str | Path) -> KerasModel:
         "it is neither HDF5 (.h5) nor a .keras archive" if start else "it is empty",
         "save the model with model.save",
     )
+
+
+def check_there(path: Path) -> None:
+    """Raise PeewitError if there is no file or folder of this name."""
+    if not path.is_dir() and not path.is_file():
+        raise PeewitError(
+            f"cannot import {path}", "there is no such file or folder", "check the path"
+        )
 
 
 def import_keras(
