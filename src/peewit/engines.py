@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -83,25 +84,45 @@ class AsTheyAre(Preprocessing):
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-class Torch:
+class _OfRun(ABC):
+    """What the engines have in common."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.class_names = run.class_names
+
+    def prepare(self, image: Images) -> Pictures:
+        """Make ``image`` what the network reads."""
+        rule = self.run.preprocessing
+        fits = image.shape == (rule.height, rule.width, rule.channels)
+        return image if fits else self._resized(image)
+
+    def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
+        """Return each class's probability."""
+        return softmax(self.logits(images, batch_size))
+
+    @abstractmethod
+    def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
+        """Return the logits of ``images``."""
+
+    @abstractmethod
+    def _resized(self, image: Images) -> Floats: ...
+
+
+class Torch(_OfRun):
     """PyTorch, which trained it: the answers that all others must agree with."""
 
     name = "PyTorch"
     streams = 1  # it uses all cores for each batch
 
     def __init__(self, run: Run) -> None:
-        self.run = run
-        self.class_names = run.class_names
+        super().__init__(run)
         # answers like the run itself, second looks included
         self._prepared = replace(run, preprocessing=AsTheyAre(**asdict(run.preprocessing)))
 
-    def prepare(self, image: Images) -> Pictures:
-        """Make ``image`` what the network reads."""
-        rule = self.run.preprocessing
-        if image.shape == (rule.height, rule.width, rule.channels):
-            return image
+    def _resized(self, image: Images) -> Floats:
         # (1, C, H, W) -> (H, W, C), the same memory
-        small: Floats = rule.tensor(image[None])[0].permute(1, 2, 0).numpy()
+        small: Floats = self.run.preprocessing.tensor(image[None])[0].permute(1, 2, 0).numpy()
         return small
 
     def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
@@ -109,12 +130,8 @@ class Torch:
         run = self.run if images.dtype == np.uint8 else self._prepared
         return run.logits(images, batch_size)
 
-    def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
-        """Return each class's probability."""
-        return softmax(self.logits(images, batch_size))
 
-
-class Runtime:
+class Runtime(_OfRun):
     """A runtime that computes the network from the ONNX file; PyTorch is not imported.
 
     Parameters
@@ -128,16 +145,12 @@ class Runtime:
     """
 
     def __init__(self, name: str, run: Run, forward: Forward, streams: int = 1) -> None:
-        self.name, self.run, self.forward, self.streams = name, run, forward, streams
-        self.class_names = run.class_names
+        super().__init__(run)
+        self.name, self.forward, self.streams = name, forward, streams
         self._pool = ThreadPoolExecutor(streams, "peewit-network") if streams > 1 else None
 
-    def prepare(self, image: Images) -> Pictures:
-        """Make ``image`` what the network reads."""
-        rule = self.run.preprocessing
-        if image.shape == (rule.height, rule.width, rule.channels):
-            return image
-        small: Floats = rule.array(image[None])[0]
+    def _resized(self, image: Images) -> Floats:
+        small: Floats = self.run.preprocessing.array(image[None])[0]
         return small
 
     def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
@@ -158,10 +171,6 @@ class Runtime:
             mirror = self.run.recipe.flip != "none"
             logits[unsure] = mixed_views(self.forward, x[unsure], logits[unsure], mirror=mirror)
         return logits
-
-    def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
-        """Return each class's probability."""
-        return softmax(self.logits(images, batch_size))
 
 
 def fastest(run: Run, batch_size: int = BATCH) -> Engine:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from peewit.export.compiled import compiled
 from peewit.export.quiet import quiet
 from peewit.processor import usable_cores
-from peewit.signal_stack import kept_signal_stack
 
 Floats = npt.NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # prepared pictures (N, H, W, C) -> logits (N, classes)
@@ -39,23 +39,16 @@ def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
 
 def _openvino(content: bytes, many: bool) -> tuple[Forward, int]:
     """Return what computes in OpenVINO; see ``LOADERS``."""
-    settings = {
-        # its own choice is bfloat16 where the processor has it: twice as fast, other answers
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
-    }
-    with kept_signal_stack():
-        core = quiet("openvino").Core()
-        compiled = core.compile_model(core.read_model(content), "CPU", settings)
+    network = compiled(content, PERFORMANCE_HINT="THROUGHPUT" if many else "LATENCY")
     own = threading.local()
 
     def forward(x: Floats) -> Floats:
         if not hasattr(own, "request"):
-            own.request = compiled.create_infer_request()
+            own.request = network.create_infer_request()
         logits: Floats = own.request.infer({0: _channels_first(x)}, share_inputs=True)[0]
         return logits.copy()  # OpenVINO uses its memory again
 
-    return forward, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if many else 1
+    return forward, network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if many else 1
 
 
 # From an ONNX file to the function that computes its network, which any thread may call, and in how

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from peewit.export import onnx
 from peewit.export.agreement import Answers
+from peewit.export.compiled import compiled
 from peewit.export.missing import needed
-from peewit.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -43,15 +43,12 @@ def save(found: Any, content: Content, stem: Path) -> list[Path]:
 
 def answers(content: Content, file: Path) -> Answers:
     """Load the files in OpenVINO."""
-    openvino = needed("openvino", "openvino", "checking an OpenVINO file")
-    # some processors would compute in half precision by themselves
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    with kept_signal_stack():
-        compiled = openvino.Core().compile_model(file, "CPU", settings)
+    needed("openvino", "openvino", "checking an OpenVINO file")
+    network = compiled(file)
 
     def forward(pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         given = pictures.transpose(0, 3, 1, 2) if content.raw else pictures
-        result: npt.NDArray[np.float32] = compiled(np.ascontiguousarray(given))[0]
+        result: npt.NDArray[np.float32] = network(np.ascontiguousarray(given))[0]
         return result.copy()  # OpenVINO uses its memory again
 
     return content.answers(forward)
