@@ -48,6 +48,9 @@ def test_a_fast_recipe(run: Run) -> None:
     assert f"label smoothing {recipe.label_smoothing:g}" in text
     assert f"moved by up to {recipe.translate} pixels" in text
     assert "looked at in several ways" in text
+    assert "(mirrored, moved)" in text
+    # where left and right matter, the test does not mirror either
+    assert "several ways (moved)" in said(run, recipe.replace(flip="none"))
 
 
 def test_a_training_for_minutes_and_one_for_an_accuracy(run: Run) -> None:

@@ -160,9 +160,10 @@ def _variation(values: dict[str, Any]) -> str:
         else "The training pictures were always shown as they are: not mirrored, moved or cut."
     )
     if values.get("tta"):
+        ways = "moved" if values.get("flip") == "none" else "mirrored, moved"
         varied += (
             " In the test, pictures that it was unsure of were looked at in several ways "
-            "(mirrored, moved), and the answers averaged."
+            f"({ways}), and the answers averaged."
         )
     return varied
 
