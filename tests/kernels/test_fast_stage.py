@@ -67,6 +67,24 @@ def test_training_step_is_that_of_the_layers(shape, scale):
         assert norm.weight.grad is None
 
 
+def test_autocast_multiplies_in_bfloat16_where_the_processor_does(monkeypatch):
+    monkeypatch.setattr(library, "multiplies_bfloat16", lambda: True)
+    results = []
+    for bfloat16 in (False, True):
+        conv, norm = layers(64, 64)
+        x = images(64, 16, 16).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            out = kernels.conv_pool_norm_gelu(x, conv, norm, 2)
+        assert out.grad_fn.name() == "_FastStageBackward"
+        assert out.dtype == torch.float32
+        out.square().sum().backward()  # outside of autocast, as in a training
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), torch.no_grad():
+            seen = kernels.conv_pool_norm_gelu(x, conv, norm.eval(), 2)
+        results.append((out, x.grad, conv.weight.grad, norm.bias.grad, seen))
+    for exact, near in zip(*results, strict=True):
+        assert 1e-3 < relative(near, exact) < 0.12
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_inference_is_that_of_the_layers(shape):
     inputs, outputs, height, width, pool = shape
@@ -119,6 +137,7 @@ def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
     out.sum().backward()
     assert x.grad.abs().sum() > 0
     norm.train()
+    monkeypatch.setattr(library, "multiplies_bfloat16", lambda: False)
     with torch.autocast("cpu", torch.bfloat16):
         assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
     assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 3))
@@ -158,7 +177,7 @@ def test_nan_is_not_hidden_by_the_pooling(corner, monkeypatch):
     conv, norm = layers(3, 8)
     y = images(8, 8, 8)  # in place of the convolution's result, which is all NaN around one
     y[0, :, 2 + corner // 2, 2 + corner % 2] = float("nan")
-    monkeypatch.setattr(winograd, "forward", lambda x, weight: y)
+    monkeypatch.setattr(winograd, "forward", lambda x, weight, bfloat16: y)
     with torch.no_grad():
         out = kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.eval(), 2)
         assert out[0, :, 1, 1].isnan().all()

@@ -65,6 +65,45 @@ def test_values_and_gradients_are_those_of_the_direct_sum(shape):
 
 
 @pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_of_bfloat16_are_near_the_direct_sum(shape):
+    x, weight, grad = tensors(*shape)
+    exact = step(x.double(), weight.double(), grad.double())
+    y = winograd.forward(x, weight, bfloat16=True)
+    found = (y, *winograd.gradients(x, weight, grad, True, True, bfloat16=True))
+    for one, other in zip(found, exact, strict=True):
+        # bfloat16 keeps 8 binary digits, and the transforms lose two or three: less would mean that
+        # it was not used, more that something is in the wrong place
+        error = ((one - other).square().mean() / other.square().mean()).sqrt()
+        assert 1e-3 < error < 4e-2
+        assert relative(one, other) < 0.12
+
+
+@pytest.mark.usefixtures("always")
+def test_products_of_bfloat16_do_not_depend_on_batch_and_threads(threads):
+    x, weight, grad = tensors(9, 40, 72, 15, 15)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        y = winograd.forward(x, weight, bfloat16=True)
+        results.append((y, *winograd.gradients(x, weight, grad, True, True, bfloat16=True)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert torch.equal(results[0][0][4:5], winograd.forward(x[4:5], weight, bfloat16=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_products_of_bfloat16_do_not_hide_what_is_no_number(value):
+    x, weight, grad = tensors(4, 24, 24, 16, 16)
+    x[1, 2, 3, 3] = value
+    y = winograd.forward(x, weight, bfloat16=True)
+    grad_weight = winograd.gradients(x, weight, grad, False, True, bfloat16=True)[1]
+    assert not y[1].isfinite().all()
+    assert y[0].isfinite().all()
+    assert not grad_weight.isfinite().all()
+
+
+@pytest.mark.usefixtures("always")
 def test_memory_order_does_not_matter():
     x, weight, grad = tensors(2, 16, 24, 9, 9)
     wanted = step(x, weight, grad)

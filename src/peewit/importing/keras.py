@@ -20,8 +20,8 @@ from peewit.preprocessing import Preprocessing
 from peewit.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.checkpoint import Position
-from peewit.training.optimizers import KerasAdam
 from peewit.training.recipe import Recipe
+from peewit.training.setup import make_optimizer
 
 
 class KerasModel(NamedTuple):
@@ -153,7 +153,7 @@ def _keep(
     try:
         checkpoint.write_tensors(folder / runfolder.WEIGHTS, model.state_dict(), {})
         # training on starts from here
-        optimizer = KerasAdam(model.parameters(), lr=recipe.lr)
+        optimizer = make_optimizer(model, recipe)
         checkpoint.save(folder / runfolder.CHECKPOINT, model, optimizer, Position())
     except PeewitError:
         shutil.rmtree(folder, ignore_errors=True)

@@ -38,6 +38,9 @@ def conv_pool_norm_gelu(
     Returns
     -------
     float32 tensor, shape (N, out, H // pool, W // pool). GELU is its tanh form.
+
+    Under PyTorch's autocast to bfloat16 the convolution multiplies in bfloat16, if the processor
+    does: see ``winograd.forward``. Sums, statistics and what is returned stay float32.
     """
     if not _fits(x, conv, norm, pool):
         return reference(x, conv, norm, pool)
@@ -48,7 +51,8 @@ def conv_pool_norm_gelu(
             x, conv.weight, norm.weight, norm.bias, norm, pool
         )
         return result
-    return _inference(winograd.forward(x, conv.weight), norm, pool)
+    y = winograd.forward(x, conv.weight, bfloat16=torch.is_autocast_enabled("cpu"))
+    return _inference(y, norm, pool)
 
 
 def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
@@ -60,7 +64,11 @@ def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int)
 
 
 def _fits(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> bool:
-    if not winograd.supported(x, conv.weight) or pool not in (1, 2) or min(x.shape[2:]) < pool:
+    if (
+        not winograd.supported(x, conv.weight, bfloat16=True)
+        or pool not in (1, 2)
+        or min(x.shape[2:]) < pool
+    ):
         return False
     if norm.training:
         values = len(x) * (x.shape[2] // pool) * (x.shape[3] // pool)  # of a channel
@@ -97,8 +105,10 @@ class _FastStage(torch.autograd.Function):
         pool: int,
     ) -> torch.Tensor:
         assert norm.running_mean is not None and norm.running_var is not None
+        ctx.bfloat16 = torch.is_autocast_enabled("cpu")
         # (N, in, H, W) -> (N, out, H, W)
-        y = winograd.forward(x, weight).contiguous(memory_format=_CHANNELS_LAST)
+        y = winograd.forward(x, weight, bfloat16=ctx.bfloat16)
+        y = y.contiguous(memory_format=_CHANNELS_LAST)
         n, channels, height, width = y.shape
         out = empty(n, channels, height // pool, width // pool)
         # the value at each maximum, and which of its four it was; without pooling y has it all
@@ -143,7 +153,9 @@ class _FastStage(torch.autograd.Function):
             torch.get_num_threads(),
         )
         wanted = ctx.needs_input_grad
-        grad_x, grad_weight = winograd.gradients(x, weight, y, wanted[0], wanted[1])
+        grad_x, grad_weight = winograd.gradients(
+            x, weight, y, wanted[0], wanted[1], bfloat16=ctx.bfloat16
+        )
         return grad_x, grad_weight, grad_gamma, grad_beta, None, None
 
 

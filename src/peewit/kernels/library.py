@@ -29,9 +29,9 @@ _ARGUMENTS = {
     ],
     "pool_norm_gelu_inference": [*_IMAGES, _SIZE, *[_ADDRESS] * 3, _INT],
     "pool_norm_gelu_backward": [*_IMAGES, _SIZE, *[_ADDRESS] * 11, _INT],
-    "winograd_filters": [_ADDRESS, *[_SIZE] * 6, _ADDRESS, _INT],
-    "winograd_convolve": [*_IMAGES, _ADDRESS, _SIZE, _ADDRESS, _ADDRESS, _INT],
-    "winograd_filters_gradient": [*_IMAGES, _ADDRESS, _SIZE, _ADDRESS, _ADDRESS, _INT],
+    "winograd_filters": [_ADDRESS, *[_SIZE] * 6, _INT, _ADDRESS, _INT],
+    "winograd_convolve": [*_IMAGES, _ADDRESS, _SIZE, _INT, _ADDRESS, _ADDRESS, _INT],
+    "winograd_filters_gradient": [*_IMAGES, _ADDRESS, _SIZE, _INT, _ADDRESS, _ADDRESS, _INT],
 }
 # those that return how many floats of workspace are needed
 _SIZES = {
@@ -81,6 +81,13 @@ def parallel() -> bool:
     return library is not None and bool(library.is_parallel())
 
 
+@cache
+def multiplies_bfloat16() -> bool:
+    """Return whether the compiled kernels have products of bfloat16 on this processor."""
+    library = load()
+    return library is not None and bool(library.has_native_bfloat16())
+
+
 def loaded() -> ctypes.CDLL:
     """Return the compiled kernels, which ``usable`` found before."""
     library = load()
@@ -88,11 +95,17 @@ def loaded() -> ctypes.CDLL:
     return library
 
 
-def usable(*tensors: torch.Tensor) -> bool:
-    """Return whether the compiled kernels are there, take such tensors, and are worth it."""
+def usable(*tensors: torch.Tensor, bfloat16: bool = False) -> bool:
+    """Return whether the compiled kernels are there, take such tensors, and are worth it.
+
+    ``bfloat16`` is whether those that are asked about can also compute in that precision, as
+    PyTorch's autocast wants it.
+    """
     import torch
 
-    if load() is None or torch.is_autocast_enabled("cpu"):
+    if load() is None:
+        return False
+    if torch.is_autocast_enabled("cpu") and not (bfloat16 and multiplies_bfloat16()):
         return False
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
         return False

@@ -1,159 +1,38 @@
-/* The transforms of Winograd's minimal filtering F(4x4, 3x3).
- *
- * Lavin and Gray 2015, arXiv 1509.09308, sections 4.1 and 4.3: a tile of 4x4 outputs Y of a 3x3
- * filter g is a function of the 6x6 inputs d around it,
- *
- *     Y = A^T [ (G g G^T) * (B^T d B) ] A          (* is the product element by element)
- *
- * so that 36 multiplications do the work of 144, and summing over the channels makes each of the 36
- * elements one matrix product, tiles x in times in x out. With the points 0, 1, -1, 2, -2:
- *
- *           4  0 -5  0  1  0            1/4     0     0
- *           0 -4 -4  1  1  0           -1/6  -1/6  -1/6           1  1  1  1  1  0
- *     B^T = 0  4 -4 -1  1  0       G = -1/6   1/6  -1/6     A^T = 0  1 -1  2 -2  0
- *           0 -2 -1  2  1  0           1/24  1/12   1/6           0  1  1  4  4  0
- *           0  2 -1 -2  1  0           1/24 -1/12   1/6           0  1 -1  8 -8  1
- *           0  4  0 -5  0  1              0     0     1
- *
- * The gradient of the filter follows from the same formula: with e = A (dL/dY) A^T and v = B^T d B,
- * dL/dg = G^T (sum over tiles of v * e) G.
- *
- * Layout: float32, channels last, (N, H, W, C) contiguous, C a multiple of 8; padding 1. Where the
- * filters end, in tiles over the edge, what is outside of the image counts as zero.
- */
-#include "tiles.h"
+/* The transforms of the Winograd convolution in float32: see transforms.h. */
+#include "transforms.h"
 
-/* Channels worked on at once. Where the compiler knows no vectors, one: the same formulas. */
-#if defined(__GNUC__)
-#define LANES 8
-typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-/* a function that is inlined passes nothing, in whatever registers */
-#pragma GCC diagnostic ignored "-Wpsabi"
-#else
-#define LANES 1
-typedef float Lanes;
-#define INLINE static inline
-#endif
-
-INLINE Lanes load(const float *from) { return *(const Lanes *)from; }
-INLINE void store(float *to, Lanes value) { *(Lanes *)to = value; }
-
-/* to[0], to[step], ... = B^T d, for one column d of 6 that are `step` apart too */
-INLINE void times_b(const Lanes *d, int step, Lanes *to) {
-    const Lanes d0 = d[0], d1 = d[step], d2 = d[2 * step];
-    const Lanes d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-    const Lanes even = d4 - 4.0f * d2, odd = d3 - 4.0f * d1;
-    const Lanes even2 = d4 - d2, odd2 = 2.0f * (d3 - d1);
-    to[0] = 4.0f * d0 - 5.0f * d2 + d4;
-    to[step] = even + odd;
-    to[2 * step] = even - odd;
-    to[3 * step] = even2 + odd2;
-    to[4 * step] = even2 - odd2;
-    to[5 * step] = 4.0f * d1 - 5.0f * d3 + d5;
-}
-
-/* to = A^T m: 6 to 4 */
-INLINE void times_a(const Lanes *m, int step, Lanes *to) {
-    const Lanes sum1 = m[step] + m[2 * step], difference1 = m[step] - m[2 * step];
-    const Lanes sum2 = m[3 * step] + m[4 * step], difference2 = m[3 * step] - m[4 * step];
-    to[0] = m[0] + sum1 + sum2;
-    to[step] = difference1 + 2.0f * difference2;
-    to[2 * step] = sum1 + 4.0f * sum2;
-    to[3 * step] = difference1 + 8.0f * difference2 + m[5 * step];
-}
-
-/* to = A y: 4 to 6 */
-INLINE void times_a_transposed(const Lanes *y, int step, Lanes *to) {
-    const Lanes y0 = y[0], y1 = y[step], y2 = y[2 * step], y3 = y[3 * step];
-    const Lanes even = y0 + y2, odd = y1 + y3;
-    const Lanes even2 = y0 + 4.0f * y2, odd2 = 2.0f * y1 + 8.0f * y3;
-    to[0] = y0;
-    to[step] = even + odd;
-    to[2 * step] = even - odd;
-    to[3 * step] = even2 + odd2;
-    to[4 * step] = even2 - odd2;
-    to[5 * step] = y3;
-}
-
-/* to = G g: 3 to 6 */
-INLINE void times_g(const Lanes *g, int step, Lanes *to) {
-    const Lanes g0 = g[0], g1 = g[step], g2 = g[2 * step];
-    const Lanes even = (g0 + g2) * (-1.0f / 6.0f), odd = g1 * (-1.0f / 6.0f);
-    const Lanes even2 = g0 * (1.0f / 24.0f) + g2 * (1.0f / 6.0f), odd2 = g1 * (1.0f / 12.0f);
-    to[0] = 0.25f * g0;
-    to[step] = even + odd;
-    to[2 * step] = even - odd;
-    to[3 * step] = even2 + odd2;
-    to[4 * step] = even2 - odd2;
-    to[5 * step] = g2;
-}
-
-/* to = G^T u: 6 to 3 */
-INLINE void times_g_transposed(const Lanes *u, int step, Lanes *to) {
-    const Lanes sum1 = u[step] + u[2 * step], difference1 = u[step] - u[2 * step];
-    const Lanes sum2 = u[3 * step] + u[4 * step], difference2 = u[3 * step] - u[4 * step];
-    to[0] = 0.25f * u[0] - sum1 * (1.0f / 6.0f) + sum2 * (1.0f / 24.0f);
-    to[step] = difference2 * (1.0f / 12.0f) - difference1 * (1.0f / 6.0f);
-    to[2 * step] = (sum2 - sum1) * (1.0f / 6.0f) + u[5 * step];
-}
-
-static const float ZERO[LANES] = {0};
-
-/* The addresses of a square of size x size pixels from (top, left), and the step to the next
- * channels there: outside of the image zeros that go nowhere. */
-INLINE void addresses(const Plan *p, const float *image, ptrdiff_t top, ptrdiff_t left, int size,
-                      const float **from, ptrdiff_t *follow) {
-    for (int i = 0; i < size; i++) {
-        for (int j = 0; j < size; j++) {
-            const ptrdiff_t y = top + i, x = left + j;
-            const int inside = y >= 0 && y < p->height && x >= 0 && x < p->width;
-            from[size * i + j] = inside ? image + (y * p->width + x) * p->channels : ZERO;
-            follow[size * i + j] = inside ? 1 : 0;
-        }
-    }
-}
-
-FOR_EACH_CPU void tiles_input(const Plan *p, ptrdiff_t first, ptrdiff_t count,
-                                     const float *x, float *v, Layout at) {
+FOR_EACH_CPU void tiles_input(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *x,
+                              float *v, Layout at) {
     for (ptrdiff_t t = first; t < first + count; t++, v += at.tile) {
-        const ptrdiff_t row = t / p->columns, image = row / p->rows;
         const float *from[POINTS];
         ptrdiff_t follow[POINTS];
-        addresses(p, x + image * p->height * p->width * p->channels, row % p->rows * OUT - 1,
-                  t % p->columns * OUT - 1, IN, from, follow);
+        input_addresses(p, t, x, from, follow);
         for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
             float *to = v + c / GROUP * at.group + c % GROUP;
-            Lanes d[POINTS], half[POINTS];
-            for (int i = 0; i < POINTS; i++) d[i] = load(from[i] + c * follow[i]);
-            for (int j = 0; j < IN; j++) times_b(d + j, IN, half + j);
-            for (int i = 0; i < IN; i++) times_b(half + IN * i, 1, d + IN * i);
+            Lanes d[POINTS];
+            input_transform(from, follow, c, d);
             for (int i = 0; i < POINTS; i++) store(to + i * at.point, d[i]);
         }
     }
 }
 
-FOR_EACH_CPU void tiles_gradient(const Plan *p, ptrdiff_t first, ptrdiff_t count,
-                                        const float *g, float *e, Layout at) {
+FOR_EACH_CPU void tiles_gradient(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *g,
+                                 float *e, Layout at) {
     for (ptrdiff_t t = first; t < first + count; t++, e += at.tile) {
-        const ptrdiff_t row = t / p->columns, image = row / p->rows;
         const float *from[OUT * OUT];
         ptrdiff_t follow[OUT * OUT];
-        addresses(p, g + image * p->height * p->width * p->channels, row % p->rows * OUT,
-                  t % p->columns * OUT, OUT, from, follow);
+        gradient_addresses(p, t, g, from, follow);
         for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
             float *to = e + c / GROUP * at.group + c % GROUP;
-            Lanes d[OUT * OUT], half[IN * OUT], out[POINTS];
-            for (int i = 0; i < OUT * OUT; i++) d[i] = load(from[i] + c * follow[i]);
-            for (int j = 0; j < OUT; j++) times_a_transposed(d + j, OUT, half + j);
-            for (int i = 0; i < IN; i++) times_a_transposed(half + OUT * i, 1, out + IN * i);
+            Lanes out[POINTS];
+            gradient_transform(from, follow, c, out);
             for (int i = 0; i < POINTS; i++) store(to + i * at.point, out[i]);
         }
     }
 }
 
-FOR_EACH_CPU void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count,
-                                      ptrdiff_t channel, const float *m, ptrdiff_t point, float *y) {
+FOR_EACH_CPU void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count, ptrdiff_t channel,
+                               const float *m, ptrdiff_t point, float *y) {
     const ptrdiff_t left_over = p->channels - channel;
     const ptrdiff_t channels = left_over < GROUP ? left_over : GROUP;
     for (ptrdiff_t t = first; t < first + count; t++, m += GROUP) {
@@ -176,26 +55,14 @@ FOR_EACH_CPU void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count,
 
 FOR_EACH_CPU void filters_transform(const Filters *f, ptrdiff_t output, ptrdiff_t input, float *u,
                                     ptrdiff_t point) {
-    enum { TAPS = FILTER * FILTER, SOME = 8 };
-    const ptrdiff_t outputs = f->outputs - output < GROUP ? f->outputs - output : GROUP;
     const ptrdiff_t inputs = f->inputs - input < SOME ? f->inputs - input : SOME;
-    const float *first = f->w + output * f->output_step + input * f->input_step;
-    float square[TAPS][SOME][GROUP]; /* outputs side by side, whichever way they are in w */
-    for (int i = 0; i < TAPS; i++) {
-        const float *tap = first + i / FILTER * f->row_step + i % FILTER * f->column_step;
-        for (ptrdiff_t n = 0; n < GROUP; n++)
-            for (ptrdiff_t k = 0; k < inputs; k++)
-                square[i][k][n] =
-                    n < outputs ? tap[n * f->output_step + k * f->input_step] : 0.0f;
-    }
+    Weights square;
+    collect(f, output, input, inputs, square);
     for (ptrdiff_t k = 0; k < inputs; k++) {
         for (ptrdiff_t n = 0; n < GROUP; n += LANES) {
-            float *to = u + (input + k) * GROUP + n;
-            Lanes g[TAPS], half[IN * FILTER], out[POINTS];
-            for (int i = 0; i < TAPS; i++) g[i] = load(square[i][k] + n);
-            for (int j = 0; j < FILTER; j++) times_g(g + j, FILTER, half + j);
-            for (int i = 0; i < IN; i++) times_g(half + FILTER * i, 1, out + IN * i);
-            for (int i = 0; i < POINTS; i++) store(to + i * point, out[i]);
+            Lanes out[POINTS];
+            filter_transform(square, k, n, out);
+            for (int i = 0; i < POINTS; i++) store(u + i * point + (input + k) * GROUP + n, out[i]);
         }
     }
 }

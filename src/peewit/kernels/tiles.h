@@ -51,4 +51,19 @@ void filters_transform(const Filters *f, ptrdiff_t output, ptrdiff_t input, floa
 void filters_gradient(const float *u, ptrdiff_t point, ptrdiff_t channels, ptrdiff_t inputs,
                       float *to);
 
+/* The same for products of bfloat16: of v and u, elements of two neighbouring channels, a multiple of
+ * 2 of them, share the place of a float, so that v is (36, tiles, channels / 2) and u
+ * (36, inputs / 2, 32); `at.group` is not used. */
+void tiles_input_bfloat16(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *x, float *v,
+                          Layout at);
+void filters_transform_bfloat16(const Filters *f, ptrdiff_t output, ptrdiff_t input, float *u,
+                                ptrdiff_t point);
+
+/* The same where elements of two neighbouring tiles share the place of a float; after the last of an
+ * odd number comes a zero. `at.tile` is the distance from pair to pair. */
+void tiles_input_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *x, float *v,
+                       Layout at);
+void tiles_gradient_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t count, const float *g, float *e,
+                          Layout at);
+
 #endif

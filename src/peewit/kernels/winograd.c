@@ -6,6 +6,9 @@
  * Layout: float32, channels last, (N, H, W, C) contiguous, C a multiple of 8. Every sum is taken in
  * the same order whatever the number of threads, and the forward pass of a tile is the same whatever
  * the other images are.
+ *
+ * Where `bfloat16` is asked for, what goes into the products is rounded to it, and two of them share
+ * the place of a float: half the depth. Everything else, the sums too, is float32.
  */
 #include "product.h"
 #include "tiles.h"
@@ -28,22 +31,28 @@ static Plan plan(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width, ptrdiff_t 
     return result;
 }
 
-/* Floats of u */
+/* Floats of u, in whatever precision */
 EXPORT ptrdiff_t winograd_filters_space(ptrdiff_t outputs, ptrdiff_t inputs) {
     return up(outputs, GROUP) * POINTS * spaced(inputs, GROUP);
 }
 
-/* Filters w to u (outputs / 32, 36, inputs, 32), by the floats between neighbours in w. */
+/* Filters w to u (outputs / 32, 36, inputs, 32), by the floats between neighbours in w. In bfloat16
+ * u is (outputs / 32, 36, inputs / 2, 32). */
 EXPORT void winograd_filters(const float *w, ptrdiff_t outputs, ptrdiff_t inputs,
                              ptrdiff_t output_step, ptrdiff_t input_step, ptrdiff_t row_step,
-                             ptrdiff_t column_step, float *u, int threads) {
+                             ptrdiff_t column_step, int bfloat16, float *u, int threads) {
     const Filters f = {w, outputs, inputs, output_step, input_step, row_step, column_step};
-    const ptrdiff_t some = 8, blocks = up(inputs, some), point = spaced(inputs, GROUP);
+    const ptrdiff_t some = 8, blocks = up(inputs, some);
+    const ptrdiff_t point = spaced(bfloat16 ? inputs / 2 : inputs, GROUP);
     (void)threads;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (ptrdiff_t i = 0; i < up(outputs, GROUP) * blocks; i++) {
         const ptrdiff_t group = i / blocks;
-        filters_transform(&f, group * GROUP, i % blocks * some, u + group * POINTS * point, point);
+        float *panel = u + group * POINTS * point;
+        if (bfloat16)
+            filters_transform_bfloat16(&f, group * GROUP, i % blocks * some, panel, point);
+        else
+            filters_transform(&f, group * GROUP, i % blocks * some, panel, point);
     }
 }
 
@@ -54,7 +63,7 @@ static ptrdiff_t block_tiles(const Plan *p, int threads) {
     return smaller(fitting, up(up(p->tiles, threads), 4) * 4);
 }
 
-/* Floats of workspace that winograd_convolve needs */
+/* Floats of workspace that winograd_convolve needs, in whatever precision */
 EXPORT ptrdiff_t winograd_convolve_space(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
                                          ptrdiff_t inputs, int threads) {
     const Plan p = plan(images, height, width, inputs);
@@ -64,14 +73,15 @@ EXPORT ptrdiff_t winograd_convolve_space(ptrdiff_t images, ptrdiff_t height, ptr
 
 /* y (N, H, W, outputs) from x (N, H, W, inputs) and u of winograd_filters */
 EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
-                              ptrdiff_t inputs, const float *u, ptrdiff_t outputs, float *y,
-                              float *workspace, int threads) {
+                              ptrdiff_t inputs, const float *u, ptrdiff_t outputs, int bfloat16,
+                              float *y, float *workspace, int threads) {
     const Plan in = plan(images, height, width, inputs);
     const Plan out = plan(images, height, width, outputs);
-    const ptrdiff_t tiles = block_tiles(&in, threads);
-    const ptrdiff_t v_point = spaced(tiles, inputs), m_point = spaced(tiles, GROUP);
-    const ptrdiff_t u_point = spaced(inputs, GROUP);
-    const Layout at = {v_point, inputs, GROUP};
+    const ptrdiff_t tiles = block_tiles(&in, threads), depth = bfloat16 ? inputs / 2 : inputs;
+    const ptrdiff_t v_point = spaced(tiles, depth), m_point = spaced(tiles, GROUP);
+    const ptrdiff_t u_point = spaced(depth, GROUP);
+    const Layout at = {v_point, depth, GROUP};
+    const Product multiply = bfloat16 ? product_bfloat16 : product;
     (void)threads;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (ptrdiff_t first = 0; first < in.tiles; first += tiles) {
@@ -82,12 +92,12 @@ EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height
 #endif
         float *v = workspace + thread * POINTS * (v_point + m_point), *m = v + POINTS * v_point;
         const ptrdiff_t count = smaller(tiles, in.tiles - first);
-        tiles_input(&in, first, count, x, v, at);
+        (bfloat16 ? tiles_input_bfloat16 : tiles_input)(&in, first, count, x, v, at);
         for (ptrdiff_t n = 0; n < outputs; n += GROUP) {
             const float *panel = u + n / GROUP * POINTS * u_point;
             for (int i = 0; i < POINTS; i++) /* rows that fill up the last 4 give no output */
-                product(up(count, 4) * 4, inputs, v + i * v_point, inputs, 1,
-                        panel + i * u_point, m + i * m_point, 0);
+                multiply(up(count, 4) * 4, depth, v + i * v_point, depth, 1, panel + i * u_point,
+                         m + i * m_point, 0);
             tiles_output(&out, first, count, n, m, m_point, y);
         }
     }
@@ -100,7 +110,7 @@ static ptrdiff_t chunk_tiles(ptrdiff_t tiles, ptrdiff_t in_groups, ptrdiff_t out
     return smaller(tiles, smaller(192, larger(96, 8 * (in_groups + out_groups))));
 }
 
-/* Floats of workspace that winograd_filters_gradient needs */
+/* Floats of workspace that winograd_filters_gradient needs, in whatever precision */
 EXPORT ptrdiff_t winograd_gradient_space(ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
                                          ptrdiff_t inputs, ptrdiff_t outputs) {
     const ptrdiff_t in_groups = up(inputs, GROUP), out_groups = up(outputs, GROUP);
@@ -114,16 +124,18 @@ EXPORT ptrdiff_t winograd_gradient_space(ptrdiff_t images, ptrdiff_t height, ptr
  * of the output (N, H, W, outputs) */
 EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_t height,
                                       ptrdiff_t width, ptrdiff_t inputs, const float *g,
-                                      ptrdiff_t outputs, float *gradient, float *workspace,
-                                      int threads) {
+                                      ptrdiff_t outputs, int bfloat16, float *gradient,
+                                      float *workspace, int threads) {
     const Plan in = plan(images, height, width, inputs);
     const Plan out = plan(images, height, width, outputs);
     const ptrdiff_t in_groups = up(inputs, GROUP), out_groups = up(outputs, GROUP);
     const ptrdiff_t tiles = chunk_tiles(in.tiles, in_groups, out_groups), some = 4;
     const ptrdiff_t pairs = out_groups * in_groups;
-    /* v and e (group, 36, tiles, 32), u (output group, input group, 36, 32, 32) */
+    /* v and e (group, 36, tiles or pairs of tiles, 32), u (output group, input group, 36, 32, 32) */
+    const ptrdiff_t together = bfloat16 ? 2 : 1;
     const ptrdiff_t point = spaced(tiles, GROUP), square = spaced(GROUP, GROUP);
     const Layout at = {point, GROUP, POINTS * point};
+    const Product multiply = bfloat16 ? product_bfloat16 : product;
     float *v = workspace, *e = v + in_groups * at.group, *u = e + out_groups * at.group;
     (void)threads;
     for (ptrdiff_t first = 0; first < in.tiles; first += tiles) {
@@ -131,16 +143,17 @@ EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_
 #pragma omp parallel for schedule(static) num_threads(threads)
         for (ptrdiff_t t = 0; t < count; t += some) {
             const ptrdiff_t these = smaller(some, count - t);
-            tiles_input(&in, first + t, these, x, v + t * GROUP, at);
-            tiles_gradient(&out, first + t, these, g, e + t * GROUP, at);
+            float *v_tile = v + t / together * GROUP, *e_tile = e + t / together * GROUP;
+            (bfloat16 ? tiles_input_pairs : tiles_input)(&in, first + t, these, x, v_tile, at);
+            (bfloat16 ? tiles_gradient_pairs : tiles_gradient)(&out, first + t, these, g, e_tile, at);
         }
 #pragma omp parallel for schedule(static) num_threads(threads)
         for (ptrdiff_t item = 0; item < POINTS * pairs; item++) {
             const ptrdiff_t i = item / pairs, pair = item % pairs;
             const ptrdiff_t o = pair / in_groups, c = pair % in_groups;
-            product(smaller(GROUP, outputs - o * GROUP), count, e + o * at.group + i * point, 1,
-                    GROUP, v + c * at.group + i * point, u + (pair * POINTS + i) * square,
-                    first > 0);
+            multiply(smaller(GROUP, outputs - o * GROUP), up(count, together),
+                     e + o * at.group + i * point, 1, GROUP, v + c * at.group + i * point,
+                     u + (pair * POINTS + i) * square, first > 0);
         }
     }
 #pragma omp parallel for schedule(static) num_threads(threads)

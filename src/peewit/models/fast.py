@@ -49,9 +49,14 @@ class WhiteningConv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activations, (N, C, H, W) -> (N, 8 * C, H, W)."""
-        x = super().forward(F.pad(x, (0, self.continued) * 2, mode="replicate"))
-        return F.gelu(x, approximate="tanh")
+        """Return the activations, (N, C, H, W) -> (N, 8 * C, H, W), always in float32.
+
+        The filters make the smallest differences between pixels as large as all others, so that
+        those must not be rounded before.
+        """
+        with torch.autocast("cpu", enabled=False):
+            x = super().forward(F.pad(x, (0, self.continued) * 2, mode="replicate"))
+            return F.gelu(x, approximate="tanh")
 
 
 class ConvPoolNormGelu(nn.Module):

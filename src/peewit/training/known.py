@@ -100,6 +100,8 @@ def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: P
         return before
     if recipe.threads is None:
         recipe = recipe.replace(threads=before.threads)
+    if recipe.lr is None:
+        recipe = recipe.replace(lr=before.lr)
     old, new = before.to_dict(), recipe.to_dict()
     for name in old.keys() - FREE_TO_CHANGE:
         if new[name] != old[name]:

@@ -226,5 +226,5 @@ def _diverged(what: str, position: Position, recipe: Recipe) -> PeewitError:
     return PeewitError(
         f"the training went out of bounds in epoch {position.epoch + 1}, step {position.step + 1}",
         f"{what} is no longer a finite number (what was saved before is good)",
-        f"train with a lower learning rate (--lr) than {recipe.lr:g}",
+        f"train with a lower learning rate (--lr) than {recipe.lr}",
     )

@@ -13,13 +13,14 @@ import yaml
 
 from peewit.errors import UsageError
 from peewit.models import find
-from peewit.training.frontier import NETWORKS
+from peewit.training.frontier import NETWORKS, muon_rate
 from peewit.training.settings import at_least, read_values, setting, typed
 
 # changing these changes nothing of what has been learned, so that a Run can go on with them
 FREE_TO_CHANGE = frozenset(
     {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
 )
+ADAM_RATE = 1e-3  # Keras's
 # the model that stands for whichever fast network fits the budget
 AUTO = "auto"
 
@@ -28,7 +29,8 @@ AUTO = "auto"
 class Recipe:
     """How to train: everything that decides the weights, besides the data.
 
-    A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
+    A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None. One
+    for muon whose ``lr`` is None gets a rate for the number of its steps when it is trained.
     Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
     made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
     None where there is no flag.
@@ -69,8 +71,11 @@ class Recipe:
     optimizer: Literal["adam", "muon"] = setting(
         "adam", "how the weights follow the gradient (muon: for the fast networks)"
     )
-    lr: float = setting(
-        1e-3, "learning rate (with muon: of the filters)", "more than 0", lambda rate: rate > 0
+    lr: float | None = setting(
+        ADAM_RATE,
+        "learning rate (with muon: of the filters; fast recipes: by the training's length)",
+        "more than 0",
+        lambda rate: rate > 0,
     )
     schedule: Literal["constant", "linear"] = setting(
         "constant", "the learning rate's way through the training (linear: down to 0 at the end)"
@@ -150,6 +155,8 @@ class Recipe:
             raise UsageError(
                 "nothing says how long to train", todo="give epochs, minutes or until_accuracy"
             )
+        if self.lr is None and self.optimizer == "adam":
+            object.__setattr__(self, "lr", ADAM_RATE)
         info = find(NETWORKS[0].model if self.model == AUTO else self.model)
         if self.optimizer == "muon" and info.family != "fast":
             raise UsageError(
@@ -240,6 +247,14 @@ class Recipe:
         whole, rest = divmod(images, self.batch_size)
         return whole if whole and self.optimizer == "muon" else whole + (rest > 0)
 
+    def with_rate(self, steps: float) -> Recipe:
+        """Return the recipe with a learning rate, if need be one for a training of ``steps``.
+
+        >>> Recipe.preset("fast").with_rate(1_000).lr
+        0.1
+        """
+        return self.replace(lr=muon_rate(steps)) if self.lr is None else self
+
     def to_dict(self) -> dict[str, Any]:
         """Return the values by name, ready for YAML or JSON."""
         return dataclasses.asdict(self)
@@ -279,7 +294,7 @@ _FAST = Recipe(
     epochs=8,
     batch_size=250,
     optimizer="muon",
-    lr=0.17,
+    lr=None,  # by the number of steps
     schedule="linear",
     label_smoothing=0.2,
     flip="alternating",

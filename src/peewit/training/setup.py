@@ -118,6 +118,7 @@ def make_job(
             f"batch_size is {recipe.batch_size:,}",
             f"there are only {len(training):,} training images",
         )
+    recipe = recipe.with_rate((recipe.epochs or 1) * recipe.steps(len(training)))
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     if (fast or changed) and size[0] * size[1] < height * width:
@@ -142,7 +143,11 @@ def make_job(
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for all of the model's parameters that are trained."""
+    """Return the recipe's optimiser for all of the model's parameters that are trained.
+
+    The recipe has a learning rate.
+    """
+    assert recipe.lr is not None
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adam":

@@ -106,6 +106,7 @@ def choose(
         other = measure(dataset, recipe.replace(precision="bfloat16"), each, clock)
         if speed.step >= WORTH_BFLOAT16 * other.step:
             recipe, speed = recipe.replace(precision="bfloat16"), other
+    recipe = recipe.with_rate(speed.images(seconds) / speed.batch_size)
     judged = len(test) if test is not None else held_out
     validated = held_out if recipe.validate_on == "holdout" else judged
     python = _python_seconds(clock)

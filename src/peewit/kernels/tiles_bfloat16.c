@@ -1,0 +1,121 @@
+/* The transforms of the Winograd convolution for products of bfloat16: see transforms.h.
+ *
+ * The transforms themselves are in float32; what goes into the products is rounded to bfloat16, and
+ * two of them, neighbours in the products' depth, take the place of one float32.
+ */
+#include "transforms.h"
+
+#include <string.h>
+
+#if defined(__GNUC__)
+typedef uint32_t Bits __attribute__((vector_size(32)));
+typedef uint16_t Halves __attribute__((vector_size(16), aligned(2), may_alias));
+typedef Bits LooseBits __attribute__((aligned(4), may_alias));
+INLINE Bits bits(Lanes value) { return (Bits)value; }
+#else
+typedef uint32_t Bits;
+INLINE Bits bits(Lanes value) {
+    Bits result;
+    memcpy(&result, &value, sizeof result);
+    return result;
+}
+#endif
+
+/* The upper half of it is `value` as bfloat16, rounded to the nearest, halves to even. Infinity and
+ * the NaN that arithmetic makes stay what they are. */
+INLINE Bits rounded(Lanes value) {
+    const Bits raw = bits(value);
+    return raw + 0x7fff + ((raw >> 16) & 1);
+}
+
+/* Pairs of one element of `first` and one of `second` */
+INLINE void store_pairs(float *to, Lanes first, Lanes second) {
+    const Bits both = (rounded(first) >> 16) | (rounded(second) & 0xffff0000u);
+#if defined(__GNUC__)
+    *(LooseBits *)to = both;
+#else
+    memcpy(to, &both, sizeof both);
+#endif
+}
+
+/* Pairs of neighbours; `channel` counts the elements from `to` on, half as many as floats */
+INLINE void store_neighbours(float *to, ptrdiff_t channel, Lanes value) {
+#if defined(__GNUC__)
+    *(Halves *)((uint16_t *)to + channel) = __builtin_convertvector(rounded(value) >> 16, Halves);
+#else
+    const uint16_t half = (uint16_t)(rounded(value) >> 16);
+    memcpy((char *)to + 2 * channel, &half, sizeof half);
+#endif
+}
+
+FOR_EACH_CPU void tiles_input_bfloat16(const Plan *p, ptrdiff_t first, ptrdiff_t count,
+                                       const float *x, float *v, Layout at) {
+    for (ptrdiff_t t = first; t < first + count; t++, v += at.tile) {
+        const float *from[POINTS];
+        ptrdiff_t follow[POINTS];
+        input_addresses(p, t, x, from, follow);
+        for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
+            Lanes d[POINTS];
+            input_transform(from, follow, c, d);
+            for (int i = 0; i < POINTS; i++) store_neighbours(v + i * at.point, c, d[i]);
+        }
+    }
+}
+
+FOR_EACH_CPU void tiles_input_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t count,
+                                    const float *x, float *v, Layout at) {
+    for (ptrdiff_t t = first; t < first + count; t += 2, v += at.tile) {
+        const float *from[2][POINTS];
+        ptrdiff_t follow[2][POINTS];
+        const int both = t + 1 < first + count;
+        input_addresses(p, t, x, from[0], follow[0]);
+        if (both) input_addresses(p, t + 1, x, from[1], follow[1]);
+        for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
+            float *to = v + c / GROUP * at.group + c % GROUP;
+            Lanes d[2][POINTS];
+            input_transform(from[0], follow[0], c, d[0]);
+            if (both)
+                input_transform(from[1], follow[1], c, d[1]);
+            else
+                memset(d[1], 0, sizeof d[1]);
+            for (int i = 0; i < POINTS; i++) store_pairs(to + i * at.point, d[0][i], d[1][i]);
+        }
+    }
+}
+
+FOR_EACH_CPU void tiles_gradient_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t count,
+                                       const float *g, float *e, Layout at) {
+    for (ptrdiff_t t = first; t < first + count; t += 2, e += at.tile) {
+        const float *from[2][OUT * OUT];
+        ptrdiff_t follow[2][OUT * OUT];
+        const int both = t + 1 < first + count;
+        gradient_addresses(p, t, g, from[0], follow[0]);
+        if (both) gradient_addresses(p, t + 1, g, from[1], follow[1]);
+        for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
+            float *to = e + c / GROUP * at.group + c % GROUP;
+            Lanes d[2][POINTS];
+            gradient_transform(from[0], follow[0], c, d[0]);
+            if (both)
+                gradient_transform(from[1], follow[1], c, d[1]);
+            else
+                memset(d[1], 0, sizeof d[1]);
+            for (int i = 0; i < POINTS; i++) store_pairs(to + i * at.point, d[0][i], d[1][i]);
+        }
+    }
+}
+
+FOR_EACH_CPU void filters_transform_bfloat16(const Filters *f, ptrdiff_t output, ptrdiff_t input,
+                                             float *u, ptrdiff_t point) {
+    const ptrdiff_t inputs = f->inputs - input < SOME ? f->inputs - input : SOME;
+    Weights square;
+    collect(f, output, input, inputs, square);
+    for (ptrdiff_t k = 0; k < inputs; k += 2) {
+        float *to = u + (input + k) / 2 * GROUP;
+        for (ptrdiff_t n = 0; n < GROUP; n += LANES) {
+            Lanes first[POINTS], second[POINTS];
+            filter_transform(square, k, n, first);
+            filter_transform(square, k + 1, n, second);
+            for (int i = 0; i < POINTS; i++) store_pairs(to + i * point + n, first[i], second[i]);
+        }
+    }
+}
