@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library, winograd
-from peewit.kernels.memory import empty
+from peewit.kernels.memory import address, empty
 
 _CHANNELS_LAST = torch.channels_last
 
@@ -51,8 +51,10 @@ def conv_pool_norm_gelu(
             x, conv.weight, norm.weight, norm.bias, norm, pool
         )
         return result
-    y = winograd.forward(x, conv.weight, bfloat16=torch.is_autocast_enabled("cpu"))
-    return _inference(y, norm, pool)
+    bfloat16 = torch.is_autocast_enabled("cpu")
+    if _pools_at_once(x, conv.weight, pool):
+        return _inference(winograd.forward_pooled(x, conv.weight, bfloat16=bfloat16)[0], norm, 1)
+    return _inference(winograd.forward(x, conv.weight, bfloat16=bfloat16), norm, pool)
 
 
 def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
@@ -75,6 +77,12 @@ def _fits(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> 
         return norm.momentum is not None and values > 1
     # a gradient through fixed statistics (a heat map of a finished network) is PyTorch's work
     return not torch.is_grad_enabled()
+
+
+def _pools_at_once(x: torch.Tensor, weight: torch.Tensor, pool: int) -> bool:
+    """Tell whether the convolution leaves no more than the largest of each 2x2."""
+    outputs, inputs = weight.shape[:2]
+    return pool == 2 and winograd.pays(len(x), inputs, outputs, *x.shape[2:])
 
 
 def _inference(y: torch.Tensor, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
@@ -107,8 +115,14 @@ class _FastStage(torch.autograd.Function):
         assert norm.running_mean is not None and norm.running_var is not None
         ctx.bfloat16 = torch.is_autocast_enabled("cpu")
         # (N, in, H, W) -> (N, out, H, W)
-        y = winograd.forward(x, weight, bfloat16=ctx.bfloat16)
-        y = y.contiguous(memory_format=_CHANNELS_LAST)
+        ctx.place = None
+        if _pools_at_once(x, weight, pool):
+            # from here on as if there had been no pooling, until the convolution's gradients
+            y, ctx.place = winograd.forward_pooled(x, weight, bfloat16=ctx.bfloat16)
+            pool = 1
+        else:
+            y = winograd.forward(x, weight, bfloat16=ctx.bfloat16)
+            y = y.contiguous(memory_format=_CHANNELS_LAST)
         n, channels, height, width = y.shape
         out = empty(n, channels, height // pool, width // pool)
         # the value at each maximum, and which of its four it was; without pooling y has it all
@@ -122,7 +136,7 @@ class _FastStage(torch.autograd.Function):
             *(gamma.data_ptr(), beta.data_ptr()),
             *(norm.running_mean.data_ptr(), norm.running_var.data_ptr()),
             *(norm.momentum, norm.eps),
-            *(pooled.data_ptr(), _address(place), mean.data_ptr(), inverse.data_ptr()),
+            *(pooled.data_ptr(), address(place), mean.data_ptr(), inverse.data_ptr()),
             *(out.data_ptr(), workspace.data_ptr()),
             torch.get_num_threads(),
         )
@@ -146,7 +160,7 @@ class _FastStage(torch.autograd.Function):
         library.loaded().pool_norm_gelu_backward(
             y.data_ptr(),
             *(n, height, width, channels, ctx.pool),
-            *(grad.data_ptr(), pooled.data_ptr(), _address(place)),
+            *(grad.data_ptr(), pooled.data_ptr(), address(place)),
             *(gamma.data_ptr(), beta.data_ptr(), mean.data_ptr(), inverse.data_ptr()),
             *(grad_gamma.data_ptr(), grad_beta.data_ptr(), slope.data_ptr()),
             workspace.data_ptr(),
@@ -154,13 +168,9 @@ class _FastStage(torch.autograd.Function):
         )
         wanted = ctx.needs_input_grad
         grad_x, grad_weight = winograd.gradients(
-            x, weight, y, wanted[0], wanted[1], bfloat16=ctx.bfloat16
+            x, weight, y, wanted[0], wanted[1], bfloat16=ctx.bfloat16, place=ctx.place
         )
         return grad_x, grad_weight, grad_gamma, grad_beta, None, None
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _workspace(n: int, channels: int) -> torch.Tensor:

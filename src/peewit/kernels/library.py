@@ -30,8 +30,23 @@ _ARGUMENTS = {
     "pool_norm_gelu_inference": [*_IMAGES, _SIZE, *[_ADDRESS] * 3, _INT],
     "pool_norm_gelu_backward": [*_IMAGES, _SIZE, *[_ADDRESS] * 11, _INT],
     "winograd_filters": [_ADDRESS, *[_SIZE] * 6, _INT, _ADDRESS, _INT],
-    "winograd_convolve": [*_IMAGES, _ADDRESS, _SIZE, _INT, _ADDRESS, _ADDRESS, _INT],
-    "winograd_filters_gradient": [*_IMAGES, _ADDRESS, _SIZE, _INT, _ADDRESS, _ADDRESS, _INT],
+    "winograd_convolve": [
+        _ADDRESS,
+        *_IMAGES,
+        _ADDRESS,
+        _SIZE,
+        _INT,
+        *[_ADDRESS] * 3,
+        _INT,
+    ],
+    "winograd_filters_gradient": [
+        *_IMAGES,
+        *[_ADDRESS] * 2,
+        _SIZE,
+        _INT,
+        *[_ADDRESS] * 2,
+        _INT,
+    ],
 }
 # those that return how many floats of workspace are needed
 _SIZES = {

@@ -49,33 +49,31 @@ INLINE void store_neighbours(float *to, ptrdiff_t channel, Lanes value) {
 }
 
 FOR_EACH_CPU void tiles_input_bfloat16(const Plan *p, ptrdiff_t first, ptrdiff_t count,
-                                       const float *x, float *v, Layout at) {
+                                       Images x, float *v, Layout at) {
     for (ptrdiff_t t = first; t < first + count; t++, v += at.tile) {
-        const float *from[POINTS];
-        ptrdiff_t follow[POINTS];
-        input_addresses(p, t, x, from, follow);
+        Square square;
+        find_inputs(p, t, x, &square);
         for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
             Lanes d[POINTS];
-            input_transform(from, follow, c, d);
+            input_transform(&square, x.place != NULL, c, d);
             for (int i = 0; i < POINTS; i++) store_neighbours(v + i * at.point, c, d[i]);
         }
     }
 }
 
 FOR_EACH_CPU void tiles_input_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t count,
-                                    const float *x, float *v, Layout at) {
+                                    Images x, float *v, Layout at) {
     for (ptrdiff_t t = first; t < first + count; t += 2, v += at.tile) {
-        const float *from[2][POINTS];
-        ptrdiff_t follow[2][POINTS];
-        const int both = t + 1 < first + count;
-        input_addresses(p, t, x, from[0], follow[0]);
-        if (both) input_addresses(p, t + 1, x, from[1], follow[1]);
+        Square square[2];
+        const int both = t + 1 < first + count, cells = x.place != NULL;
+        find_inputs(p, t, x, square);
+        if (both) find_inputs(p, t + 1, x, square + 1);
         for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
             float *to = v + c / GROUP * at.group + c % GROUP;
             Lanes d[2][POINTS];
-            input_transform(from[0], follow[0], c, d[0]);
+            input_transform(square, cells, c, d[0]);
             if (both)
-                input_transform(from[1], follow[1], c, d[1]);
+                input_transform(square + 1, cells, c, d[1]);
             else
                 memset(d[1], 0, sizeof d[1]);
             for (int i = 0; i < POINTS; i++) store_pairs(to + i * at.point, d[0][i], d[1][i]);
@@ -84,19 +82,18 @@ FOR_EACH_CPU void tiles_input_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t co
 }
 
 FOR_EACH_CPU void tiles_gradient_pairs(const Plan *p, ptrdiff_t first, ptrdiff_t count,
-                                       const float *g, float *e, Layout at) {
+                                       Images g, float *e, Layout at) {
     for (ptrdiff_t t = first; t < first + count; t += 2, e += at.tile) {
-        const float *from[2][OUT * OUT];
-        ptrdiff_t follow[2][OUT * OUT];
-        const int both = t + 1 < first + count;
-        gradient_addresses(p, t, g, from[0], follow[0]);
-        if (both) gradient_addresses(p, t + 1, g, from[1], follow[1]);
+        Square square[2];
+        const int both = t + 1 < first + count, cells = g.place != NULL;
+        find_gradients(p, t, g, square);
+        if (both) find_gradients(p, t + 1, g, square + 1);
         for (ptrdiff_t c = 0; c < p->channels; c += LANES) {
             float *to = e + c / GROUP * at.group + c % GROUP;
             Lanes d[2][POINTS];
-            gradient_transform(from[0], follow[0], c, d[0]);
+            gradient_transform(square, cells, c, d[0]);
             if (both)
-                gradient_transform(from[1], follow[1], c, d[1]);
+                gradient_transform(square + 1, cells, c, d[1]);
             else
                 memset(d[1], 0, sizeof d[1]);
             for (int i = 0; i < POINTS; i++) store_pairs(to + i * at.point, d[0][i], d[1][i]);

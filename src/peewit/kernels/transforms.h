@@ -39,6 +39,40 @@ typedef float Lanes;
 #define INLINE static inline
 #endif
 
+/* Which of the four pixels of a cell has its value, for each lane */
+#if defined(__GNUC__)
+typedef int32_t Places __attribute__((vector_size(32)));
+typedef uint8_t Bytes __attribute__((vector_size(8), aligned(1), may_alias));
+INLINE Places places(const uint8_t *from) {
+    return __builtin_convertvector(*(const Bytes *)from, Places);
+}
+INLINE Lanes where(Places place, int k, Lanes value) {
+    return (Lanes)((Places)value & (place == k));
+}
+INLINE Lanes either(Places first, Lanes a, Lanes b) { /* a where `first` is -1, b where it is 0 */
+    return (Lanes)(((Places)a & first) | ((Places)b & ~first));
+}
+/* The largest of a, b, c, d, the first of equals, NaN if one of them is, and which of them it was */
+INLINE void largest(Lanes a, Lanes b, Lanes c, Lanes d, float *value, uint8_t *place) {
+    const Places right = b > a, lower_right = d > c;
+    const Lanes top = either(right, b, a), bottom = either(lower_right, d, c);
+    const Places below = bottom > top, top_place = right & 1, bottom_place = 2 + (lower_right & 1);
+    const Lanes sum = a + b + c + d; /* a NaN among them must not get lost */
+    *(Lanes *)value = either(sum == sum, either(below, bottom, top), sum);
+    *(Bytes *)place =
+        __builtin_convertvector((bottom_place & below) | (top_place & ~below), Bytes);
+}
+#else
+typedef int Places;
+INLINE Places places(const uint8_t *from) { return *from; }
+INLINE Lanes where(Places place, int k, Lanes value) { return place == k ? value : 0.0f; }
+INLINE void largest(Lanes a, Lanes b, Lanes c, Lanes d, float *value, uint8_t *place) {
+    const Lanes top = b > a ? b : a, bottom = d > c ? d : c, sum = a + b + c + d;
+    *value = sum == sum ? (bottom > top ? bottom : top) : sum;
+    *place = (uint8_t)(bottom > top ? 2 + (d > c) : b > a);
+}
+#endif
+
 INLINE Lanes load(const float *from) { return *(const Lanes *)from; }
 INLINE void store(float *to, Lanes value) { *(Lanes *)to = value; }
 
@@ -103,51 +137,97 @@ INLINE void times_g_transposed(const Lanes *u, int step, Lanes *to) {
 
 static const float ZERO[LANES] = {0};
 
-/* The addresses of a square of size x size pixels from (top, left), and the step to the next
- * channels there: outside of the image zeros that go nowhere. */
-INLINE void addresses(const Plan *p, const float *image, ptrdiff_t top, ptrdiff_t left, int size,
-                      const float **from, ptrdiff_t *follow) {
+/* A square of size x size pixels: the addresses of its pixels, or of the cells of pixels that cover
+ * it, and the step to the next channels there. Outside of the image are zeros that go nowhere. */
+typedef struct {
+    const float *from[POINTS];
+    ptrdiff_t follow[POINTS];
+    const uint8_t *place[POINTS]; /* of cells */
+} Square;
+
+static const uint8_t NOWHERE[LANES] = {0};
+
+/* The square of size x size pixels from (top, left) of one image, or of its cells */
+INLINE void find(const Plan *p, Images x, ptrdiff_t image, ptrdiff_t top, ptrdiff_t left, int size,
+                 Square *square) {
+    const ptrdiff_t scale = x.place ? 2 : 1, height = p->height / scale, width = p->width / scale;
+    const ptrdiff_t start = image * height * width;
     for (int i = 0; i < size; i++) {
         for (int j = 0; j < size; j++) {
-            const ptrdiff_t y = top + i, x = left + j;
-            const int inside = y >= 0 && y < p->height && x >= 0 && x < p->width;
-            from[size * i + j] = inside ? image + (y * p->width + x) * p->channels : ZERO;
-            follow[size * i + j] = inside ? 1 : 0;
+            const ptrdiff_t y = top + i, z = left + j;
+            const int inside = y >= 0 && y < height && z >= 0 && z < width;
+            const ptrdiff_t at = (start + y * width + z) * p->channels;
+            square->from[size * i + j] = inside ? x.values + at : ZERO;
+            square->follow[size * i + j] = inside ? 1 : 0;
+            if (x.place) square->place[size * i + j] = inside ? x.place + at : NOWHERE;
         }
     }
 }
 
-/* Where the inputs of tile t are */
-INLINE void input_addresses(const Plan *p, ptrdiff_t t, const float *x, const float **from,
-                            ptrdiff_t *follow) {
-    const ptrdiff_t row = t / p->columns, image = row / p->rows;
-    addresses(p, x + image * p->height * p->width * p->channels, row % p->rows * OUT - 1,
-              t % p->columns * OUT - 1, IN, from, follow);
+/* Spread cells x cells cells, of channels from c, over size x size pixels, the first row and column of
+ * which are the last of their cells if `odd`. */
+INLINE void spread(const Square *square, ptrdiff_t c, int cells, int size, int odd, Lanes *d) {
+    for (int i = 0; i < cells; i++) {
+        for (int j = 0; j < cells; j++) {
+            const int cell = cells * i + j;
+            const ptrdiff_t at = c * square->follow[cell];
+            const Lanes value = load(square->from[cell] + at);
+            const Places place = places(square->place[cell] + at);
+            for (int k = 0; k < 4; k++) {
+                const int y = 2 * i + k / 2 - odd, x = 2 * j + k % 2 - odd;
+                if (y >= 0 && y < size && x >= 0 && x < size)
+                    d[size * y + x] = where(place, k, value);
+            }
+        }
+    }
+}
+
+/* Where the inputs of tile t are: 6x6 pixels, or the 4x4 cells that cover them */
+INLINE void find_inputs(const Plan *p, ptrdiff_t t, Images x, Square *square) {
+    const ptrdiff_t row = t / p->columns, top = row % p->rows * OUT, left = t % p->columns * OUT;
+    if (x.place)
+        find(p, x, row / p->rows, top / 2 - 1, left / 2 - 1, 4, square);
+    else
+        find(p, x, row / p->rows, top - 1, left - 1, IN, square);
 }
 
 /* v (36) = B^T d B of the channels from c */
-INLINE void input_transform(const float **from, const ptrdiff_t *follow, ptrdiff_t c, Lanes *v) {
+INLINE void input_transform(const Square *square, int cells, ptrdiff_t c, Lanes *v) {
     Lanes half[POINTS];
-    for (int i = 0; i < POINTS; i++) v[i] = load(from[i] + c * follow[i]);
+    if (cells)
+        spread(square, c, 4, IN, 1, v);
+    else
+        for (int i = 0; i < POINTS; i++) v[i] = load(square->from[i] + c * square->follow[i]);
     for (int j = 0; j < IN; j++) times_b(v + j, IN, half + j);
     for (int i = 0; i < IN; i++) times_b(half + IN * i, 1, v + IN * i);
 }
 
-/* Where the gradients of the outputs of tile t are */
-INLINE void gradient_addresses(const Plan *p, ptrdiff_t t, const float *g, const float **from,
-                               ptrdiff_t *follow) {
-    const ptrdiff_t row = t / p->columns, image = row / p->rows;
-    addresses(p, g + image * p->height * p->width * p->channels, row % p->rows * OUT,
-              t % p->columns * OUT, OUT, from, follow);
+/* Where the gradients of the outputs of tile t are: 4x4 pixels, or 2x2 cells */
+INLINE void find_gradients(const Plan *p, ptrdiff_t t, Images g, Square *square) {
+    const ptrdiff_t row = t / p->columns, top = row % p->rows * OUT, left = t % p->columns * OUT;
+    if (g.place)
+        find(p, g, row / p->rows, top / 2, left / 2, OUT / 2, square);
+    else
+        find(p, g, row / p->rows, top, left, OUT, square);
 }
 
 /* e (36) = A g A^T of the channels from c */
-INLINE void gradient_transform(const float **from, const ptrdiff_t *follow, ptrdiff_t c,
-                               Lanes *e) {
+INLINE void gradient_transform(const Square *square, int cells, ptrdiff_t c, Lanes *e) {
     Lanes g[OUT * OUT], half[IN * OUT];
-    for (int i = 0; i < OUT * OUT; i++) g[i] = load(from[i] + c * follow[i]);
+    if (cells)
+        spread(square, c, OUT / 2, OUT, 0, g);
+    else
+        for (int i = 0; i < OUT * OUT; i++) g[i] = load(square->from[i] + c * square->follow[i]);
     for (int j = 0; j < OUT; j++) times_a_transposed(g + j, OUT, half + j);
     for (int i = 0; i < IN; i++) times_a_transposed(half + OUT * i, 1, e + IN * i);
+}
+
+/* y (16) = A^T m A of 36 that are `point` floats apart */
+INLINE void output_transform(const float *m, ptrdiff_t point, Lanes *y) {
+    Lanes d[POINTS], half[OUT * IN];
+    for (int i = 0; i < POINTS; i++) d[i] = load(m + i * point);
+    for (int j = 0; j < IN; j++) times_a(d + j, IN, half + j);
+    for (int i = 0; i < OUT; i++) times_a(half + IN * i, 1, y + OUT * i);
 }
 
 /* Inputs whose filters are transformed together, and their weights: outputs side by side, whichever

@@ -71,10 +71,13 @@ EXPORT ptrdiff_t winograd_convolve_space(ptrdiff_t images, ptrdiff_t height, ptr
     return threads * POINTS * (spaced(tiles, inputs) + spaced(tiles, GROUP));
 }
 
-/* y (N, H, W, outputs) from x (N, H, W, inputs) and u of winograd_filters */
-EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
+/* y (N, H, W, outputs) from x (N, H, W, inputs) and u of winograd_filters.
+ *
+ * Where there is x_place, x is what stands in the cells of 2x2 pixels, and where there is y_place,
+ * only the largest of each cell goes into y: (N, H / 2, W / 2, channels), as in tiles.h. */
+EXPORT void winograd_convolve(const float *x, const uint8_t *x_place, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
                               ptrdiff_t inputs, const float *u, ptrdiff_t outputs, int bfloat16,
-                              float *y, float *workspace, int threads) {
+                              float *y, uint8_t *y_place, float *workspace, int threads) {
     const Plan in = plan(images, height, width, inputs);
     const Plan out = plan(images, height, width, outputs);
     const ptrdiff_t tiles = block_tiles(&in, threads), depth = bfloat16 ? inputs / 2 : inputs;
@@ -82,6 +85,7 @@ EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height
     const ptrdiff_t u_point = spaced(depth, GROUP);
     const Layout at = {v_point, depth, GROUP};
     const Product multiply = bfloat16 ? product_bfloat16 : product;
+    const Images from = {x, x_place};
     (void)threads;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (ptrdiff_t first = 0; first < in.tiles; first += tiles) {
@@ -92,13 +96,16 @@ EXPORT void winograd_convolve(const float *x, ptrdiff_t images, ptrdiff_t height
 #endif
         float *v = workspace + thread * POINTS * (v_point + m_point), *m = v + POINTS * v_point;
         const ptrdiff_t count = smaller(tiles, in.tiles - first);
-        (bfloat16 ? tiles_input_bfloat16 : tiles_input)(&in, first, count, x, v, at);
+        (bfloat16 ? tiles_input_bfloat16 : tiles_input)(&in, first, count, from, v, at);
         for (ptrdiff_t n = 0; n < outputs; n += GROUP) {
             const float *panel = u + n / GROUP * POINTS * u_point;
             for (int i = 0; i < POINTS; i++) /* rows that fill up the last 4 give no output */
                 multiply(up(count, 4) * 4, depth, v + i * v_point, depth, 1, panel + i * u_point,
                          m + i * m_point, 0);
-            tiles_output(&out, first, count, n, m, m_point, y);
+            if (y_place)
+                tiles_output_pooled(&out, first, count, n, m, m_point, y, y_place);
+            else
+                tiles_output(&out, first, count, n, m, m_point, y);
         }
     }
 }
@@ -121,10 +128,10 @@ EXPORT ptrdiff_t winograd_gradient_space(ptrdiff_t images, ptrdiff_t height, ptr
 }
 
 /* The gradient of the filters (outputs, 3, 3, inputs), from x (N, H, W, inputs) and the gradient g
- * of the output (N, H, W, outputs) */
+ * of the output (N, H, W, outputs), or, where there is g_place, what stands in its cells */
 EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_t height,
                                       ptrdiff_t width, ptrdiff_t inputs, const float *g,
-                                      ptrdiff_t outputs, int bfloat16, float *gradient,
+                                      const uint8_t *g_place, ptrdiff_t outputs, int bfloat16, float *gradient,
                                       float *workspace, int threads) {
     const Plan in = plan(images, height, width, inputs);
     const Plan out = plan(images, height, width, outputs);
@@ -136,6 +143,7 @@ EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_
     const ptrdiff_t point = spaced(tiles, GROUP), square = spaced(GROUP, GROUP);
     const Layout at = {point, GROUP, POINTS * point};
     const Product multiply = bfloat16 ? product_bfloat16 : product;
+    const Images from = {x, NULL}, gradients = {g, g_place};
     float *v = workspace, *e = v + in_groups * at.group, *u = e + out_groups * at.group;
     (void)threads;
     for (ptrdiff_t first = 0; first < in.tiles; first += tiles) {
@@ -144,8 +152,9 @@ EXPORT void winograd_filters_gradient(const float *x, ptrdiff_t images, ptrdiff_
         for (ptrdiff_t t = 0; t < count; t += some) {
             const ptrdiff_t these = smaller(some, count - t);
             float *v_tile = v + t / together * GROUP, *e_tile = e + t / together * GROUP;
-            (bfloat16 ? tiles_input_pairs : tiles_input)(&in, first + t, these, x, v_tile, at);
-            (bfloat16 ? tiles_gradient_pairs : tiles_gradient)(&out, first + t, these, g, e_tile, at);
+            (bfloat16 ? tiles_input_pairs : tiles_input)(&in, first + t, these, from, v_tile, at);
+            (bfloat16 ? tiles_gradient_pairs : tiles_gradient)(&out, first + t, these, gradients, e_tile,
+                                                            at);
         }
 #pragma omp parallel for schedule(static) num_threads(threads)
         for (ptrdiff_t item = 0; item < POINTS * pairs; item++) {

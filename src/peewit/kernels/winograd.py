@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library
-from peewit.kernels.memory import empty
+from peewit.kernels.memory import address, empty
 
 _CHANNELS_LAST = torch.channels_last
 _MULTIPLE = 8  # channels that the transforms in tiles.c work on at once
@@ -78,7 +78,30 @@ def forward(x: torch.Tensor, weight: torch.Tensor, *, bfloat16: bool = False) ->
     if not pays(len(x), x.shape[1], weight.shape[0], *x.shape[2:]):
         with torch.autocast("cpu", enabled=False):
             return F.conv2d(x, weight, padding=1)
-    return _convolve(x, weight.shape[0], weight.data_ptr(), weight.stride(), bfloat16)
+    n, _, height, width = x.shape
+    y = empty(n, len(weight), height, width)
+    _convolve(x, None, weight.data_ptr(), weight.stride(), bfloat16, y, None)
+    return y
+
+
+def forward_pooled(
+    x: torch.Tensor, weight: torch.Tensor, *, bfloat16: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the largest of each 2x2 of the convolution, and which of the four it was.
+
+    Only where the shapes are such that it ``pays``. What is not the largest never goes to memory.
+
+    Returns
+    -------
+    pooled : float32 tensor, shape (N, out, H // 2, W // 2), channels_last
+    place : uint8 tensor of the same shape and memory
+        0 and 1 for the upper two, 2 and 3 for the lower two; the first of equals.
+    """
+    n, _, height, width = x.shape
+    pooled = empty(n, len(weight), height // 2, width // 2)
+    place = torch.empty_like(pooled, dtype=torch.uint8)
+    _convolve(x, None, weight.data_ptr(), weight.stride(), bfloat16, pooled, place)
+    return pooled, place
 
 
 def gradients(
@@ -89,6 +112,7 @@ def gradients(
     for_weight: bool,
     *,
     bfloat16: bool = False,
+    place: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the gradients by x and by the weight, or None for what is not wanted.
 
@@ -100,6 +124,8 @@ def gradients(
         The gradient by the convolution's result.
     bfloat16 : bool
         As for ``forward``.
+    place : uint8 tensor, shape (N, out, H // 2, W // 2), optional
+        That of ``forward_pooled``. Then ``grad`` is the gradient by what was the largest.
     """
     outputs, inputs = weight.shape[:2]
     if not pays(len(x), inputs, outputs, *x.shape[2:]):
@@ -114,9 +140,11 @@ def gradients(
         # is, read backwards from their last element
         by_out, by_in, by_row, by_column = weight.stride()
         last = weight[0, 0, 2, 2].data_ptr()
-        grad_x = _convolve(grad, inputs, last, (by_in, by_out, -by_row, -by_column), bfloat16)
+        grad_x = empty(*x.shape)
+        steps = by_in, by_out, -by_row, -by_column
+        _convolve(grad, place, last, steps, bfloat16, grad_x, None)
     if for_weight:
-        grad_weight = _gradient_of_weight(x, grad, bfloat16)
+        grad_weight = _gradient_of_weight(x, grad, place, bfloat16)
     return grad_x, grad_weight
 
 
@@ -135,29 +163,37 @@ class _Conv3x3(torch.autograd.Function):
 
 
 def _convolve(
-    x: torch.Tensor, outputs: int, first: int, steps: tuple[int, ...], bfloat16: bool
-) -> torch.Tensor:
-    """Convolve by the filters that begin at the address ``first``.
+    x: torch.Tensor,
+    x_place: torch.Tensor | None,
+    first: int,
+    steps: tuple[int, ...],
+    bfloat16: bool,
+    y: torch.Tensor,
+    y_place: torch.Tensor | None,
+) -> None:
+    """Convolve ``x`` by the filters that begin at the address ``first``, into ``y``.
 
-    ``steps`` are the floats from one filter's output, input, row and column to the next.
+    ``steps`` are the floats from one filter's output, input, row and column to the next. Of what
+    has a place, only one value of each 2x2 pixels is there.
     """
     kernels, threads = library.loaded(), torch.get_num_threads()
     x = x.contiguous(memory_format=_CHANNELS_LAST)
-    n, inputs, height, width = x.shape
-    y = empty(n, outputs, height, width)
+    (n, inputs), outputs = x.shape[:2], y.shape[1]
+    height, width = (x if x_place is None else y).shape[2:]  # of pixels, not of cells
     u, work = _workspace(
         kernels.winograd_filters_space(outputs, inputs),
         kernels.winograd_convolve_space(n, height, width, inputs, threads),
     )
     kernels.winograd_filters(first, outputs, inputs, *steps, bfloat16, u.data_ptr(), threads)
     kernels.winograd_convolve(
-        *(x.data_ptr(), n, height, width, inputs, u.data_ptr()),
-        *(outputs, bfloat16, y.data_ptr(), work.data_ptr(), threads),
+        *(x.data_ptr(), address(x_place), n, height, width, inputs, u.data_ptr()),
+        *(outputs, bfloat16, y.data_ptr(), address(y_place), work.data_ptr(), threads),
     )
-    return y
 
 
-def _gradient_of_weight(x: torch.Tensor, grad: torch.Tensor, bfloat16: bool) -> torch.Tensor:
+def _gradient_of_weight(
+    x: torch.Tensor, grad: torch.Tensor, place: torch.Tensor | None, bfloat16: bool
+) -> torch.Tensor:
     kernels, threads = library.loaded(), torch.get_num_threads()
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     grad = grad.contiguous(memory_format=_CHANNELS_LAST)
@@ -165,7 +201,7 @@ def _gradient_of_weight(x: torch.Tensor, grad: torch.Tensor, bfloat16: bool) -> 
     grad_weight = empty(outputs, inputs, 3, 3)
     (work,) = _workspace(kernels.winograd_gradient_space(n, height, width, inputs, outputs))
     kernels.winograd_filters_gradient(
-        *(x.data_ptr(), n, height, width, inputs, grad.data_ptr()),
+        *(x.data_ptr(), n, height, width, inputs, grad.data_ptr(), address(place)),
         *(outputs, bfloat16, grad_weight.data_ptr(), work.data_ptr(), threads),
     )
     return grad_weight

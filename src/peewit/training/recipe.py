@@ -251,7 +251,7 @@ class Recipe:
         """Return the recipe with a learning rate, if need be one for a training of ``steps``.
 
         >>> Recipe.preset("fast").with_rate(1_000).lr
-        0.1
+        0.087
         """
         return self.replace(lr=muon_rate(steps)) if self.lr is None else self
 
