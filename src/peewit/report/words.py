@@ -132,6 +132,8 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         times = f"{done} of {run.recipe.epochs} so far"
     optimizer = {"adam": "Adam", "muon": "Muon"}.get(values["optimizer"], values["optimizer"])
     falling = " falling to 0" if values.get("schedule") == "linear" else ""
+    # a recipe that has not been trained may leave the rate open
+    rate = f" at a learning rate of {values['lr']:g}{falling}" if values.get("lr") else falling
     extra = []
     if values.get("label_smoothing"):
         extra.append(f"label smoothing {values['label_smoothing']:g}")
@@ -139,8 +141,8 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         extra.append(f"{values['precision']} arithmetic")
     return (
         f"It went through the training set{of} {times}, {values['batch_size']} pictures "
-        f"a step, following the gradient with {optimizer} at a learning rate of "
-        f"{values['lr']:g}{falling}{''.join(f', with {one}' for one in extra)}."
+        f"a step, following the gradient with {optimizer}{rate}"
+        f"{''.join(f', with {one}' for one in extra)}."
     )
 
 
