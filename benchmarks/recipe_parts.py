@@ -30,7 +30,7 @@ from peewit.training.progress import Silent
 from peewit.training.setup import make_job
 
 AS_IT_IS = "as it is"
-# What is changed. Muon's rate goes with the square root of the batch.
+# What is changed. Muon's rate follows from the number of steps where it is not given.
 PARTS = {
     AS_IT_IS: {},
     "Adam instead of Muon": {"optimizer": "adam", "lr": 1e-3},
@@ -44,9 +44,13 @@ PARTS = {
     "cutout of 8": {"cutout": 8},
     "cutout of 12": {"cutout": 12},
     "pixels not normalised": {"normalize": False},
-    "batches of 125": {"batch_size": 125, "lr": 0.12},
-    "batches of 500": {"batch_size": 500, "lr": 0.24},
-    "batches of 2,000": {"batch_size": 2000, "lr": 0.48},
+    "batches of 125": {"batch_size": 125},
+    "batches of 500": {"batch_size": 500},
+    "batches of 2,000": {"batch_size": 2000},
+    "a rate of 0.06": {"lr": 0.06},
+    "a rate of 0.17": {"lr": 0.17},
+    "a rate of 0.24": {"lr": 0.24},
+    "bfloat16": {"precision": "bfloat16"},
     "average of the weights, 0.95 a step": {"average": 0.95},
     "average of the weights, 0.98 a step": {"average": 0.98},
 }

@@ -99,12 +99,23 @@ def test_import_of_nothing_loads_no_data_for_the_names(
         raise AssertionError("data was loaded")
 
     monkeypatch.setattr("peewit.data.sources.load", load)
-    assert main(["import", "missing.h5", "--classes", "cifar10"]) == 1
+    assert main(["import", "missing.h5", "--classes", "cifar100"]) == 1
     said = capsys.readouterr().err
     assert (
         said
         == "peewit: cannot import missing.h5: there is no such file or folder; check the path\n"
     )
+
+
+def test_the_names_of_cifar10_need_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_h5: Path
+) -> None:
+    monkeypatch.setattr("peewit.data.sources.load", None)
+    out = str(tmp_path / "run")
+    assert main(["import", str(keras_h5), "--classes", "cifar10", "--out", out]) == 0
+    run = Run.open(out)
+    assert run.class_names[::9] == ("airplane", "truck")
+    assert run.source == {"source": "cifar10", "data": None, "coarse": False}
 
 
 def test_import_makes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

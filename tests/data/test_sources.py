@@ -13,7 +13,7 @@ import pytest
 
 from peewit.data import SourceNotAvailable, cache, download, layouts, load
 from peewit.data.archive import BadArchiveError
-from peewit.data.layouts import Layout
+from peewit.data.layouts import CIFAR10_CLASSES, Layout
 from peewit.data.sources import fetch
 from peewit.errors import PeewitError, UsageError
 
@@ -232,6 +232,7 @@ def test_the_real_archive(full_size: None, archive: Path) -> None:
     assert len(splits.train) == 50_000
     assert len(splits.test) == 10_000
     assert splits.train.images.dtype == np.uint8
+    assert tuple(splits.train.class_names) == CIFAR10_CLASSES
     mean, deviation = splits.train.channel_statistics
     # published many times for the original; JPEG moved them by less than a hundredth
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.01)

@@ -183,7 +183,7 @@ def test_a_training_that_goes_on_goes_on_with_its_share() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "model"),
-    [(5, "fast-xs"), (30, "fast-xs"), (120, "fast-s"), (640, "fast-m"), (1200, "fast-l")],
+    [(5, "fast-xs"), (30, "fast-xs"), (120, "fast-s"), (300, "fast-m"), (640, "fast-l")],
 )
 def test_the_network_grows_with_the_budget(seconds: float, model: str) -> None:
     # images a second on two cores

@@ -103,6 +103,18 @@ def test_bfloat16_is_taken_where_it_is_much_faster(
     assert choice.speed.step == pytest.approx(0.1 / (factor if precision == "bfloat16" else 1))
 
 
+def test_other_networks_are_measured_in_the_precision_that_won(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timed, "_models", lambda *arguments: ["fast-s", "fast-xs"])
+    for factor, precision in ((2.0, "bfloat16"), (1.05, "float32")):
+        machine = Machine(bfloat16=factor)
+        choice = choose(machine, monkeypatch, 60.0)
+        both = [("fast-s", "float32"), ("fast-s", "bfloat16")]
+        assert machine.measured == [*both, ("fast-xs", precision)]
+        assert choice.recipe.precision == precision
+
+
 def test_what_has_been_trained_already_keeps_its_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

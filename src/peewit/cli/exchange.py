@@ -137,12 +137,15 @@ def _export_int8(run: Run, to: str, raw: bool, data: str | None, out: Path | Non
 def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
     """Return the names of the classes, and the source that they came from if they did."""
     from peewit.cli.download import download_shown
+    from peewit.data.layouts import CIFAR10_CLASSES
     from peewit.data.sources import SOURCES, load
     from peewit.errors import PeewitError
     from peewit.formats import cannot_read
 
     if given in SOURCES:
         place: dict[str, Any] = {"source": given, "data": data, "coarse": False}
+        if given == "cifar10" and not data:  # the tutorial's: without the data, without a network
+            return list(CIFAR10_CLASSES), place
         with download_shown() as progress:
             splits = load(**place, progress=progress)
         for sentence in splits.notes:

@@ -10,6 +10,11 @@ from pathlib import Path
 from peewit.data.archive import cannot_read
 
 SIDE = 32
+# what the data itself calls them, for where it is not at hand
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 PIXELS = 3 * SIDE * SIDE  # bytes an image: the red plane, the green, the blue
 
 

@@ -7,11 +7,10 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+/* GCC knows the instruction since 10, Clang, which calls itself GCC 4, since 9 */
+#if defined(__x86_64__) && defined(__GNUC__) && (__GNUC__ >= 10 || defined(__clang__))
 #define NATIVE 1
 #include <immintrin.h>
-
-typedef float Sixteen __attribute__((vector_size(64), aligned(4), may_alias));
 
 /* 2 x 16 columns: 12 x 32 sums are 24 of the 32 registers */
 __attribute__((target("avx512f,avx512bf16"), always_inline)) static inline void block(
@@ -20,8 +19,7 @@ __attribute__((target("avx512f,avx512bf16"), always_inline)) static inline void 
     __m512 sum[12][2];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < 2; v++)
-            sum[r][v] = add ? (__m512) * (const Sixteen *)(c + r * GROUP + v * 16)
-                            : _mm512_setzero_ps();
+            sum[r][v] = add ? _mm512_loadu_ps(c + r * GROUP + v * 16) : _mm512_setzero_ps();
     for (ptrdiff_t k = 0; k < depth; k++) {
         const __m512bh b0 = (__m512bh)_mm512_loadu_ps(b), b1 = (__m512bh)_mm512_loadu_ps(b + 16);
         for (int r = 0; r < rows; r++) {

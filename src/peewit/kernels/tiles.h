@@ -40,7 +40,8 @@ void tiles_output(const Plan *p, ptrdiff_t first, ptrdiff_t count, ptrdiff_t cha
                   const float *m, ptrdiff_t point, float *y);
 
 /* As tiles_output, but only the largest of each 2x2 pixels goes into y (N, H / 2, W / 2, C), and which
- * of them it was into place; H and W are even. The largest of a NaN and others is NaN. */
+ * of them it was into place; an odd last row or column is left out. The largest of a NaN and others
+ * is NaN. */
 void tiles_output_pooled(const Plan *p, ptrdiff_t first, ptrdiff_t count, ptrdiff_t channel,
                          const float *m, ptrdiff_t point, float *y, uint8_t *place);
 

@@ -24,8 +24,9 @@ from peewit.training.setup import network_size
 MEASURING, RATE_SHARE, STEPS_SHARE = 0.04, 0.012, 0.012
 LONGEST_RATE, LONGEST_STEPS = 0.9, 3.0  # seconds, each network
 # What networks reach of PyTorch's best rate, before it is measured: more than all of it with the
-# compiled kernels, whose convolutions do less arithmetic than they are counted with.
-USUAL_SHARE, USUAL_SHARE_OF_KERNELS = 0.7, 1.2
+# compiled kernels, whose convolutions do less arithmetic than they are counted with, and again as
+# much where those multiply in bfloat16.
+USUAL_SHARE, USUAL_SHARE_OF_KERNELS, USUAL_SHARE_OF_BFLOAT16 = 0.7, 1.2, 1.7
 # bfloat16 costs a little accuracy, so it must be this much faster.
 WORTH_BFLOAT16 = 1.1
 # Five more views of a quarter of the images.
@@ -84,7 +85,8 @@ def choose(
     if recipe.validate_on == "holdout":
         held_out = round(len(dataset) * recipe.validation_fraction)
     best = best_rate(min(LONGEST_RATE, RATE_SHARE * (seconds or math.inf)), clock=clock)
-    usual = best * (USUAL_SHARE_OF_KERNELS if kernels.available() else USUAL_SHARE)
+    bfloat16 = not settled and recipe.precision == "float32" and has_bfloat16()
+    usual = best * _usual_share(bfloat16 or recipe.precision == "bfloat16")
     needed = next_round(recipe.until_accuracy or 1.0, [], usual)
     seconds = min(seconds or math.inf, needed or math.inf) if recipe.until_accuracy else seconds
     assert seconds is not None, "a recipe with a budget has minutes or an accuracy"
@@ -95,17 +97,19 @@ def choose(
         # a few more steps like those have to fit
         return clock() + 2 * like.step < end
 
-    speeds: list[Speed] = []
-    for model in _models(dataset, recipe, usual, seconds):
-        if not speeds or in_time(speeds[-1]):
+    first, *next_to_it = _models(dataset, recipe, usual, seconds)
+    speed = measure(dataset, recipe.replace(model=first), each, clock)
+    if bfloat16 and find(first).family == "fast" and in_time(speed):
+        less = recipe.replace(precision="bfloat16")
+        other = measure(dataset, less.replace(model=first), each, clock)
+        if speed.step >= WORTH_BFLOAT16 * other.step:
+            recipe, speed = less, other
+    speeds = [speed]
+    for model in next_to_it:
+        if in_time(speeds[-1]):
             speeds.append(measure(dataset, recipe.replace(model=model), each, clock))
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
-    may = not settled and recipe.precision == "float32" and find(recipe.model).family == "fast"
-    if may and in_time(speed) and has_bfloat16():
-        other = measure(dataset, recipe.replace(precision="bfloat16"), each, clock)
-        if speed.step >= WORTH_BFLOAT16 * other.step:
-            recipe, speed = recipe.replace(precision="bfloat16"), other
     recipe = recipe.with_rate(speed.images(seconds) / speed.batch_size)
     judged = len(test) if test is not None else held_out
     validated = held_out if recipe.validate_on == "holdout" else judged
@@ -121,6 +125,14 @@ def choose(
         report=REPORT_LOOPS * python,
     )
     return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
+
+
+def _usual_share(bfloat16: bool) -> float:
+    """Return what networks usually reach of PyTorch's best rate on this machine."""
+    if not kernels.available():
+        return USUAL_SHARE
+    native = bfloat16 and kernels.multiplies_bfloat16()
+    return USUAL_SHARE_OF_BFLOAT16 if native else USUAL_SHARE_OF_KERNELS
 
 
 def _models(dataset: Dataset, recipe: Recipe, rate: float, seconds: float) -> list[str]:
