@@ -21,7 +21,7 @@ from peewit.training.rounds import next_round
 from peewit.training.setup import network_size
 
 # The planner may take such a part of the budget for measuring: the best rate, and the networks.
-MEASURING, RATE_SHARE, STEPS_SHARE = 0.04, 0.012, 0.012
+MEASURING, RATE_SHARE, STEPS_SHARE = 0.06, 0.012, 0.012
 LONGEST_RATE, LONGEST_STEPS = 0.9, 3.0  # seconds, each network
 # What networks reach of PyTorch's best rate, before it is measured: more than all of it with the
 # compiled kernels, whose convolutions do less arithmetic than they are counted with, and again as
