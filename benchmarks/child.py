@@ -110,6 +110,8 @@ def facts(run):
         "model": run.recipe.model,
         "image_size": run.recipe.image_size,
         "batch_size": run.recipe.batch_size,
+        "lr": run.recipe.lr,
+        "precision": run.recipe.precision,
         "epochs": last["images"] / images,  # a budget may end in the middle of one
         "training_images": images,
         "flops": metrics["flops"],

@@ -11,6 +11,7 @@ from typing import Any
 import child
 import pytest
 
+from peewit import Recipe
 from peewit.training.checkpoint import Position
 from peewit.training.final import costs
 
@@ -77,7 +78,7 @@ def test_facts_are_those_of_the_whole_run() -> None:
     run = SimpleNamespace(
         history=position.history,
         metrics={"accuracy": 0.5, **costs(position)},
-        recipe=SimpleNamespace(model="tutorial", image_size=None, batch_size=32),
+        recipe=Recipe(),
         dataset={"images": {"training": 90}},
     )
     found = child.facts(run)
@@ -86,6 +87,7 @@ def test_facts_are_those_of_the_whole_run() -> None:
     assert found["training_seconds"] == pytest.approx(4.0)  # without validation
     assert found["gflops"] == pytest.approx(12.5)  # 50 in 2 + 2 seconds
     assert found["best_gflops"] == pytest.approx(20.0)
+    assert (found["lr"], found["precision"]) == (1e-3, "float32")
     assert found["share_of_best"] == pytest.approx(0.625)
     # the tutorial's network is compared with no best rate
     del run.metrics["share_of_best"]
