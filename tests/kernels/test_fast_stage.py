@@ -163,6 +163,9 @@ def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
     monkeypatch.setattr(library, "multiplies_bfloat16", lambda: False)
     with torch.autocast("cpu", torch.bfloat16):
         assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    monkeypatch.setattr(library, "multiplies_bfloat16", lambda: True)
+    with torch.autocast("cpu", torch.float16):
+        assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
     assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 3))
     norm.momentum = None  # a plain average over all steps
     assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 1))

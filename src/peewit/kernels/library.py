@@ -120,8 +120,10 @@ def usable(*tensors: torch.Tensor, bfloat16: bool = False) -> bool:
 
     if load() is None:
         return False
-    if torch.is_autocast_enabled("cpu") and not (bfloat16 and multiplies_bfloat16()):
-        return False
+    if torch.is_autocast_enabled("cpu"):
+        wanted = torch.get_autocast_dtype("cpu")
+        if not (bfloat16 and wanted is torch.bfloat16 and multiplies_bfloat16()):
+            return False
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
         return False
     # PyTorch's passes on several cores beat the kernels' on a single core

@@ -76,7 +76,7 @@ def forward(x: torch.Tensor, weight: torch.Tensor, *, bfloat16: bool = False) ->
     the processor has them.
     """
     if not pays(len(x), x.shape[1], weight.shape[0], *x.shape[2:]):
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False):  # the passes behind it read float32
             return F.conv2d(x, weight, padding=1)
     n, _, height, width = x.shape
     y = empty(n, len(weight), height, width)
