@@ -182,42 +182,45 @@ INLINE void spread(const Square *square, ptrdiff_t c, int cells, int size, int o
     }
 }
 
-/* Where the inputs of tile t are: 6x6 pixels, or the 4x4 cells that cover them */
-INLINE void find_inputs(const Plan *p, ptrdiff_t t, Images x, Square *square) {
+/* Where tile t has its size x size pixels, which begin `border` pixels before its outputs, or the
+ * cells that cover them */
+INLINE void find_tile(const Plan *p, ptrdiff_t t, Images x, int size, int border, Square *square) {
     const ptrdiff_t row = t / p->columns, top = row % p->rows * OUT, left = t % p->columns * OUT;
     if (x.place)
-        find(p, x, row / p->rows, top / 2 - 1, left / 2 - 1, 4, square);
+        find(p, x, row / p->rows, top / 2 - border, left / 2 - border, size / 2 + border, square);
     else
-        find(p, x, row / p->rows, top - 1, left - 1, IN, square);
+        find(p, x, row / p->rows, top - border, left - border, size, square);
+}
+
+/* Its pixels, of the channels from c */
+INLINE void load_tile(const Square *square, int cells, int size, int border, ptrdiff_t c,
+                      Lanes *d) {
+    if (cells)
+        spread(square, c, size / 2 + border, size, border, d);
+    else
+        for (int i = 0; i < size * size; i++) d[i] = load(square->from[i] + c * square->follow[i]);
+}
+
+INLINE void find_inputs(const Plan *p, ptrdiff_t t, Images x, Square *square) {
+    find_tile(p, t, x, IN, 1, square);
 }
 
 /* v (36) = B^T d B of the channels from c */
 INLINE void input_transform(const Square *square, int cells, ptrdiff_t c, Lanes *v) {
     Lanes half[POINTS];
-    if (cells)
-        spread(square, c, 4, IN, 1, v);
-    else
-        for (int i = 0; i < POINTS; i++) v[i] = load(square->from[i] + c * square->follow[i]);
+    load_tile(square, cells, IN, 1, c, v);
     for (int j = 0; j < IN; j++) times_b(v + j, IN, half + j);
     for (int i = 0; i < IN; i++) times_b(half + IN * i, 1, v + IN * i);
 }
 
-/* Where the gradients of the outputs of tile t are: 4x4 pixels, or 2x2 cells */
 INLINE void find_gradients(const Plan *p, ptrdiff_t t, Images g, Square *square) {
-    const ptrdiff_t row = t / p->columns, top = row % p->rows * OUT, left = t % p->columns * OUT;
-    if (g.place)
-        find(p, g, row / p->rows, top / 2, left / 2, OUT / 2, square);
-    else
-        find(p, g, row / p->rows, top, left, OUT, square);
+    find_tile(p, t, g, OUT, 0, square);
 }
 
 /* e (36) = A g A^T of the channels from c */
 INLINE void gradient_transform(const Square *square, int cells, ptrdiff_t c, Lanes *e) {
     Lanes g[OUT * OUT], half[IN * OUT];
-    if (cells)
-        spread(square, c, OUT / 2, OUT, 0, g);
-    else
-        for (int i = 0; i < OUT * OUT; i++) g[i] = load(square->from[i] + c * square->follow[i]);
+    load_tile(square, cells, OUT, 0, c, g);
     for (int j = 0; j < OUT; j++) times_a_transposed(g + j, OUT, half + j);
     for (int i = 0; i < IN; i++) times_a_transposed(half + OUT * i, 1, e + IN * i);
 }
