@@ -160,3 +160,15 @@ def test_nothing_else_installed_leaves_pytorch(
     monkeypatch.setattr(engines, "find_spec", lambda package: None)
     assert engines.fastest(run).name == "PyTorch"
     assert not (run.path / engines.NETWORK).exists()
+
+
+def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+
+    def fail(content: bytes, many: bool) -> tuple[Any, Any]:
+        raise ImportError("DLL load failed while importing onnxruntime_pybind11_state")
+
+    monkeypatch.setattr(engines, "LOADERS", dict.fromkeys(engines.PACKAGES, fail))
+    assert engines.fastest(run).name == "PyTorch"

@@ -128,6 +128,10 @@ def test_import_makes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["import", model, "--classes", str(names), "--out", out]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert Run.open(out).class_names == run.class_names
+    # a name may hold a comma, and Windows marks UTF-8
+    names.write_text("cat\ndog, hound\n兔\n", encoding="utf-8-sig")
+    assert main(["import", model, "--classes", str(names), "--out", out + "3"]) == 0
+    assert Run.open(out + "3").class_names == ("cat", "dog, hound", "兔")
     # taken, wrong number of names, no file
     assert main(["import", model, "--classes", "a,b,c", "--out", out]) == 2
     assert main(["import", model, "--classes", "a,b", "--out", out + "2"]) == 2

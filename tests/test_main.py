@@ -72,6 +72,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (click.Abort(), 130, "stopped"),
         (MemoryError(), 1, NO_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, NO_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), 1, NO_MEMORY),
         (OSError(errno.EIO, "Input/output error", "a.bin"), 1, "a.bin: input/output error"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",

@@ -439,3 +439,16 @@ def test_the_source_is_kept_with_full_paths(data: Dataset, tmp_path: Path) -> No
     assert run.source == source | {"data": str(Path("my/archive.tar.gz").resolve())}
     run = train(data, recipe, source={"source": "my"}, out=tmp_path / "b", progress=Silent())
     assert run.source == {"source": str(Path("my").resolve())}
+
+
+def test_without_its_checkpoint_a_trained_run_is_not_trained_over(
+    whole: Run, data: Dataset, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.path, copy)
+    (copy / "checkpoint.safetensors").unlink()
+    before = (copy / "model.safetensors").read_bytes()
+    with pytest.raises(PeewitError, match=r"its checkpoint\.safetensors is missing; put it back"):
+        train(data, RECIPE.replace(epochs=4), resume=copy, progress=Silent())
+    assert (copy / "model.safetensors").read_bytes() == before
+    assert Run.open(copy).status == "finished"

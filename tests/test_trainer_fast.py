@@ -316,7 +316,14 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
         "peewit: 100.0% of the held-out images right was not reached: 2 rounds of training did "
         "not reach it, and "
     )
-    assert last.endswith("everything is saved; go on with peewit train --resume run")
+    todo = "ask for less, or give it other minutes: peewit train --resume run --minutes 10"
+    assert last.endswith(f"everything is saved; {todo}")
+    # asked for the same again, it does not claim success
+    assert main(["train", "--resume", "run"]) == 1
+    again = capsys.readouterr()
+    assert again.out == ""
+    assert "was not reached" in again.err
+    assert again.err.rstrip().endswith(todo)
     run = Run.open("run")
     assert run.status == "finished"
     assert 0 < run.metrics["accuracy"] < 1

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _say(NO_MEMORY, 1)
     except RuntimeError as error:
-        # what PyTorch raises in its place
-        if "can't allocate memory" not in str(error):
+        # what PyTorch raises in its place, with other words on Windows
+        if "DefaultCPUAllocator" not in str(error):
             raise
         return _say(NO_MEMORY, 1)
     except BrokenPipeError:

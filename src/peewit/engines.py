@@ -227,11 +227,13 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
     Raises
     ------
     PeewitError
-        The file cannot be read.
+        The file cannot be read, or the runtime does not load.
     """
     try:
         content = (run.path / NETWORK).read_bytes()
         return Runtime(name, run, *LOADERS[name](content, many))
+    except (ImportError, AttributeError) as error:  # installed, but it does not load here
+        raise PeewitError(f"cannot use {name}", str(error), "install it anew") from error
     except (OSError, RuntimeError, ValueError) as error:  # the runtimes' own are RuntimeErrors
         raise PeewitError(f"cannot use {run.path / NETWORK}", str(error)) from error
 

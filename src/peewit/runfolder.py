@@ -16,7 +16,7 @@ from typing import Any
 
 import filelock
 
-from peewit.data.sources import SOURCES
+from peewit.data.places import SOURCES, expanded
 from peewit.errors import PeewitError, UsageError
 from peewit.files import cannot_write, write_text
 from peewit.formats import cannot_read, check_format, damaged
@@ -77,9 +77,9 @@ def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``source`` with its paths in full, so that it holds in any working directory."""
     lasting = dict(source)
     if lasting.get("data"):
-        lasting["data"] = str(Path(lasting["data"]).resolve())
+        lasting["data"] = str(expanded(Path(lasting["data"])).resolve())
     if lasting.get("source") and lasting["source"] not in SOURCES:
-        lasting["source"] = str(Path(lasting["source"]).resolve())
+        lasting["source"] = str(expanded(Path(lasting["source"])).resolve())
     return lasting
 
 

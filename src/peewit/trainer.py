@@ -22,7 +22,14 @@ from peewit.training.checkpoint import Position
 from peewit.training.course import Course
 from peewit.training.final import answer, costs
 from peewit.training.interrupt import StopRequest
-from peewit.training.known import check_fits, check_same, same_recipe
+from peewit.training.known import (
+    ask_otherwise,
+    check_checkpoint,
+    check_fits,
+    check_reached,
+    check_same,
+    same_recipe,
+)
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
 from peewit.training.recipe import Recipe
@@ -167,8 +174,11 @@ def _resume(
         )
         if run.status == "finished" and asked == done:
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as it was asked for"
+            check_reached(path, recipe, run.history)
             progress.note(f"{path} is finished {after}; ask for more to train it on")
             return run
+        if run.status == "finished" or len(run.history) > 1 or "fingerprints" not in run.dataset:
+            check_checkpoint(path, path / runfolder.CHECKPOINT)
         job = make_job(dataset, test, recipe, progress.note)
         data = describe_data(dataset, test, job)
         if "fingerprints" in run.dataset:
@@ -256,7 +266,7 @@ def _work(
         else:
             progress.note(f"no time was left for the report: peewit report {shown} makes it")
     if course.given_up:
-        raise course.failure(position, go_on)
+        raise course.failure(position, ask_otherwise(path))
     return run
 
 

@@ -221,3 +221,12 @@ def test_random_damage_inside_gives_members_or_is_refused(path: Path) -> None:
         # anything but this one exception fails the test
         with suppress(BadArchiveError):
             assert all(len(content) <= 90 for _, content in members(path, WANTED))
+
+
+def test_damaged_extended_headers_are_refused(path: Path) -> None:
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("x")
+        info.pax_headers = {"GNU.sparse.map": "x", "GNU.sparse.size": "1"}
+        tar.addfile(info)
+    with pytest.raises(BadArchiveError, match="not a sound tar archive"):
+        list(members(path, WANTED))

@@ -11,6 +11,7 @@ import pytest
 from peewit.errors import UsageError
 from peewit.training.budget import (
     FEWEST_STEPS,
+    SAFETY,
     Budget,
     Ending,
     Plan,
@@ -209,3 +210,25 @@ def test_only_networks_in_question_are_measured() -> None:
     assert names(100) == ["fast-s", "fast-m"]
     assert names(90_000) == ["fast-xl"]
     assert all(len(names(seconds)) <= 2 for seconds in range(1, 5000, 50))
+
+
+def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    end = Ending(test=2.0, augmentation=2.0, rest=2.0, report=1.0, python=0.01)
+    plan = make_plan(Budget(60.0, 0.0, machine.now), speed(step=0.1), end, IMAGES)
+    pace = Pace(Budget(60.0, 0.0, machine.now), plan)
+    measured = iter([0.012, 0.9])
+    monkeypatch.setattr("peewit.training.pace.python_seconds", lambda *_, **__: next(measured))
+    position = Position()
+    assert pace.python_slowdown == 1
+    for _ in range(5):  # steps take four times as long as they did
+        pace.done(position)
+        position.seconds += 0.4
+        position.seen += 250
+    pace.done(position)
+    assert pace.slowdown == pytest.approx(4)
+    assert pace.python_slowdown == pytest.approx(1.2)
+    assert pace.end == pytest.approx(60 - SAFETY * (4 * 4.0 + 1.2 * 3.0))
+    # measured again after a while, and never thought to be slower than the steps
+    machine.time += 10
+    assert pace.python_slowdown == pytest.approx(4)

@@ -17,7 +17,20 @@ from peewit.training import checkpoint
 from peewit.training.checkpoint import Position
 from peewit.training.optimizers import KerasAdam
 
-POSITION = Position(2, 3, 96, 40, 0.1 + 0.2, 1 / 3, [{"epoch": 1, "loss": 2 / 3}, {"epoch": 2}])
+POSITION = Position(
+    epoch=2,
+    step=3,
+    images=96,
+    correct=40,
+    loss_sum=0.1 + 0.2,
+    seconds=1 / 3,
+    spent=7 / 3,
+    history=[{"epoch": 1, "loss": 2 / 3}, {"epoch": 2}],
+    seen=10_000_000_019,
+    flops=3 * 10**15,
+    share=5 / 7,
+    validated=2.25,
+)
 
 
 def test_rates_are_those_since_the_last_row() -> None:

@@ -182,3 +182,15 @@ def test_what_is_shown_suits_the_place(
         progress, "console_err", lambda: Console(**{"force_jupyter": False, **options})
     )
     assert type(automatic()) is kind
+
+
+def test_the_time_left_is_right_where_several_epochs_share_a_row(clock: Clock) -> None:
+    lines = Lines(console(False))
+    lines.start(30, 1000, 100, Position())
+    clock.now += 60
+    # three and a half epochs without a row
+    parts = lines.parts(Position(epoch=3, step=5, images=3500, seconds=60.0))
+    assert "7:34 left" in [part.strip() for part in parts]
+    clock.now += 600
+    parts = lines.parts(Position(epoch=29, step=10, images=3000, seconds=60.0))
+    assert "0:00 left" in [part.strip() for part in parts]

@@ -64,7 +64,7 @@ def choose(
     monkeypatch.setattr(timed, "measure", machine.measure)
     monkeypatch.setattr(timed, "best_rate", lambda seconds, clock: 1e11)
     monkeypatch.setattr(timed, "has_bfloat16", lambda: machine.bfloat16 != 1)
-    monkeypatch.setattr(timed, "_python_seconds", lambda clock: 0.01)
+    monkeypatch.setattr(timed.budgets, "python_seconds", lambda clock, best=True: 0.01)
     budget = {"minutes": seconds / 60} if seconds else {"until_accuracy": 0.8}
     recipe = Recipe.preset("fast", **(budget | changes))
     return timed.choose(DATA, test, recipe, seconds, machine.now, settled=settled)

@@ -68,7 +68,7 @@ def evaluate(
     and F1 of each class.
     """
     from peewit.cli.download import download_shown
-    from peewit.data.sources import load
+    from peewit.data.sources import load, moved
     from peewit.engines import fastest
     from peewit.errors import PeewitError
     from peewit.evaluation import evaluate as judge
@@ -78,7 +78,7 @@ def evaluate(
     if source is not None:
         place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
     elif run.source:
-        place = run.source | ({"data": data} if data else {})
+        place = moved(run.source, data)
     else:
         raise click.UsageError("the run does not know where its data came from: name a SOURCE")
     with download_shown() as progress:

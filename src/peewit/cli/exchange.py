@@ -157,9 +157,11 @@ def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
         raise click.UsageError("--data goes with a source, such as --classes cifar10")
     if "," not in given and Path(given).is_file():
         try:
-            given = ",".join(Path(given).read_text(encoding="utf-8").splitlines())
+            # with or without the mark that some editors begin a file with
+            lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise cannot_read(Path(given), error) from error
         except UnicodeDecodeError as error:
             raise PeewitError(f"cannot read {given}", "it is not a text in UTF-8") from error
+        return [name for name in map(str.strip, lines) if name], {}
     return [name for name in map(str.strip, given.split(",")) if name], {}

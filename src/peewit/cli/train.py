@@ -136,6 +136,7 @@ def _going_on(
     changes: dict[str, Any],
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe and the source that the run ``path`` goes on with."""
+    from peewit.data.sources import moved
     from peewit.errors import PeewitError
     from peewit.run import Run
 
@@ -149,7 +150,7 @@ def _going_on(
     same = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
     settings = earlier.recipe.budgeted(**(same | changes))
     if earlier.source:
-        place = earlier.source | ({"data": place["data"]} if place["data"] else {})
+        place = moved(earlier.source, place["data"])
     elif not source:
         raise PeewitError(
             f"{path} does not say how its data is loaded",

@@ -113,7 +113,7 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
                 assert content is not None  # isfile() said so
                 yield name, content.read(member.size)
         reader.finish()
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, RecursionError) as error:  # of damaged extended headers
         raise BadArchiveError(
             f"cannot read {path}", f"it is not a sound tar archive ({error})", _AGAIN
         ) from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imported where used: they take time that `peewit --help` do
     from peewit.data.cache import Loaded
     from peewit.data.download import Fetched, Progress
 
-__all__ = ["SOURCES", "Place", "SourceNotAvailable", "Splits", "fetch", "load", "where"]
+__all__ = ["SOURCES", "Place", "SourceNotAvailable", "Splits", "fetch", "load", "moved", "where"]
 
 
 class Splits(NamedTuple):
@@ -102,6 +102,33 @@ give one of these, or the path of an archive or a folder
         return _from_path(Path(data), source, coarse)
     fetched, loaded = _search(source, progress)
     return _splits(fetched.path, loaded, coarse, fetched.notes)
+
+
+def moved(source: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
+    """Return the arguments of `load` for what ``source`` loads, lying at ``data`` now.
+
+    Parameters
+    ----------
+    source : mapping
+        Arguments of `load`, as a run keeps them.
+    data : str or Path or None
+        None where it has not moved.
+
+    Examples
+    --------
+    >>> moved({"source": "cifar10", "data": None, "coarse": False}, "new.tar.gz")["source"]
+    'cifar10'
+    >>> place = moved({"source": "/old/data.tar.gz", "data": None, "coarse": False}, "new.tar.gz")
+    >>> Path(place["source"]).name, place["data"]
+    ('new.tar.gz', None)
+    """
+    if data is None:
+        return dict(source)
+    # in full: as it is, it might be taken for a name
+    place = str(expanded(Path(data)).absolute())
+    if source.get("source") in SOURCES:
+        return {**source, "data": place}
+    return {**source, "source": place, "data": None}
 
 
 def fetch(name: str, *, progress: Callable[[Progress], None] | None = None) -> Fetched:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.places import expanded
-from peewit.data.sources import SOURCES, Splits, load, where
+from peewit.data.sources import SOURCES, Splits, load, moved, where
 from peewit.errors import PeewitError
 from peewit.inference import softmax
 from peewit.run import Run
@@ -104,8 +103,7 @@ def own_data(run: Run, data: str | Path | None = None) -> Splits:
     name = source.get("source")
     todo = "name its archive or folder with --data"
     if data is not None:
-        place = str(expanded(Path(data)).absolute())  # as it is, it might be taken for a name
-        source |= {"data": place} if name in SOURCES else {"source": place, "data": None}
+        source = moved(source, data)
     elif not name:
         raise PeewitError(
             f"there is no data to go with {run.path}", "the run does not know where it lies", todo

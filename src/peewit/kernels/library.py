@@ -86,7 +86,10 @@ def load() -> ctypes.CDLL | None:
 
 def available() -> bool:
     """Return whether the compiled kernels are used here."""
-    return load() is not None
+    import torch
+
+    # PyTorch's passes on several cores beat the kernels' on a single core
+    return load() is not None and (parallel() or torch.get_num_threads() == 1)
 
 
 @cache
@@ -118,13 +121,10 @@ def usable(*tensors: torch.Tensor, bfloat16: bool = False) -> bool:
     """
     import torch
 
-    if load() is None:
+    if not available():
         return False
     if torch.is_autocast_enabled("cpu"):
         wanted = torch.get_autocast_dtype("cpu")
         if not (bfloat16 and wanted is torch.bfloat16 and multiplies_bfloat16()):
             return False
-    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
-        return False
-    # PyTorch's passes on several cores beat the kernels' on a single core
-    return parallel() or torch.get_num_threads() == 1
+    return not any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors)

@@ -7,8 +7,11 @@
 #include <stdint.h>
 
 /* GCC and Clang on x86-64 Linux compile each worker three times (AVX-512, AVX2, baseline) and the
- * loader picks what the processor has. */
-#if defined(__GNUC__) && defined(__x86_64__) && defined(__linux__)
+ * loader picks what the processor has. Older ones do not know these names, or do not dispatch by
+ * them: there the plain loops are compiled once, and the products still choose for themselves. */
+#if defined(__x86_64__) && defined(__linux__) && \
+    ((defined(__clang__) && __clang_major__ >= 18) || \
+     (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 12))
 #define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FOR_EACH_CPU

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -108,14 +108,13 @@ def gather(
         The run is not finished, does not know where its data came from, or that is gone or has
         changed.
     """
-    from peewit.data.sources import load
+    from peewit.data.sources import load, moved
 
     if not run.metrics:
         raise PeewitError("the run has not been tested yet")
     if not run.source:
         raise PeewitError("the run does not say how its data is loaded")
-    place: dict[str, Any] = run.source | ({"data": str(data)} if data else {})
-    train, test, notes = load(**place, progress=progress)
+    train, test, notes = load(**moved(run.source, data), progress=progress)
     known = run.dataset.get("fingerprints", {})
     for part, dataset in (("training", train), ("test", test)):
         if known.get(part) and (dataset is None or dataset.fingerprint != known[part]):

@@ -36,7 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second of empty or too long labels
         raise PeewitError(what, "there is no such address", "give one of this machine's") from error
     listener = socket.socket(family, kind, protocol)
     try:

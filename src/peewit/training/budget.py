@@ -89,17 +89,37 @@ class Ending:
         Saving, pictures, and leaving.
     report : float
         The report, if there is time for one.
+    python : float
+        What `python_seconds` was: ``rest`` and ``report`` are that much Python. 0 if not measured.
     """
 
     test: float
     augmentation: float
     rest: float
     report: float = 0.0
+    python: float = 0.0
 
-    def reserve(self, slowdown: float = 1.0, augmented: bool = True) -> float:
-        """Return the seconds to keep for it on a machine that is ``slowdown`` times as slow."""
-        always = self.test + self.rest + self.report
-        return SAFETY * slowdown * (always + augmented * self.augmentation)
+    def reserve(
+        self, slowdown: float = 1.0, augmented: bool = True, python_slowdown: float | None = None
+    ) -> float:
+        """Return the seconds to keep for it on a machine that is ``slowdown`` times as slow.
+
+        ``python_slowdown`` is how much slower Python is: as much, where it is not given.
+        """
+        network = self.test + augmented * self.augmentation
+        python = slowdown if python_slowdown is None else python_slowdown
+        return SAFETY * (slowdown * network + python * (self.rest + self.report))
+
+
+def python_seconds(clock: Callable[[], float], *, best: bool = True) -> float:
+    """Return what a small loop of Python takes, best or mean of three: the unit of all Python."""
+    took = []
+    for _ in range(3):
+        began, total = clock(), 0
+        for number in range(200_000):
+            total += number % 7
+        took.append(clock() - began)
+    return min(took) if best else sum(took) / len(took)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ class Course:
 
     def check(self, images: int) -> None:
         """Raise UsageError if the time is too short to begin a training on so many images."""
-        if self.recipe.minutes is not None and self.recipe.until_accuracy is None:
+        if self.recipe.minutes is not None:
             self._plan(self._budget(Position()), Position(), images)
 
     def augmentation_fits(self, seconds: float) -> bool:
@@ -139,7 +139,7 @@ class Course:
         if self.recipe.minutes is None or self.choice is None or self._pace is None:
             return True
         ending, budget = self.choice.ending, self._pace.budget
-        return ending.report * self._pace.slowdown <= budget.left + 1.0
+        return ending.report * self._pace.python_slowdown <= budget.left + 1.0
 
     def _measured(self) -> Choice:
         assert self.choice is not None, "a recipe with a budget needs to be measured"
@@ -186,6 +186,8 @@ class Course:
             yield self._pace
             rounds.append(Round(self.now() - started + before, _accuracy(position)))
             if rounds[-1].accuracy >= target:
+                if self.recipe.minutes is not None:  # what comes now has all that is left of them
+                    self._pace = Pace(bound, self._plan(bound, position, images), begun)
                 return
             if budget is bound:
                 self.given_up = f"the time is over ({self.recipe.minutes:g} min)"

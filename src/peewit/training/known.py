@@ -117,3 +117,38 @@ def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: P
             f"epoch {begun} has already begun",
         )
     return recipe
+
+
+def check_checkpoint(path: Path, checkpoint: Path) -> None:
+    """Refuse to begin anew, over the weights of the trained run ``path``, without its checkpoint.
+
+    Raises
+    ------
+    PeewitError
+        There is no such file.
+    """
+    if not checkpoint.is_file():
+        raise PeewitError(
+            f"cannot go on with {path}",
+            f"its {checkpoint.name} is missing",
+            "put it back, or train anew in another folder",
+        )
+
+
+def check_reached(path: Path, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> None:
+    """Raise PeewitError if the finished run did not come to the accuracy that it was asked for."""
+    if recipe.until_accuracy is None or not history:
+        return
+    last = history[-1]["validation_accuracy"]
+    if last < recipe.until_accuracy:
+        raise PeewitError(
+            f"{recipe.until_accuracy:.1%} of the held-out images right was not reached",
+            f"{last:.1%} are, and the training was given up",
+            ask_otherwise(path),
+        )
+
+
+def ask_otherwise(path: Path) -> str:
+    """Return what to do with a run that was given up."""
+    shown = f'"{path}"' if " " in str(path) else path
+    return f"ask for less, or give it other minutes: peewit train --resume {shown} --minutes 10"

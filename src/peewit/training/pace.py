@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
-from peewit.training.budget import Budget, Plan
+from peewit.training.budget import Budget, Plan, python_seconds
 
 if TYPE_CHECKING:
     from peewit.training.checkpoint import Position
 
 # How many of the last steps tell how fast the machine is at present.
 RECENT = 9
+# Where the steps are so much slower than they were, Python is measured too, so often: what another
+# process takes from threads that wait for each other, a single thread need not lose. With one core
+# of two taken, steps took 3.5 times as long and Python 1.1 times.
+SLOW, PYTHON_EVERY = 1.2, 3.0  # seconds
 
 
 @dataclass
@@ -44,6 +48,7 @@ class Pace:
     _over: bool = field(init=False, default=False)
     _steps: deque[float] = field(init=False)
     _seen: tuple[int, float] = field(init=False, default=(0, 0.0))
+    _python: tuple[float, float] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._first = self.budget.now()
@@ -60,10 +65,23 @@ class Pace:
         return max(median(self._steps) / self.plan.speed.step, 1.0)
 
     @property
+    def python_slowdown(self) -> float:
+        """How much slower Python is at present than when it was measured; at most ``slowdown``."""
+        slowdown, before = self.slowdown, self.plan.ending.python
+        if slowdown < SLOW or before == 0:
+            return slowdown
+        now = self.budget.now()
+        if self._python is None or now - self._python[0] >= PYTHON_EVERY:
+            self._python = now, python_seconds(self.budget.now, best=False) / before
+        return min(max(self._python[1], 1.0), slowdown)
+
+    @property
     def end(self) -> float:
         """When the training has to end, on the budget's clock."""
         limit = self.budget.began + self.budget.seconds
-        return limit - self.plan.ending.reserve(self.slowdown, self.plan.augmented)
+        return limit - self.plan.ending.reserve(
+            self.slowdown, self.plan.augmented, self.python_slowdown
+        )
 
     def share(self, position: Position) -> float:
         """Return how much of the training is done, 0 to 1; it never goes back."""
@@ -108,5 +126,6 @@ class Pace:
         ending = self.plan.ending
         slowdown = max(test / ending.test, self.slowdown) if ending.test else self.slowdown
         # as measured just now, so without more for safety: it is worth being a second late
-        needed = slowdown * (ending.augmentation + ending.rest + ending.report)
+        python = min(self.python_slowdown, slowdown) if ending.python else slowdown
+        needed = slowdown * ending.augmentation + python * (ending.rest + ending.report)
         return needed <= self.budget.left + 1.0

@@ -67,12 +67,12 @@ class Lines:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or console_err()
         self.epochs: int | None = None
-        self.images = self.steps = 0
+        self.images = self.batch_size = self.steps = 0
         self._next = 0.0
 
     def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Show the head of the table."""
-        self.epochs, self.images = epochs, images
+        self.epochs, self.images, self.batch_size = epochs, images, batch_size
         self.steps = math.ceil(images / batch_size)
         self.validation = ""
         if position.history:
@@ -142,7 +142,8 @@ class Lines:
         return parts
 
     def _done(self, position: Position) -> int:
-        return position.epoch * self.images + position.images
+        # position.images may be those of several epochs: they are counted since the last row
+        return position.epoch * self.images + min(position.step * self.batch_size, self.images)
 
 
 class LiveLine(Lines):

@@ -31,7 +31,7 @@ USUAL_SHARE, USUAL_SHARE_OF_KERNELS, USUAL_SHARE_OF_BFLOAT16 = 0.7, 1.2, 1.7
 WORTH_BFLOAT16 = 1.1
 # Five more views of a quarter of the images.
 AUGMENTED = 1.3
-# How many times what the loop of _python_seconds takes: pictures, saving and leaving; the report.
+# How many times what the loop of python_seconds takes: pictures, saving and leaving; the report.
 ENDING_LOOPS, REPORT_LOOPS = 220.0, 100.0
 
 
@@ -81,25 +81,45 @@ def choose(
         Whether the recipe has been trained by already, so that nothing is open but the speed.
     """
     began = clock()
-    held_out = 0
-    if recipe.validate_on == "holdout":
-        held_out = round(len(dataset) * recipe.validation_fraction)
     best = best_rate(min(LONGEST_RATE, RATE_SHARE * (seconds or math.inf)), clock=clock)
-    bfloat16 = not settled and recipe.precision == "float32" and has_bfloat16()
-    usual = best * _usual_share(bfloat16 or recipe.precision == "bfloat16")
+    tries_bfloat16 = not settled and recipe.precision == "float32" and has_bfloat16()
+    usual = best * _usual_share(tries_bfloat16 or recipe.precision == "bfloat16")
     needed = next_round(recipe.until_accuracy or 1.0, [], usual)
     seconds = min(seconds or math.inf, needed or math.inf) if recipe.until_accuracy else seconds
     assert seconds is not None, "a recipe with a budget has minutes or an accuracy"
+    models = _models(dataset, recipe, usual, seconds)
+    recipe, speeds = _measure_in_time(
+        dataset, recipe, models, tries_bfloat16, seconds, began + MEASURING * seconds, clock
+    )
+    speed = budgets.choose(speeds, seconds)
+    recipe = recipe.replace(model=speed.model)
+    recipe = recipe.with_rate(speed.images(seconds) / speed.batch_size)
+    ending = _ending(dataset, test, recipe, speed, clock)
+    return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
+
+
+def _measure_in_time(
+    dataset: Dataset,
+    recipe: Recipe,
+    models: list[str],
+    tries_bfloat16: bool,
+    seconds: float,
+    end: float,
+    clock: Callable[[], float],
+) -> tuple[Recipe, list[Speed]]:
+    """Measure the first network always, bfloat16 and the others while ``end`` is not reached.
+
+    Returns the recipe with the better precision, and the speeds in that precision.
+    """
     each = min(LONGEST_STEPS, STEPS_SHARE * seconds)
-    end = began + MEASURING * seconds
 
     def in_time(like: Speed) -> bool:
         # a few more steps like those have to fit
         return clock() + 2 * like.step < end
 
-    first, *next_to_it = _models(dataset, recipe, usual, seconds)
+    first, *next_to_it = models
     speed = measure(dataset, recipe.replace(model=first), each, clock)
-    if bfloat16 and find(first).family == "fast" and in_time(speed):
+    if tries_bfloat16 and find(first).family == "fast" and in_time(speed):
         less = recipe.replace(precision="bfloat16")
         other = measure(dataset, less.replace(model=first), each, clock)
         if speed.step >= WORTH_BFLOAT16 * other.step:
@@ -108,23 +128,30 @@ def choose(
     for model in next_to_it:
         if in_time(speeds[-1]):
             speeds.append(measure(dataset, recipe.replace(model=model), each, clock))
-    speed = budgets.choose(speeds, seconds)
-    recipe = recipe.replace(model=speed.model)
-    recipe = recipe.with_rate(speed.images(seconds) / speed.batch_size)
+    return recipe, speeds
+
+
+def _ending(
+    dataset: Dataset, test: Dataset | None, recipe: Recipe, speed: Speed, clock: Callable[[], float]
+) -> Ending:
+    """Return what is to be done after the training, and how long it takes."""
+    held_out = 0
+    if recipe.validate_on == "holdout":
+        held_out = round(len(dataset) * recipe.validation_fraction)
     judged = len(test) if test is not None else held_out
     validated = held_out if recipe.validate_on == "holdout" else judged
-    python = _python_seconds(clock)
+    python = budgets.python_seconds(clock)
     # Images that are watched and not judged are looked at once more: to calibrate by them, or else
     # to know of which images it is unsure.
     others = validated if test is not None and recipe.validate_on == "holdout" else 0
     calibrated, unsure = (others, 0) if recipe.calibrate else (0, others)
-    ending = Ending(
+    return Ending(
         test=(judged + validated + calibrated) * speed.inference,
         augmentation=(AUGMENTED * judged + unsure) * speed.inference,
         rest=ENDING_LOOPS * python,
         report=REPORT_LOOPS * python,
+        python=python,
     )
-    return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
 
 
 def _usual_share(bfloat16: bool) -> float:
@@ -146,17 +173,6 @@ def _models(dataset: Dataset, recipe: Recipe, rate: float, seconds: float) -> li
         for entry in NETWORKS
     }
     return [entry.model for entry in budgets.candidates(flops, rate, seconds)]
-
-
-def _python_seconds(clock: Callable[[], float]) -> float:
-    """Return what a small loop of Python takes, best of three: the unit for all that is Python."""
-    best = float("inf")
-    for _ in range(3):
-        began, total = clock(), 0
-        for number in range(200_000):
-            total += number % 7
-        best = min(best, clock() - began)
-    return best
 
 
 def sentence(plan: Plan, recipe: Recipe, budget: Budget) -> str:
