@@ -4,6 +4,7 @@ Peewit works without them (PyTorch's own operators then do the same work, more s
 failed build is a warning and not an error.
 """
 
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,9 @@ class BuildKernels(build_ext):
         return True
 
 
+# Pythons without the global lock have no limited interface, and so install without the kernels
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
 setup(
     ext_modules=[
         Extension(
@@ -51,10 +55,10 @@ setup(
             depends=sorted(
                 path.as_posix() for path in KERNELS.glob("*.h")
             ),  # they come with the sources
-            py_limited_api=True,
+            py_limited_api=LIMITED,
             optional=True,
         )
     ],
     cmdclass={"build_ext": BuildKernels},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},
 )

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from peewit.errors import PeewitError
-from peewit.pictures import PIXEL_LIMIT, SUFFIXES, read_picture
+from peewit.pictures import PIXEL_LIMIT, SUFFIXES, TooManyPixels, read_picture
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -337,3 +337,9 @@ def test_no_pixels() -> None:
 def test_suffixes_are_those_of_the_kinds_that_are_read() -> None:
     assert {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"} <= SUFFIXES
     assert not SUFFIXES & {".eps", ".svg", ".pdf", ".txt"}
+
+
+@pytest.mark.parametrize("size", [(40_000, 1), (1, 40_000)])
+def test_sides_that_only_resizing_would_pay_for_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(TooManyPixels, match="pixels; make the picture smaller first"):
+        read_picture(encoded(Image.new("RGB", size)))

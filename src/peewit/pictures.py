@@ -28,6 +28,9 @@ SUFFIXES = frozenset(
 )
 # 50 megapixels are 150 MB of RGB; the cameras of most phones make 12 to 50
 PIXEL_LIMIT = 50_000_000
+# Resizing needs memory by the longer side, however short the other one is: a file of some kB with
+# 50,000,000 x 1 pixels would take gigabytes. Panoramas of phones have up to 20,000.
+LONGEST_SIDE = 30_000
 
 # What Pillow's readers raise when a file is damaged: 170,000 damaged files gave the first three,
 # and the rest are what the structures that they parse can raise in one version or another
@@ -100,7 +103,7 @@ def read_picture(
     NotAPicture
         It is of no kind that is read here.
     TooManyPixels
-        It is larger than ``limit``, or than the memory.
+        It is larger than ``limit`` or the memory, or a side is longer than ``LONGEST_SIDE``.
     PeewitError
         The file cannot be read, is empty, or is damaged.
     """
@@ -135,7 +138,7 @@ def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.u
                 "give PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
             ) from error
         width, height = picture.size
-        if width * height > limit:
+        if width * height > limit or max(width, height) > LONGEST_SIDE:
             raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
         # before any conversion, which would lose the orientation
         ImageOps.exif_transpose(picture, in_place=True)

@@ -112,7 +112,10 @@ def test_calibration(accuracy: float, verdict: str) -> None:
 def test_how_it_was_calibrated(run: Run) -> None:
     assert words.temperature(run) == ""
     fast = dataclasses.replace(run, recipe=Recipe.preset("fast"))
-    assert "no held-out pictures, or too few" in words.temperature(fast)
+    assert (
+        "no held-out pictures to calibrate it by, or too few, or it has learned too little"
+        in words.temperature(fast)
+    )
     fast.metrics["temperature_scaling"] = {
         "temperature": 0.534,
         "images": 1000,

@@ -234,8 +234,11 @@ def temperature(run: Run) -> str:
     """Return how the network was calibrated, in sentences; nothing where it was not to be."""
     found = run.metrics.get("temperature_scaling")
     if not found:
-        left = "Its confidence is as it was trained: there were no held-out pictures, or too few, "
-        return f"{left}to calibrate it by." if run.recipe.calibrate else ""
+        left = (
+            "Its confidence is as it was trained: there were no held-out pictures to calibrate it "
+            "by, or too few, or it has learned too little."
+        )
+        return left if run.recipe.calibrate else ""
     said = (
         "After the training it was calibrated (Guo et al. 2017): its outputs, before they become "
         f"percentages, are divided by {found['temperature']:.2f}, the temperature that suits the "
