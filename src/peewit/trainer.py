@@ -28,7 +28,9 @@ from peewit.training.known import (
     check_fits,
     check_reached,
     check_same,
+    resuming,
     same_recipe,
+    typed,
 )
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
@@ -220,8 +222,7 @@ def _work(
     """Train in the run folder ``path`` from where its checkpoint stands, and test."""
     job = dataclasses.replace(job, best_rate=course.best_rate)
     recipe, file = job.recipe, path / runfolder.CHECKPOINT
-    shown = f'"{path}"' if " " in str(path) else path
-    go_on = f"go on with peewit train --resume {shown}"
+    go_on = f"go on with {resuming(path)}"
     with environment.isolated(recipe.threads or 1), freed_memory_kept():
         torch.manual_seed(recipe.seed)
         position = Position()
@@ -264,7 +265,7 @@ def _work(
         if course.report_fits():
             report.after_training(run, evidence, progress.note)
         else:
-            progress.note(f"no time was left for the report: peewit report {shown} makes it")
+            progress.note(f"no time was left for the report: peewit report {typed(path)} makes it")
     if course.given_up:
         raise course.failure(position, ask_otherwise(path))
     return run

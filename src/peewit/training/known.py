@@ -150,5 +150,14 @@ def check_reached(path: Path, recipe: Recipe, history: Sequence[Mapping[str, Any
 
 def ask_otherwise(path: Path) -> str:
     """Return what to do with a run that was given up."""
-    shown = f'"{path}"' if " " in str(path) else path
-    return f"ask for less, or give it other minutes: peewit train --resume {shown} --minutes 10"
+    return f"ask for less, or give it other minutes: {resuming(path)} --minutes 10"
+
+
+def resuming(path: Path) -> str:
+    """Return the command that goes on with a run."""
+    return f"peewit train --resume {typed(path)}"
+
+
+def typed(path: Path) -> str:
+    """Return the path as it is typed in a command."""
+    return f'"{path}"' if " " in str(path) else str(path)
