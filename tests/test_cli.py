@@ -189,6 +189,21 @@ def test_fallback_is_for_missing_data_and_not_for_bad_data(
     assert "bad.tar.gz" in error
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("train", "--resume"), "a run that goes on keeps its classes: leave out --coarse"),
+        (("evaluate",), "--coarse says how to load a SOURCE: name one, or leave it out"),
+    ],
+)
+def test_coarse_is_not_ignored(
+    words: tuple[str, ...], why: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, sentence = failure(capsys, *words, str(folder), "--coarse")
+    assert code == 2
+    assert why in sentence
+
+
 def test_resume_keeps_source_and_recipe(folder: Path, training: dict[str, Any]) -> None:
     earlier = peewit.Run.open(folder)
     assert main(["train", "--resume", str(folder), "--epochs", "3"]) == 0

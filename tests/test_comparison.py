@@ -150,6 +150,11 @@ def test_equals_have_no_differences() -> None:
     assert "same recipe, data and environment" in comparison([made("one"), made("two")])
 
 
+def test_runs_of_the_same_name_are_told_apart_by_their_folders() -> None:
+    (sentence,) = readings([made("a/run", 7000), made("b/run", 7000)])
+    assert sentence == f"{Path('runs/b/run')} is as accurate as {Path('runs/a/run')}."
+
+
 def test_intervals_apart_are_more_than_luck() -> None:
     (sentence,) = readings([made("one", 7000), made("two", 7300)])
     assert sentence.startswith("two is 3.00 points more accurate than one: ")

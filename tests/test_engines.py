@@ -123,6 +123,23 @@ def test_other_weights_are_measured_again(tmp_path: Path) -> None:
     assert np.abs(after - before).max() > 0.01
 
 
+@pytest.mark.parametrize("change", ["processor", "runtime"])
+def test_a_choice_holds_for_one_machine(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    seconds = cycle([1.0, 3.0, 2.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "PyTorch"
+    seconds = cycle([3.0, 1.0] if change == "runtime" else [3.0, 1.0, 2.0])
+    assert engines.fastest(run).name == "PyTorch"
+    if change == "processor":
+        monkeypatch.setattr(engines, "processor_name", lambda: "Another One")
+    else:
+        monkeypatch.setattr(engines, "PACKAGES", {"ONNX Runtime": "onnxruntime"})
+    assert engines.fastest(run).name == "ONNX Runtime"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 9}'])
 def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from peewit.run import Run
+from peewit.run import Run, names_of
 from peewit.spoken import duration, rounded
 
 # the command line and the time differ between any two runs, and say nothing that the rest does not
@@ -138,7 +138,8 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 def readings(runs: Sequence[Run]) -> list[str]:
     """Return, for each run after the first, what its accuracy against the first one's says."""
-    return [_reading(runs[0], run) for run in runs[1:]]
+    base, *names = names_of(runs)
+    return [_reading(runs[0], base, run, name) for run, name in zip(runs[1:], names, strict=True)]
 
 
 def comparison(runs: Sequence[Run], width: int | None = None) -> str:
@@ -149,7 +150,7 @@ def comparison(runs: Sequence[Run], width: int | None = None) -> str:
     from peewit.terminal import text_table
 
     differing = [[name, *map(_said, row)] for name, row in differences(runs).items()]
-    header = ["difference", *(run.path.name for run in runs)]
+    header = ["difference", *names_of(runs)]
     parts = [
         table(runs, width),
         text_table(header, differing, "l" * len(header))
@@ -160,8 +161,7 @@ def comparison(runs: Sequence[Run], width: int | None = None) -> str:
     return "\n\n".join(parts)
 
 
-def _reading(first: Run, other: Run) -> str:
-    name, base = other.path.name, first.path.name
+def _reading(first: Run, base: str, other: Run, name: str) -> str:
     if not (first.metrics and other.metrics):
         untested = base if not first.metrics else name
         return f"{name} cannot be compared with {base}: {untested} has not been tested yet."

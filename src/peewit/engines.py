@@ -27,6 +27,7 @@ from peewit.errors import PeewitError
 from peewit.files import replacing, write_text
 from peewit.inference import BATCH, mixed_views, softmax
 from peewit.preprocessing import Preprocessing
+from peewit.processor import processor_name, usable_cores
 from peewit.run import Run
 from peewit.runtimes import LOADERS, PACKAGES, Floats, Forward
 
@@ -189,13 +190,13 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
         PyTorch where nothing else is installed, or nothing can be kept in the run's folder.
     """
     installed = [name for name, package in PACKAGES.items() if find_spec(package)]
-    stamp = _stamp(run)
+    stamp = _stamp(run, installed)
     if not installed or stamp is None:
         return Torch(run)
     known = _known(run, stamp)
     kind = "one" if batch_size == 1 else "many"
     if kind not in known:
-        measured = _measured(run, installed, stamp, batch_size)
+        measured = _measured(run, installed, batch_size)
         if not measured:
             return Torch(run)
         if kind == "one" and len(measured) > 1:
@@ -204,7 +205,7 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
             del measured["PyTorch"]
         known = known | {kind: min(measured, key=lambda name: measured[name])}
         with suppress(PeewitError):  # a read-only folder: measured again next time
-            text = json.dumps({"format": FORMAT, "weights": stamp, **known})
+            text = json.dumps({"format": FORMAT, "measured": stamp, **known})
             write_text(run.path / CHOICE, text + "\n")
     name = known[kind]
     if name in installed:
@@ -238,20 +239,21 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
         raise PeewitError(f"cannot use {run.path / NETWORK}", str(error)) from error
 
 
-def _stamp(run: Run) -> str | None:
-    """Return what changes with the weights, without reading them all: size and time."""
+def _stamp(run: Run, installed: list[str]) -> str | None:
+    """Return what a choice holds for: these weights (by size and time), machine and runtimes."""
     try:
         facts = (run.path / runfolder.WEIGHTS).stat()
     except OSError:
         return None
-    return f"{facts.st_size}-{facts.st_mtime_ns}"
+    weights = f"weights {facts.st_size}-{facts.st_mtime_ns}"
+    return f"{weights}, {processor_name()}, {usable_cores()} cores, {', '.join(installed)}"
 
 
 def _known(run: Run, stamp: str) -> dict[str, Any]:
-    """Return which engine was fastest, if that was measured for these weights."""
+    """Return which engine was fastest, if that was measured for the same."""
     try:
         found = json.loads((run.path / CHOICE).read_text(encoding="utf-8"))
-        good = found["format"] == FORMAT and found["weights"] == stamp
+        good = found["format"] == FORMAT and found["measured"] == stamp
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     if not good or not (run.path / NETWORK).is_file():
@@ -260,7 +262,7 @@ def _known(run: Run, stamp: str) -> dict[str, Any]:
     return {kind: found[kind] for kind in ("one", "many") if found.get(kind) in names}
 
 
-def _measured(run: Run, installed: list[str], stamp: str, batch_size: int) -> dict[str, float]:
+def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, float]:
     """Return the seconds of each engine that agrees with PyTorch; nothing if none can be made."""
     if not find_spec("onnx"):
         return {}

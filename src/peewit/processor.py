@@ -1,10 +1,12 @@
-"""How many threads this process may keep busy. Without PyTorch, which knows it less well."""
+"""The processor: its name, and how many threads this process may keep busy. No PyTorch here."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
+CPU_INFO = Path("/proc/cpuinfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -28,3 +30,14 @@ def usable_cores() -> int:
     except AttributeError:  # Windows and macOS, where a process is not bound to cores
         mine = os.cpu_count() or 1
     return within_limit(mine)
+
+
+def processor_name() -> str:
+    """Return the processor's name as its maker gives it, or as near as the system tells."""
+    try:
+        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

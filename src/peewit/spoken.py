@@ -1,6 +1,23 @@
-"""Numbers as people say them."""
+"""Numbers as people say them, and commands as they type them."""
 
 from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable
+
+
+def command(words: Iterable[object], system: str = os.name) -> str:
+    """Return a command with quotes where the shells of this system need them.
+
+    >>> command(["peewit", "report", "my runs/a"], "posix")
+    "peewit report 'my runs/a'"
+    >>> command(["peewit", "report", "my runs/a"], "nt")
+    'peewit report "my runs/a"'
+    """
+    typed = [str(word) for word in words]
+    return subprocess.list2cmdline(typed) if system == "nt" else shlex.join(typed)
 
 
 def duration(seconds: float) -> str:

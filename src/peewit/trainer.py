@@ -16,6 +16,7 @@ from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
 from peewit.inference import softmax
 from peewit.run import Run
+from peewit.spoken import command
 from peewit.training import checkpoint, environment
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
@@ -30,7 +31,6 @@ from peewit.training.known import (
     check_same,
     resuming,
     same_recipe,
-    typed,
 )
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
@@ -131,8 +131,8 @@ def _begin(
     began: float,
 ) -> Run:
     source = runfolder.lasting_source(source or {})
-    path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
-    runfolder.check_free(path)
+    if out is not None:
+        runfolder.check_free(Path(out))
     if recipe.threads is None:
         recipe = recipe.replace(threads=environment.usable_threads())
     recipe = fitted(recipe, dataset, progress.note)
@@ -147,6 +147,8 @@ def _begin(
         "dataset": describe_data(dataset, test, job),
         "environment": environment.describe(recipe.threads or 1),
     }
+    # only now, so that two trainings that begin in the same second do not take the same
+    path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
     runfolder.create(path, facts, recipe)
     with runfolder.locked(path):
         return _work(path, job, test, progress, stop, course)
@@ -203,11 +205,11 @@ def _resume(
                 f"with {recipe.threads} threads instead of {run.recipe.threads} the weights "
                 "will differ in their last bits from those of a training that was never stopped"
             )
+        course = Course.measured(dataset, test, recipe, began, progress.note, settled=True)
         # in this order: whenever a kill comes, the folder tells the truth
         runfolder.write_finished(path, False)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
-        course = Course.measured(dataset, test, recipe, began, progress.note, settled=True)
         return _work(path, job, test, progress, stop, course)
 
 
@@ -265,7 +267,8 @@ def _work(
         if course.report_fits():
             report.after_training(run, evidence, progress.note)
         else:
-            progress.note(f"no time was left for the report: peewit report {typed(path)} makes it")
+            makes = command(["peewit", "report", path])
+            progress.note(f"no time was left for the report: {makes} makes it")
     if course.given_up:
         raise course.failure(position, ask_otherwise(path))
     return run

@@ -96,6 +96,19 @@ def test_members_twice_or_missing(sound: Path, tmp_path: Path) -> None:
     refused(path, "without one config.json")
 
 
+def test_what_zip_can_and_keras_does_not(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("config.json", "{}")
+        file.writestr("model.weights.h5", "")
+    refused(path, "not packed as Keras does it")
+    path = archive_with(sound, path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("\xe9.txt", "")
+    path.write_bytes(path.read_bytes().replace(b"\xc3\xa9.txt", b"\xc3\x28.txt"))
+    refused(path, "not a whole .keras archive")
+
+
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
 def test_half_a_file(name: str, share: float, sound: Path, tmp_path: Path) -> None:
@@ -163,6 +176,21 @@ def huge(layers: list[Any]) -> None:
     layers[1]["config"]["filters"] = 2**26
 
 
+def many(layers: list[Any]) -> None:
+    # none of them is too large, all together are
+    config = layers[1]["config"] | {"filters": 2000, "padding": "same"}
+    layers[1:1] = [{"class_name": "Conv2D", "config": config | {"name": f"c{i}"}} for i in range(9)]
+
+
+def wide(layers: list[Any]) -> None:
+    layers[0]["config"]["batch_input_shape"] = [None, 32000, 32000, 3]
+
+
+def endless_number(layers: list[Any]) -> None:
+    norm = next(layer for layer in layers if layer["class_name"] == "BatchNormalization")
+    norm["config"]["epsilon"] = 10**400
+
+
 def negative(layers: list[Any]) -> None:
     layers[1]["config"]["filters"] = -1
 
@@ -204,6 +232,9 @@ def no_config(layers: list[Any]) -> None:
         (unknown, "is a LSTM; layers that are read"),
         (activation, "has the activation evil"),
         (huge, "has a kernel of"),
+        (many, "values in all"),
+        (wide, "values of each image"),
+        (endless_number, "not Keras's"),
         (negative, "has filters -1"),
         (text, "has filters many"),
         (strided, "has strides"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from peewit.run import Run
@@ -167,13 +168,45 @@ def test_the_server_goes_and_comes_back(
     page = visit(server.url)
     expect(page.locator("#honest")).to_be_visible()
     assert server.stop() == 0
-    (tmp_path / "late.png").write_bytes(encode(10))
-    page.set_input_files("#files", tmp_path / "late.png")
+    late, lost = tmp_path / "late.png", tmp_path / "lost.png"
+    late.write_bytes(encode(10))
+    lost.write_bytes(encode(10))
+    page.set_input_files("#files", [late, lost])
     expect(page.locator("#gone")).to_contain_text("The server does not answer")
+    lost.unlink()
     start(served.path, server.port)
-    expect(page.locator(".card[aria-busy=false] .file")).to_have_text("late.png")
-    expect(page.locator(".card.failed")).to_have_count(0)
+    expect(page.locator(".card[aria-busy=false]")).to_have_count(2)
+    expect(page.locator(".card:not(.failed) .file")).to_have_text("late.png")
+    # what cannot be read is not asked for again and again, as if the server were gone
+    expect(page.locator(".card.failed")).to_contain_text("or no longer there")
     expect(page.locator("#gone")).to_be_hidden()
+
+
+def test_more_pictures_than_the_page_keeps(visit: Callable[..., Page], url: str) -> None:
+    page = visit(url)
+    page.route("**/api/predict*", lambda route: route.fulfill(status=429))
+    page.locator("#take").evaluate(
+        """(target) => {
+          const transfer = new DataTransfer();
+          for (let i = 0; i < 203; i += 1) transfer.items.add(new File(["x"], `${i}.png`));
+          target.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+        }"""
+    )
+    expect(page.locator(".card")).to_have_count(200)
+    expect(page.locator("#most")).to_have_text("The page shows 200 pictures at most; left out: 3.")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_a_large_picture_is_kept_as_small_as_it_is_shown(
+    visit: Callable[..., Page], url: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (2000, 1000), "green").save(tmp_path / "large.png")
+    page = visit(url)
+    page.set_input_files("#files", tmp_path / "large.png")
+    canvas = page.locator(".card[aria-busy=false] canvas").first
+    expect(canvas).to_have_attribute("width", "480")
+    expect(canvas).to_have_attribute("height", "240")
 
 
 def test_the_description_is_drawn_without_anything_from_elsewhere(

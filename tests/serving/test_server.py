@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,23 @@ from peewit.serving.server import LARGEST_HEAD, bind, server_of
 
 Start = Callable[..., Any]
 POST = b"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+SMALL = 4096  # bytes
 HURRIED = Limits(seconds=1, request_seconds=2)
 
 
-def with_server(run: Run, limits: Limits, talk: Callable[[int], Awaitable[None]]) -> None:
-    """Run ``talk(port)`` beside a server, in one loop; the server must answer afterwards."""
+def with_server(
+    run: Run, limits: Limits, talk: Callable[[int], Awaitable[None]], buffer: int = 0
+) -> None:
+    """Run ``talk(port)`` beside a server, in one loop; the server must answer afterwards.
+
+    ``buffer`` is how many bytes of an answer the system keeps for a client, if not as it likes.
+    """
 
     async def both() -> None:
         server = server_of(create_app(run, limits), limits)
         with bind("127.0.0.1", 0) as listener:
+            if buffer:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
             port = listener.getsockname()[1]
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
@@ -109,6 +118,27 @@ def test_who_does_not_fetch_the_answers_is_dropped(served: Run) -> None:
             await send(writer, question, 10**6)
 
     with_server(served, HURRIED, talk)
+
+
+def test_who_does_not_fetch_the_last_answer_is_dropped(served: Run) -> None:
+    async def talk(port: int) -> None:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+            client.connect(("127.0.0.1", port))
+            client.sendall(
+                b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            await asyncio.sleep(3 * HURRIED.seconds)
+            client.settimeout(60)
+            answer = b""
+            with suppress(ConnectionError):
+                while part := client.recv(65536):
+                    answer += part
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        assert len(body) < length
+
+    with_server(served, HURRIED, talk, buffer=SMALL)
 
 
 async def send(writer: asyncio.StreamWriter, piece: bytes, times: int) -> None:

@@ -23,6 +23,7 @@ from peewit.training.budget import (
 from peewit.training.checkpoint import Position
 from peewit.training.frontier import NETWORKS
 from peewit.training.pace import Pace
+from peewit.training.threads import RECENT, Threads
 
 IMAGES = 45_000
 LOADING = 3.0
@@ -232,3 +233,26 @@ def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyP
     # measured again after a while, and never thought to be slower than the steps
     machine.time += 10
     assert pace.python_slowdown == pytest.approx(4)
+
+
+def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None:
+    machine, used = Machine(), []
+    budget, of = Budget(60.0, 0.0, machine.now), speed(step=0.1)
+    plan = make_plan(budget, of, ending(of), IMAGES)
+    pace = Pace(budget, plan, threads=Threads(2, used.append))
+    position = Position()
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            machine.time += 0.4
+            position.seconds += 0.4
+            position.seen += of.batch_size
+            pace.done(position)
+
+    steps(RECENT)
+    assert used == [1]
+    steps(10)  # no faster: it goes back to two
+    assert used == [1, 2]
+    machine.time = 56.0
+    steps(10)
+    assert used == [1, 2]

@@ -10,6 +10,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.training.budget import Ending, Speed
 from peewit.training.checkpoint import Position
 from peewit.training.course import Course
+from peewit.training.pace import Pace
 from peewit.training.recipe import Recipe
 from peewit.training.timed import Choice
 
@@ -29,7 +30,6 @@ def validated(position: Position, accuracy: float, spent: float) -> None:
     position.next_row({"validation_accuracy": accuracy}, 1.0)
     position.spent += spent
     position.seen += 100
-    position.share = 1.0
 
 
 def test_epochs_need_no_schedule_of_time() -> None:
@@ -95,6 +95,46 @@ def test_rounds_give_up_and_say_so() -> None:
         "100.0% of the held-out images right was not reached: 4 rounds of training did not reach "
         "it, and 60.0% are; everything is saved; go on"
     )
+
+
+def test_a_round_that_was_stopped_goes_on_where_it_was() -> None:
+    now = [0.0]
+    until, _ = course(now, until_accuracy=0.9)
+    position = Position()
+    rounds = until.schedules(position, 1000)
+    next(rounds)
+    now[0] += 100
+    validated(position, 0.7, 100)
+    second = next(rounds)
+    assert second is not None
+    now[0] += 30
+    position.spent += 30
+    position.share = second.share(position)
+    assert 0 < position.share < 1
+
+    again, notes = course([500.0], until_accuracy=0.9)
+    third = next(iter(again.schedules(position, 1000)))
+    assert isinstance(second, Pace)
+    assert isinstance(third, Pace)
+    assert notes[0].startswith("going on until 90.0%")
+    assert third.begun == position.share
+    assert third.budget.seconds == pytest.approx(second.budget.seconds - 30)
+
+
+def test_after_rounds_that_ended_comes_a_whole_one() -> None:
+    now = [0.0]
+    until, _ = course(now, until_accuracy=0.8)
+    position = Position()
+    for _schedule in until.schedules(position, 1000):
+        now[0] += 100
+        position.share = 0.999  # of its last step
+        validated(position, 0.85, 100)
+
+    more, _ = course(now, until_accuracy=0.9)
+    schedule = next(iter(more.schedules(position, 1000)))
+    assert isinstance(schedule, Pace)
+    assert schedule.begun == 0
+    assert schedule.budget.seconds > 100
 
 
 def test_minutes_bound_the_rounds() -> None:

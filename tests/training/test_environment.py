@@ -54,7 +54,7 @@ def test_the_processor_has_a_name_where_linux_does_not_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "cpuinfo"
-    monkeypatch.setattr(environment, "CPU_INFO", info)
-    assert environment.processor_name()
+    monkeypatch.setattr(processor, "CPU_INFO", info)
+    assert processor.processor_name()
     info.write_text("processor\t: 0\nmodel name\t: Fast One: 3 GHz\n")
-    assert environment.processor_name() == "Fast One: 3 GHz"
+    assert processor.processor_name() == "Fast One: 3 GHz"

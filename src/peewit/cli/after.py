@@ -77,6 +77,8 @@ def evaluate(
     run = Run.open(folder)
     if source is not None:
         place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
+    elif coarse:
+        raise click.UsageError("--coarse says how to load a SOURCE: name one, or leave it out")
     elif run.source:
         place = moved(run.source, data)
     else:

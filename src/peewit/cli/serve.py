@@ -64,8 +64,11 @@ def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool
         note("Ctrl-C ends it")
         if show:
             click.launch(address)
-        answer(app, listener, limits)
-    note("all requests were answered; the server has ended")
+        finished = answer(app, listener, limits)
+    if finished:
+        note("all requests were answered; the server has ended")
+    else:
+        note("the server has ended; what it had not finished answering was cut off")
 
 
 def _require_extra() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +86,7 @@ def train(
     from peewit.cli.output import note, print_run
     from peewit.cli.usage import flags_named
     from peewit.runfolder import default_folder, lasting_source
+    from peewit.spoken import command
     from peewit.tensorboard import FOLDER, TensorBoard, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
@@ -113,7 +113,7 @@ def train(
         path = resume or out or default_folder(lasting_source(place), settings)
         out = None if resume else path
         progress = TensorBoard(progress, path)
-        note(f"tensorboard --logdir {shlex.quote(str(path / FOLDER))} shows the curves")
+        note(f"{command(['tensorboard', '--logdir', path / FOLDER])} shows the curves")
     with flags_named(changes):
         run = work(
             splits.train,
@@ -144,6 +144,7 @@ def _going_on(
     kept = {"recipe": recipe and "--recipe", "folder": out and "--out"}
     if earlier.source:  # an imported one may have none
         kept["source"] = source
+        kept["classes"] = "--coarse" if place["coarse"] else None
     for what, typed in kept.items():
         if typed:
             raise click.UsageError(f"a run that goes on keeps its {what}: leave out {typed}")

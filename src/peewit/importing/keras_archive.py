@@ -36,14 +36,17 @@ def read_archive(path: Path) -> tuple[bytes, bytes]:
             return _member(file, CONFIG), _member(file, WEIGHTS)
     except OSError as error:
         raise cannot_read(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # RuntimeError is zipfile's for members that are encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        # RuntimeError is zipfile's for members that are encrypted, ValueError for names that are
+        # not in the encoding that they say
         raise broken("it is not a whole .keras archive") from error
 
 
 def _member(file: zipfile.ZipFile, name: str) -> bytes:
     if file.namelist().count(name) != 1:
         raise broken(f"it is a zip archive without one {name}")
+    if file.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise broken(f"its {name} is not packed as Keras does it")
     with file.open(name) as stream:
         content = stream.read(LARGEST[name] + 1)
     if len(content) > LARGEST[name]:

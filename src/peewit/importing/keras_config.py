@@ -68,7 +68,7 @@ def read_architecture(text: str | bytes) -> Architecture:
         return _architecture(layers)
     except (ValueError, RecursionError) as error:
         raise broken("its configuration is not whole JSON") from error
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise broken("its configuration is not Keras's") from error
 
 
@@ -91,6 +91,7 @@ def _architecture(layers: list[dict[str, Any]]) -> Architecture:
     shape = _input_shape(layers)
     first = shape
     found: list[Layer] = []
+    total = 0
     for entry in layers:
         kind, settings = str(entry["class_name"]), entry["config"]
         if kind == "InputLayer":
@@ -99,8 +100,14 @@ def _architecture(layers: list[dict[str, Any]]) -> Architecture:
             raise _unknown(kind, str(settings.get("name", kind)))
         layer, shape = READERS[kind](Reading(kind, settings, shape))
         for name, wanted in layer.weights.items():
-            if math.prod(wanted) > LARGEST:
-                raise unsupported(f"its layer {layer.name} has a {name} of {wanted} values")
+            total += math.prod(wanted)
+            if total > LARGEST:
+                raise unsupported(
+                    f"its layer {layer.name} has a {name} of {wanted}, and that makes more than "
+                    f"{LARGEST:,} values in all"
+                )
+        if math.prod(shape) > LARGEST:
+            raise unsupported(f"its layer {layer.name} makes {shape} values of each image")
         found.append(layer)
     if len(shape) != 1:
         raise unsupported(f"it ends in {shape} values an image, not in one a class")

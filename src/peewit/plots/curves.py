@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, say
-
-if TYPE_CHECKING:
-    from peewit.run import Run
+from peewit.run import Run, names_of
 
 History = Sequence[Mapping[str, float]]
 MEASURES = (("accuracy", "Accuracy"), ("loss", "Loss"))
@@ -69,7 +67,7 @@ def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
     PeewitError
         The file cannot be written.
     """
-    names = [run.path.name for run in runs]
+    names = names_of(runs)
     # an eighth run has the first one's colour, so it must differ otherwise
     styles: list[dict[str, Any]] = [
         {"color": SERIES[n % len(SERIES)], "linestyle": ("-", "--", ":")[n // len(SERIES) % 3]}

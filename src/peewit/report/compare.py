@@ -11,7 +11,7 @@ from peewit.files import write_text
 from peewit.report import words
 from peewit.report.charts import Chart, Intervals, Series, interval_chart, line_chart
 from peewit.report.render import render
-from peewit.run import Run
+from peewit.run import Run, names_of
 from peewit.spoken import duration
 
 # The style sheet has so many colours, and so many kinds of lines
@@ -26,9 +26,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> Path:
     PeewitError
         The file cannot be written.
     """
-    names = [run.path.resolve().name for run in runs]
-    if len(set(names)) < len(names):  # runs in several folders
-        names = [str(run.path) for run in runs]
+    names = names_of(runs)
     differing = differences(runs)
     contents = {
         "title": f"{len(runs)} runs compared - Peewit",

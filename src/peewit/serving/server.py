@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,12 +74,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(app: App, listener: socket.socket, limits: Limits) -> None:
-    """Answer until SIGTERM, SIGINT or Ctrl-C; then finish what is running, and return."""
-    server_of(app, limits).run(sockets=[listener])
+def serve(app: App, listener: socket.socket, limits: Limits) -> bool:
+    """Answer until SIGTERM, SIGINT or Ctrl-C; then finish what is running.
+
+    Returns
+    -------
+    bool
+        Whether all of that was finished: not after a second Ctrl-C, or ``SECONDS_TO_FINISH``.
+    """
+    server = server_of(app, limits)
+    server.run(sockets=[listener])
+    return server.finished
 
 
-def server_of(app: App, limits: Limits) -> uvicorn.Server:
+def server_of(app: App, limits: Limits) -> Server:
     """Return what serves ``app``, not yet running."""
 
     class Protocol(CarefulProtocol):
@@ -98,11 +107,19 @@ def server_of(app: App, limits: Limits) -> uvicorn.Server:
         timeout_keep_alive=max(1, round(limits.seconds)),
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    return _Server(config)
+    return Server(config)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Ends like any other function when it was told to; uvicorn's raises the signal once more."""
+
+    finished = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        began = time.monotonic()
+        await super().shutdown(sockets)
+        in_time = time.monotonic() - began < SECONDS_TO_FINISH
+        self.finished = in_time and not self.force_exit
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -166,6 +183,11 @@ class CarefulProtocol(HttpToolsProtocol):
         self._steps += 1
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():  # once the client has fetched what is on its way
+            self._start_clock()
+
     def timeout_keep_alive_handler(self) -> None:
         # close() would wait until the client has fetched the last answer
         self.transport.abort()
@@ -188,5 +210,4 @@ class CarefulProtocol(HttpToolsProtocol):
             self._clock = None
 
     def _too_late(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+        self.transport.abort()

@@ -53,6 +53,10 @@ class Position:
         How much of it was done at the last row of the history.
     history : list of dict
         One row each time that it was validated: after each epoch, or after several short ones.
+    rounds : list of [seconds, accuracy]
+        What was done of a training until an accuracy is reached, before the present round.
+    round_began : float
+        What had been spent when that began.
     """
 
     epoch: int = 0
@@ -67,6 +71,8 @@ class Position:
     share: float = 0.0
     validated: float = 0.0
     history: list[Row] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
+    round_began: float = 0.0
 
     @property
     def loss(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
@@ -22,6 +23,7 @@ from peewit.training.probe import best_rate
 from peewit.training.recipe import AUTO, Recipe
 from peewit.training.rounds import Round, next_round
 from peewit.training.schedule import Schedule
+from peewit.training.threads import Threads
 from peewit.training.timed import Choice, choose, sentence
 
 _NO_ENDING = Ending(test=0.0, augmentation=0.0, rest=0.0)
@@ -55,6 +57,10 @@ class Course:
     now: Callable[[], float] = time.monotonic
     given_up: str = field(init=False, default="")
     _pace: Pace | None = field(init=False, default=None)
+    _threads: Threads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._threads = Threads(self.recipe.threads or 1, torch.set_num_threads)
 
     @classmethod
     def measured(
@@ -115,7 +121,7 @@ class Course:
             self.note(sentence(plan, self.recipe, budget))
             # with more minutes than before, what was the end no longer is
             begun = min(position.share, position.spent / budget.seconds)
-            self._pace = Pace(budget, plan, begun)
+            self._pace = Pace(budget, plan, begun, threads=self._threads)
             yield self._pace
         else:
             yield None
@@ -158,10 +164,10 @@ class Course:
     def _rounds(self, position: Position, images: int, target: float) -> Iterator[Schedule]:
         choice, bound = self._measured(), self._budget(position)
         rate = choice.speed.flops / choice.speed.step
-        rounds: list[Round] = []
-        # a training that goes on has had some of its first round, or all of it
-        before, begun = position.spent, position.share
-        if position.history and begun >= 1:
+        rounds = [Round(*done) for done in position.rounds]
+        # a training that goes on has had some of its last round, or all of it
+        before, begun = position.spent - position.round_began, position.share
+        if position.history and position.validated >= 1 and not position.images:
             rounds.append(Round(before, _accuracy(position)))
             before = begun = 0.0
         if position.history and _accuracy(position) >= target:
@@ -180,9 +186,11 @@ class Course:
                 f"{'training' if not rounds else 'going on'} until {target:.1%} of held-out "
                 f"images are right: {self.recipe.model}, about {duration(plan.training)}"
             )
+            position.rounds = [list(done) for done in rounds]
+            position.round_began = position.spent - before
             position.validated = 0.0
             started = self.now()
-            self._pace = Pace(budget, plan, begun, target)
+            self._pace = Pace(budget, plan, begun, target, self._threads)
             yield self._pace
             rounds.append(Round(self.now() - started + before, _accuracy(position)))
             if rounds[-1].accuracy >= target:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -16,9 +14,8 @@ import torch
 
 import peewit
 from peewit import kernels
-from peewit.processor import within_limit
-
-CPU_INFO = Path("/proc/cpuinfo")
+from peewit.processor import processor_name, within_limit
+from peewit.spoken import command
 
 
 @contextmanager
@@ -56,16 +53,5 @@ def describe(threads: int) -> dict[str, Any]:
         "kernels": kernels.available(),
         "cores": torch.get_num_threads(),
         "threads": threads,
-        "command": shlex.join(sys.argv),
+        "command": command(sys.argv),
     }
-
-
-def processor_name() -> str:
-    """Return the processor's name as its maker gives it, or as near as the system tells."""
-    try:
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

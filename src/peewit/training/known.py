@@ -8,6 +8,7 @@ from typing import Any
 
 from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
+from peewit.spoken import command
 from peewit.training.checkpoint import read_position
 from peewit.training.loop import Job
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
@@ -155,9 +156,4 @@ def ask_otherwise(path: Path) -> str:
 
 def resuming(path: Path) -> str:
     """Return the command that goes on with a run."""
-    return f"peewit train --resume {typed(path)}"
-
-
-def typed(path: Path) -> str:
-    """Return the path as it is typed in a command."""
-    return f'"{path}"' if " " in str(path) else str(path)
+    return command(["peewit", "train", "--resume", path])

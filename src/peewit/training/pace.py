@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from peewit.training.budget import Budget, Plan, python_seconds
+from peewit.training.threads import Threads
 
 if TYPE_CHECKING:
     from peewit.training.checkpoint import Position
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 # How many of the last steps tell how fast the machine is at present.
 RECENT = 9
 # Where the steps are so much slower than they were, Python is measured too, so often: what another
-# process takes from threads that wait for each other, a single thread need not lose. With one core
-# of two taken, steps took 3.5 times as long and Python 1.1 times.
+# process takes from threads that wait for each other, a single thread need not lose.
 SLOW, PYTHON_EVERY = 1.2, 3.0  # seconds
 
 
@@ -37,12 +37,15 @@ class Pace:
         The share of the training that was done before (of a training that goes on).
     target : float, optional
         The accuracy on held-out images with which the training ends too.
+    threads : Threads, optional
+        What is told of each step, so that there are no more threads than are of use.
     """
 
     budget: Budget
     plan: Plan
     begun: float = 0.0
     target: float | None = None
+    threads: Threads | None = None
     _first: float = field(init=False)
     _share: float = field(init=False)
     _over: bool = field(init=False, default=False)
@@ -87,7 +90,7 @@ class Pace:
         """Return how much of the training is done, 0 to 1; it never goes back."""
         self._notice(position)
         now, end = self.budget.now(), self.end
-        if now >= end:
+        if self._over or now >= end:
             self._share = 1.0
         else:
             done = (now - self._first) / (end - self._first)
@@ -110,7 +113,12 @@ class Pace:
         # the position's seconds begin again with each row of the history
         if position.seen > seen and position.seconds > seconds:
             batches = (position.seen - seen) / self.plan.speed.batch_size
-            self._steps.append((position.seconds - seconds) / batches)
+            step = (position.seconds - seconds) / batches
+            self._steps.append(step)
+            if self.threads is not None:
+                # what the end needs is known again when RECENT more steps have been made
+                tries = self.budget.now() + 2 * RECENT * step < self.end
+                self.threads.stepped(step, self.plan.speed.step, tries=tries)
         self._seen = (position.seen, position.seconds)
 
     def augmentation_fits(self, test: float) -> bool:

@@ -31,7 +31,7 @@ export class Card {
 
   async load() {
     try {
-      this.bitmap = await createImageBitmap(this.file);
+      this.bitmap = await small(this.file);
     } catch {
       // a kind that the server reads and the browser does not, or no picture at all
       this.bitmap = null;
@@ -138,6 +138,18 @@ export class Card {
     }
     return canvas;
   }
+}
+
+// The picture, no larger than it is shown: a photograph of 12 megapixels takes 48 MB of memory.
+async function small(file) {
+  const whole = await createImageBitmap(file);
+  const scale = SIDE / Math.max(whole.width, whole.height);
+  if (scale >= 1) return whole;
+  const size = (side) => Math.max(1, Math.round(side * scale));
+  const options = { resizeWidth: size(whole.width), resizeHeight: size(whole.height), resizeQuality: "high" };
+  const shown = await createImageBitmap(whole, options);
+  whole.close();
+  return shown;
 }
 
 // The network reads every picture whole, so its map lies over the whole picture.

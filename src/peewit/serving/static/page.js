@@ -9,9 +9,12 @@ const MOST_CARDS = 200;
 const AT_A_TIME = 8;
 const find = (id) => document.getElementById(id);
 let cards = [];
+let leftOut = 0;
 let described = null;
-// one group after the other, so that a thousand pictures do not ask all at once
+// one group after the other, so that a thousand pictures do not ask all at once; nor are they all
+// decoded at once
 let queue = Promise.resolve();
+let loading = Promise.resolve();
 
 function showModel() {
   if (!described) return;
@@ -38,14 +41,22 @@ function away(gone) {
   if (!gone) find("status").textContent = text("back");
 }
 
+function showLeftOut() {
+  find("most").hidden = !leftOut;
+  find("most").textContent = text("most", { count: number(MOST_CARDS), more: number(leftOut) });
+}
+
 function add(files) {
-  const added = files.map((file) => new Card(file));
+  const added = files.slice(0, MOST_CARDS).map((file) => new Card(file));
   if (!added.length) return;
   find("results").hidden = false;
   find("cards").prepend(...added.map((card) => card.element));
   cards = [...added, ...cards];
-  for (const card of cards.splice(MOST_CARDS)) card.element.remove();
-  added.forEach((card) => card.load());
+  const over = cards.splice(MOST_CARDS);
+  over.forEach((card) => card.element.remove());
+  leftOut += over.length + files.length - added.length;
+  showLeftOut();
+  for (const card of added) loading = loading.then(() => card.load());
   queue = queue.then(() => ask(added));
 }
 
@@ -72,6 +83,7 @@ async function ask(added) {
 async function language(name, keep) {
   await use(name, keep);
   showModel();
+  showLeftOut();
   if (!find("gone").hidden) find("gone").textContent = text("gone");
   cards.forEach((card) => card.render());
 }
@@ -118,6 +130,7 @@ function listen() {
   find("clear").addEventListener("click", () => {
     cards.forEach((card) => card.element.remove());
     cards = [];
+    leftOut = 0;
     find("results").hidden = true;
     find("files").focus();
   });

@@ -26,6 +26,8 @@ export async function predict(files, away) {
     try {
       answer = await fetch("/api/predict?heat_map=true", { method: "POST", body: form });
     } catch {
+      // a folder, or a file that is no longer there, fails as an absent server does
+      if (!(await Promise.all(files.map(readable))).every(Boolean)) throw new Failed("", "unreadable");
       away(true);
       await back();
       away(false);
@@ -40,6 +42,8 @@ export async function predict(files, away) {
     return content.predictions;
   }
 }
+
+const readable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 export async function back() {
   for (;;) {
