@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -69,6 +70,37 @@ class Png:
         return self.content, {"width": width * 96 // 150, "height": height * 96 // 150}
 
 
+class _Quiet:
+    """No warnings: notes on odd metadata are nothing to a person who wants the pixels.
+
+    Several threads may read pictures. What ``catch_warnings`` changes holds for all of them, and is
+    not put back right if they end in another order than they began: so the first one changes it,
+    and the last one puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
 class NotAPicture(PeewitError):  # noqa: N818  (it reads as a finding, which it is)
     """The file is of no kind that is read here."""
 
@@ -109,9 +141,7 @@ def read_picture(
     """
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
-        with warnings.catch_warnings():
-            # notes on odd metadata are nothing to a person who wants the pixels
-            warnings.simplefilter("ignore")
+        with _QUIET:
             return _read(source, name, limit)
     except Image.DecompressionBombError as error:
         raise _too_large(name, "it declares more pixels than Pillow decodes") from error
@@ -148,17 +178,18 @@ def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.u
 def _opened(source: str | Path | bytes, name: str) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    path = Path(source)
+    path = source if isinstance(source, Path) else Path(source)
     try:
-        # asked first, because Windows calls a folder a file without permission
-        if path.is_dir():
-            raise PeewitError(f"cannot read {name}", "it is a folder", "give a picture in it")
         return path.open("rb")
     except FileNotFoundError as error:
         raise PeewitError(
             f"cannot read {name}", "there is no such file", "check the path"
         ) from error
     except OSError as error:
+        if path.is_dir():  # Windows calls that a file without permission
+            raise PeewitError(
+                f"cannot read {name}", "it is a folder", "give a picture in it"
+            ) from error
         reason = reason_of(error)
         raise PeewitError(f"cannot read {name}", reason, "check the file and its rights") from error
 

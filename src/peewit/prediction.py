@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +17,17 @@ import numpy.typing as npt
 from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.inference import BATCH
 from peewit.pictures import SUFFIXES, read_picture
+from peewit.processor import usable_cores
 
 if TYPE_CHECKING:
     from peewit.engines import Engine
     from peewit.run import Run
 
+T = TypeVar("T")
+R = TypeVar("R")
 STDIN = "-"
+# Pictures that are decoded at the same time, at most: each of the largest ones takes 150 MB
+READERS = 4
 # A picture that is piped in has no size to look at first
 LARGEST_PIPED = 256 * 1024**2
 
@@ -142,20 +150,45 @@ def _predict(
             names.clear()
             images.clear()
 
-    for item in sources:
+    def prepared(item: Source | str | Path) -> tuple[str, npt.NDArray[Any] | PeewitError]:
         source = item if isinstance(item, Source) else Source(str(item), Path(item))
         try:
-            image = engine.prepare(read_picture(source.content, source.name))
+            return source.name, engine.prepare(read_picture(source.content, source.name))
         except PeewitError as error:
+            return source.name, error
+
+    for name, image in _side_by_side(prepared, sources):
+        if isinstance(image, PeewitError):
             yield from answers()
-            yield error
+            yield image
             continue
         # those that were resized are of another type than those that fitted
         if len(images) == BATCH or (images and image.dtype != images[0].dtype):
             yield from answers()
-        names.append(source.name)
+        names.append(name)
         images.append(image)
     yield from answers()
+
+
+def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Give the result of ``work`` for each item, in order, several of them at a time."""
+    rest = iter(items)
+    first = list(islice(rest, 2))
+    if len(first) < 2:  # a hand-over takes as long as reading a small picture
+        yield from map(work, first)
+        return
+    threads = min(usable_cores(), READERS)
+    pool = ThreadPoolExecutor(threads, "peewit-picture")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in chain(first, rest):
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also where nobody asks for the rest
+        pool.shutdown(cancel_futures=True)
 
 
 def _likeliest(

@@ -187,10 +187,17 @@ class Preprocessing:
         # in rows of W * C values, as in `tensor`; the same memory
         rows = x.reshape(n * self.height, self.width * self.channels)
         if any(self.mean):
-            rows -= np.tile(np.array(self.mean, np.float32), self.width)
+            rows -= _repeated(self.mean, self.width)
         if any(value != 1 for value in self.std):
-            rows /= np.tile(np.array(self.std, np.float32), self.width)
+            rows /= _repeated(self.std, self.width)
         return x
+
+
+@lru_cache(maxsize=8)  # those of one network: for a small picture they take as long as its division
+def _repeated(values: tuple[float, ...], times: int) -> npt.NDArray[np.float32]:
+    row = np.tile(np.array(values, np.float32), times)
+    row.flags.writeable = False
+    return row
 
 
 def _check(images: npt.NDArray[np.uint8]) -> None:
