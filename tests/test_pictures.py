@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from peewit import pictures
 from peewit.errors import PeewitError
 from peewit.pictures import PIXEL_LIMIT, SUFFIXES, TooManyPixels, read_picture
 
@@ -211,6 +212,19 @@ def test_turned_as_exif_says(orientation: int, upright: Any) -> None:
 def test_broken_exif_is_no_reason_to_fail() -> None:
     stream = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_picture(stream).shape == (6, 9, 3)
+
+
+def test_warnings_are_put_back_in_whatever_order_readers_end() -> None:
+    before = list(warnings.filters)
+    first, second = pictures._QUIET, pictures._QUIET
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    warnings.warn("seen while the second one reads", UserWarning, stacklevel=1)
+    second.__exit__()
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="after both"):
+        warnings.warn("after both", UserWarning, stacklevel=1)
 
 
 def test_nothing_is_warned_of(recwarn: pytest.WarningsRecorder) -> None:

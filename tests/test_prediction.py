@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
+from peewit.pictures import read_picture
 from peewit.prediction import BATCH, LARGEST_PIPED, Prediction, Source, find_pictures, predict
 from peewit.run import Run
 from peewit.trainer import train
@@ -119,6 +121,22 @@ def test_answers_come_before_all_is_read(run: Run, tmp_path: Path) -> None:
             yield file
 
     assert isinstance(next(iter(predict(run, endless()))), Prediction)
+
+
+def test_several_are_read_at_a_time(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+
+    def read(source: Any, name: str) -> npt.NDArray[np.uint8]:
+        both.wait(60)  # a reader that waits for the one before would wait in vain
+        return read_picture(source, name)
+
+    monkeypatch.setattr("peewit.prediction.read_picture", read)
+    monkeypatch.setattr("peewit.prediction.usable_cores", lambda: 2)
+    files = [paint(tmp_path / f"{number}.png", 25 * number) for number in range(10)]
+    answers = [cast(Prediction, answer) for answer in predict(run, files)]
+    assert [answer.name for answer in answers] == [str(file) for file in files]
 
 
 def test_a_folder_is_searched_through_and_sorted(tmp_path: Path) -> None:
