@@ -132,7 +132,7 @@ def plot(rows, path, airbench=(), tutorial=()):
             )
         if augmented:
             axes.plot(*augmented, color=theirs, marker="*", markersize=11, zorder=4)
-            axes.annotate(f"{augmented[1]:.1f}", augmented, xytext=(9, -3), color=theirs,
+            axes.annotate(f"{augmented[1]:.1f}", augmented, xytext=(7, -14), color=theirs,
                           textcoords="offset points", fontweight="bold")  # fmt: skip
         if old:
             axes.errorbar(*old, color=INK, marker="D", markersize=6, capsize=3, zorder=3)

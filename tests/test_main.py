@@ -90,13 +90,6 @@ def test_failures_are_one_sentence(
     assert (output.out, output.err) == ("", f"peewit: {sentence}\n")
 
 
-def test_a_name_that_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", os.fsdecode(b"caf\xe9.tar.gz")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("peewit: 'caf")
-    assert error.endswith("is not in UTF-8: give the file another name\n")
-
-
 BUG = (
     "import sys, peewit.cli\n"
     "from peewit.__main__ import main\n"

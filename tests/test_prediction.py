@@ -128,12 +128,13 @@ def test_several_are_read_at_a_time(
 ) -> None:
     both = threading.Barrier(2)
 
-    def read(source: Any, name: str) -> npt.NDArray[np.uint8]:
+    def read(source: Any, name: str, *, limit: int) -> npt.NDArray[np.uint8]:
         both.wait(60)  # a reader that waits for the one before would wait in vain
-        return read_picture(source, name)
+        return read_picture(source, name, limit=limit)
 
     monkeypatch.setattr("peewit.prediction.read_picture", read)
     monkeypatch.setattr("peewit.prediction.usable_cores", lambda: 2)
+    monkeypatch.setattr("peewit.prediction.SMALL", 0)  # as if all of them were large
     files = [paint(tmp_path / f"{number}.png", 25 * number) for number in range(10)]
     answers = [cast(Prediction, answer) for answer in predict(run, files)]
     assert [answer.name for answer in answers] == [str(file) for file in files]

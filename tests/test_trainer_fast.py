@@ -318,6 +318,9 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
     )
     todo = "ask for less, or give it other minutes: peewit train --resume run --minutes 10"
     assert last.endswith(f"everything is saved; {todo}")
+    position = read_position(Path("run/checkpoint.safetensors"))
+    assert position.share == 1  # the round has ended
+    assert len(position.rounds) == 1  # before that one
     # asked for the same again, it does not claim success
     assert main(["train", "--resume", "run"]) == 1
     again = capsys.readouterr()

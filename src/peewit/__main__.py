@@ -35,10 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # a terminal that knows few characters (an old code page) gets "?" and not a crash
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    typed = sys.argv[1:] if arguments is None else arguments
-    for argument in typed:
-        if not _is_text(argument):
-            return _say(f"{argument!a} is not in UTF-8: give the file another name", 2)
     try:
         from peewit.cli import cli
 
@@ -74,14 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(sentence: str, code: int) -> int:
     print(f"peewit: {sentence}", file=sys.stderr)
     return code
-
-
-def _is_text(argument: str) -> bool:
-    try:
-        argument.encode()
-    except UnicodeEncodeError:  # bytes of a file's name that are none, kept as surrogates
-        return False
-    return True
 
 
 def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

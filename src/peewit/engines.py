@@ -257,11 +257,10 @@ def _known(run: Run, stamp: str) -> dict[str, Any]:
 
 def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, float]:
     """Return the seconds of each engine that agrees with PyTorch; nothing if none can be made."""
-    if not find_spec("onnx"):
-        return {}
-    try:
-        _write_network(run)
-    except PeewitError:  # a network that has no ONNX form, or a folder that is read-only
+    if find_spec("onnx"):
+        with suppress(PeewitError):  # a network that has no ONNX form, or a read-only folder
+            _write_network(run)
+    if not (run.path / NETWORK).is_file():  # one of other weights does not agree
         return {}
     rule = run.preprocessing
     random = np.random.default_rng(0)

@@ -8,13 +8,17 @@ decoded, so that a small file cannot fill the memory.
 from __future__ import annotations
 
 import io
+import os
 import struct
+import sys
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +26,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from peewit.errors import PeewitError, reason_of
 
+T = TypeVar("T")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -32,6 +37,11 @@ PIXEL_LIMIT = 50_000_000
 # Resizing needs memory by the longer side, however short the other one is: a file of some kB with
 # 50,000,000 x 1 pixels would take gigabytes. Panoramas of phones have up to 20,000.
 LONGEST_SIDE = 30_000
+
+# A picture takes 15 bytes a pixel while it is made small, one of 50 megapixels 750 MB: of those
+# with more pixels than this, one at a time
+LARGE = 4_000_000
+_ONE_LARGE = threading.Semaphore()
 
 # What Pillow's readers raise when a file is damaged: 170,000 damaged files gave the first three,
 # and the rest are what the structures that they parse can raise in one version or another
@@ -101,6 +111,12 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
+def _quiet() -> AbstractContextManager[object]:
+    if getattr(sys.flags, "context_aware_warnings", False):  # each thread has its own (Python 3.14)
+        return warnings.catch_warnings(action="ignore")
+    return _QUIET
+
+
 class NotAPicture(PeewitError):  # noqa: N818  (it reads as a finding, which it is)
     """The file is of no kind that is read here."""
 
@@ -141,7 +157,7 @@ def read_picture(
     """
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
-        with _QUIET:
+        with _quiet():
             return _read(source, name, limit)
     except Image.DecompressionBombError as error:
         raise _too_large(name, "it declares more pixels than Pillow decodes") from error
@@ -153,6 +169,18 @@ def read_picture(
             "the picture is damaged or cut short",
             "save it again as PNG or JPEG, or choose another",
         ) from error
+
+
+def each_in_turn(work: Callable[[int], T], limit: int = PIXEL_LIMIT) -> T:
+    """Return ``work(n)``, which reads and reduces a picture of ``n`` pixels at most.
+
+    Called by several threads, it lets only one of them at a time work at a large picture.
+    """
+    try:
+        return work(min(LARGE, limit))
+    except TooManyPixels:  # said before anything is decoded
+        with _ONE_LARGE:
+            return work(limit)
 
 
 def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.uint8]:
@@ -186,7 +214,7 @@ def _opened(source: str | Path | bytes, name: str) -> BinaryIO:
             f"cannot read {name}", "there is no such file", "check the path"
         ) from error
     except OSError as error:
-        if path.is_dir():  # Windows calls that a file without permission
+        if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir fails where it may not look)
             raise PeewitError(
                 f"cannot read {name}", "it is a folder", "give a picture in it"
             ) from error

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -16,18 +17,18 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.inference import BATCH
-from peewit.pictures import SUFFIXES, read_picture
+from peewit.pictures import SUFFIXES, each_in_turn, read_picture
 from peewit.processor import usable_cores
 
 if TYPE_CHECKING:
     from peewit.engines import Engine
     from peewit.run import Run
 
-T = TypeVar("T")
 R = TypeVar("R")
 STDIN = "-"
-# Pictures that are decoded at the same time, at most: each of the largest ones takes 150 MB
-READERS = 4
+# Pictures that are read at the same time, at most; files of fewer bytes are read sooner than handed
+# over to another thread
+READERS, SMALL = 4, 20_000
 # A picture that is piped in has no size to look at first
 LARGEST_PIPED = 256 * 1024**2
 
@@ -150,14 +151,19 @@ def _predict(
             names.clear()
             images.clear()
 
-    def prepared(item: Source | str | Path) -> tuple[str, npt.NDArray[Any] | PeewitError]:
-        source = item if isinstance(item, Source) else Source(str(item), Path(item))
+    def small(source: Source, limit: int) -> npt.NDArray[Any]:
+        return engine.prepare(read_picture(source.content, source.name, limit=limit))
+
+    def prepared(source: Source) -> tuple[str, npt.NDArray[Any] | PeewitError]:
         try:
-            return source.name, engine.prepare(read_picture(source.content, source.name))
+            return source.name, each_in_turn(partial(small, source))
         except PeewitError as error:
             return source.name, error
 
-    for name, image in _side_by_side(prepared, sources):
+    given = (
+        item if isinstance(item, Source) else Source(str(item), Path(item)) for item in sources
+    )
+    for name, image in _side_by_side(prepared, given):
         if isinstance(image, PeewitError):
             yield from answers()
             yield image
@@ -170,18 +176,26 @@ def _predict(
     yield from answers()
 
 
-def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Give the result of ``work`` for each item, in order, several of them at a time."""
-    rest = iter(items)
+def _side_by_side(work: Callable[[Source], R], sources: Iterable[Source]) -> Iterator[R]:
+    """Give the result of ``work`` for each picture, in order, several large ones at a time."""
+    rest = iter(sources)
     first = list(islice(rest, 2))
-    if len(first) < 2:  # a hand-over takes as long as reading a small picture
-        yield from map(work, first)
+    if len(first) == 1:  # there is nothing beside it
+        yield work(first[0])
         return
+    rest = chain(first, rest)
+    for source in rest:
+        if not _is_small(source):
+            break
+        yield work(source)
+    else:
+        return
+    rest = chain([source], rest)  # from the first large one on
     threads = min(usable_cores(), READERS)
     pool = ThreadPoolExecutor(threads, "peewit-picture")
     waiting: deque[Future[R]] = deque()
     try:
-        for item in chain(first, rest):
+        for item in rest:
             waiting.append(pool.submit(work, item))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
@@ -189,6 +203,15 @@ def _side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield waiting.popleft().result()
     finally:  # also where nobody asks for the rest
         pool.shutdown(cancel_futures=True)
+
+
+def _is_small(source: Source) -> bool:
+    if isinstance(source.content, bytes):
+        return len(source.content) < SMALL
+    try:
+        return source.content.stat().st_size < SMALL
+    except OSError:  # which is said sooner than handed over
+        return True
 
 
 def _likeliest(

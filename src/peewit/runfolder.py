@@ -74,13 +74,32 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
 
 
 def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``source`` with its paths in full, so that it holds in any working directory."""
+    """Return ``source`` with its paths in full, so that it holds in any working directory.
+
+    Raises
+    ------
+    UsageError
+        A path is not in UTF-8.
+    """
     lasting = dict(source)
-    if lasting.get("data"):
-        lasting["data"] = str(expanded(Path(lasting["data"])).resolve())
-    if lasting.get("source") and lasting["source"] not in SOURCES:
-        lasting["source"] = str(expanded(Path(lasting["source"])).resolve())
+    for name in ("data", "source"):
+        if lasting.get(name) and lasting[name] not in SOURCES:
+            path = expanded(Path(lasting[name])).resolve()
+            _check_text(path)
+            lasting[name] = str(path)
     return lasting
+
+
+def _check_text(path: Path) -> None:
+    """Refuse a path that the run's files, which are in UTF-8, cannot name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{str(path)!a} is not in UTF-8",
+            "a run could not say where its data is",
+            "give the file or folder another name",
+        ) from error
 
 
 def default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
@@ -100,8 +119,9 @@ def check_free(path: Path) -> None:
     Raises
     ------
     UsageError
-        It has, or it is no folder.
+        It has, or it is no folder, or its name is not in UTF-8.
     """
+    _check_text(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UsageError(
             f"{path} is taken",

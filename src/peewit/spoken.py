@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 from collections.abc import Iterable
+
+# in cmd or in PowerShell
+_SPECIAL_ON_WINDOWS = set(" \t&|<>^()%;,$'`@{}#")
 
 
 def command(words: Iterable[object], system: str = os.name) -> str:
@@ -17,7 +19,9 @@ def command(words: Iterable[object], system: str = os.name) -> str:
     'peewit report "my runs/a"'
     """
     typed = [str(word) for word in words]
-    return subprocess.list2cmdline(typed) if system == "nt" else shlex.join(typed)
+    if system != "nt":
+        return shlex.join(typed)
+    return " ".join(f'"{word}"' if set(word) & _SPECIAL_ON_WINDOWS else word for word in typed)
 
 
 def duration(seconds: float) -> str:

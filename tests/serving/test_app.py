@@ -137,7 +137,7 @@ def test_limits(served: Run, encode: Encode) -> None:
 def test_large_pictures_are_decoded_one_at_a_time(
     client: TestClient, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peewit.serving.engine.LARGE", 2000)
+    monkeypatch.setattr("peewit.pictures.LARGE", 2000)
     busy = threading.Lock()
     found = []
 

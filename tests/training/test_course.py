@@ -30,6 +30,7 @@ def validated(position: Position, accuracy: float, spent: float) -> None:
     position.next_row({"validation_accuracy": accuracy}, 1.0)
     position.spent += spent
     position.seen += 100
+    position.share = 1.0
 
 
 def test_epochs_need_no_schedule_of_time() -> None:
@@ -41,7 +42,8 @@ def test_minutes_are_one_schedule_and_the_plan_is_told() -> None:
     now = [5.0]
     timed, notes = course(now, minutes=1)
     (schedule,) = timed.schedules(Position(), 1000)
-    assert schedule is not None
+    assert isinstance(schedule, Pace)
+    assert schedule.threads is not None
     assert notes == [
         "1 minute: fast-xs (16-64-128), about 52 epochs at 1,000 images/s; the training ends at "
         "about 57 s"
@@ -127,7 +129,6 @@ def test_after_rounds_that_ended_comes_a_whole_one() -> None:
     position = Position()
     for _schedule in until.schedules(position, 1000):
         now[0] += 100
-        position.share = 0.999  # of its last step
         validated(position, 0.85, 100)
 
     more, _ = course(now, until_accuracy=0.9)
@@ -145,6 +146,17 @@ def test_minutes_bound_the_rounds() -> None:
         now[0] += 57
         validated(position, 0.6, 57)
     assert until.given_up == "the time is over (1 min)"
+
+
+def test_rounds_that_were_given_up_count_no_more_when_more_is_asked_for() -> None:
+    now = [0.0]
+    until, _ = course(now, until_accuracy=1.0)
+    position = Position()
+    for _schedule in until.schedules(position, 1000):
+        now[0] += 100
+        validated(position, 0.6, 100)
+    assert until.given_up
+    assert list(course(now, until_accuracy=1.0)[0].schedules(position, 1000)) != []
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ def _going_on(
     from peewit.data.sources import moved
     from peewit.errors import PeewitError
     from peewit.run import Run
+    from peewit.spoken import command
 
     earlier, source = Run.open(path), place["source"]
     kept = {"recipe": recipe and "--recipe", "folder": out and "--out"}
@@ -155,7 +156,7 @@ def _going_on(
     elif not source:
         raise PeewitError(
             f"{path} does not say how its data is loaded",
-            todo=f"name the source: peewit train SOURCE --resume {path}",
+            todo=f"name the source: {command(['peewit', 'train', 'SOURCE', '--resume', path])}",
         )
     return settings, place
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from threading import Lock, Semaphore
+from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +14,13 @@ import numpy.typing as npt
 from peewit.engines import PIECE, AsTheyAre, fastest
 from peewit.errors import PeewitError
 from peewit.inference import BATCH
-from peewit.pictures import TooManyPixels, read_picture
+from peewit.pictures import each_in_turn, read_picture
 from peewit.saliency import heat_maps
 from peewit.serving.body import Upload
 from peewit.serving.limits import Limits
 
 if TYPE_CHECKING:
     from peewit.run import Run
-
-# A picture takes 15 bytes a pixel while it is made small, one of 50 megapixels 750 MB: of those
-# with more pixels than this, one at a time
-LARGE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,6 @@ class Engine:
     def __init__(self, run: Run, limits: Limits) -> None:
         self.run = run
         self._pixels = limits.pixels
-        self._one_large = Semaphore()
         # what is seen inside of the network is kept in the network
         self._one_look = Lock()
         rule = run.preprocessing
@@ -92,11 +88,7 @@ class Engine:
 
     def _prepare(self, upload: Upload, explain: bool) -> Prepared | PeewitError:
         try:
-            try:
-                return self._decode(upload, explain, min(LARGE, self._pixels))
-            except TooManyPixels:  # said before anything is decoded
-                with self._one_large:
-                    return self._decode(upload, explain, self._pixels)
+            return each_in_turn(partial(self._decode, upload, explain), self._pixels)
         except PeewitError as error:
             return error
 

@@ -197,7 +197,11 @@ class CarefulProtocol(HttpToolsProtocol):
         self._start_clock()
 
     def resume_writing(self) -> None:
-        self._stop_clock()
+        # of a whole answer the rest is still on its way, and nothing else will start the clock
+        if self.cycle is None or self.cycle.response_complete:
+            self._start_clock()
+        else:
+            self._stop_clock()
         super().resume_writing()
 
     def _start_clock(self) -> None:

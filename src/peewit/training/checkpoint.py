@@ -48,7 +48,7 @@ class Position:
     flops : int
         Operations in all steps.
     share : float
-        How much of the training was done, 0 to 1, when the last step began.
+        How much of the training was done, 0 to 1, when the last step began; 1 at the end.
     validated : float
         How much of it was done at the last row of the history.
     history : list of dict

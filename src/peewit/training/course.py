@@ -167,8 +167,9 @@ class Course:
         rounds = [Round(*done) for done in position.rounds]
         # a training that goes on has had some of its last round, or all of it
         before, begun = position.spent - position.round_began, position.share
-        if position.history and position.validated >= 1 and not position.images:
-            rounds.append(Round(before, _accuracy(position)))
+        if position.history and begun >= 1:
+            # after its end a sitting has its own tries: those before may have been given up
+            rounds = [Round(before, _accuracy(position))]
             before = begun = 0.0
         if position.history and _accuracy(position) >= target:
             return

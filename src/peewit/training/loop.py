@@ -153,6 +153,8 @@ def fit(
         if row:
             position.next_row(row, share)
         position.next_epoch()
+        if over():
+            position.share = 1.0  # saved, so that who goes on knows that this schedule has ended
         position.spent = time.perf_counter() - start
         save()
         if row:

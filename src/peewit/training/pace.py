@@ -105,6 +105,8 @@ class Pace:
             self._over = self._over or position.history[-1]["validation_accuracy"] >= self.target
         # so that it ends half a step early at most, or half a step late
         self._over = self._over or self.budget.now() + usual / 2 > self.end
+        if self._over and self.threads is not None:
+            self.threads.settle()
         return self._over
 
     def _notice(self, position: Position) -> None:
@@ -114,7 +116,8 @@ class Pace:
         if position.seen > seen and position.seconds > seconds:
             batches = (position.seen - seen) / self.plan.speed.batch_size
             step = (position.seconds - seconds) / batches
-            self._steps.append(step)
+            if self.threads is None or not self.threads.trying:
+                self._steps.append(step)
             if self.threads is not None:
                 # what the end needs is known again when RECENT more steps have been made
                 tries = self.budget.now() + 2 * RECENT * step < self.end

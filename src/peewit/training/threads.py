@@ -45,6 +45,17 @@ class Threads:
         self.count = self.most
         self._steps = deque(maxlen=RECENT)
 
+    @property
+    def trying(self) -> bool:
+        """Whether the last step was one of a trial."""
+        return self._before is not None
+
+    def settle(self) -> None:
+        """Go back to the number before a trial that has not ended."""
+        if self._before is not None:
+            self._set(self._before[0])
+            self._before = None
+
     def stepped(self, seconds: float, usual: float, *, tries: bool = True) -> None:
         """Note how long a step took, and change the number of threads if it is time to.
 

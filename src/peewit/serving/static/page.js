@@ -56,7 +56,9 @@ function add(files) {
   over.forEach((card) => card.element.remove());
   leftOut += over.length + files.length - added.length;
   showLeftOut();
-  for (const card of added) loading = loading.then(() => card.load());
+  for (const card of added) {
+    loading = loading.then(() => cards.includes(card) && card.load()).catch(() => {});
+  }
   queue = queue.then(() => ask(added));
 }
 
