@@ -34,7 +34,7 @@ class Run:
     path : Path
         The folder.
     recipe : Recipe
-        How it was trained, with the number of threads that were used.
+        How it was trained, with the number of threads (the most, where it counts minutes).
     class_names : tuple of str
         The classes, in the order of the logits.
     preprocessing : Preprocessing

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 # Threads that wait for each other are all as slow as the one whose core is shared: steps that take
-# so much longer than their number of threads explains may be faster with one thread less.
+# so much longer than their number of threads explains may be faster with fewer threads.
 LOST = 1.5
 # Steps that are looked at; steps of a trial, of which the first is not counted, for it begins with
 # other caches; and what a trial has to gain.
