@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import warnings
@@ -212,6 +213,16 @@ def test_turned_as_exif_says(orientation: int, upright: Any) -> None:
 def test_broken_exif_is_no_reason_to_fail() -> None:
     stream = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_picture(stream).shape == (6, 9, 3)
+
+
+def test_a_place_where_one_may_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(PeewitError, match="permission denied; check the file and its rights"):
+        read_picture("there/x.png")
 
 
 def test_warnings_are_put_back_in_whatever_order_readers_end() -> None:

@@ -217,6 +217,15 @@ def test_a_request_that_has_begun_is_finished_after_the_signal(
     assert server.said.endswith("note: all requests were answered; the server has ended\n")
 
 
+def test_what_was_cut_off_is_said(
+    served: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("peewit.serving.server.serve", lambda *rest: False)
+    assert main(["serve", str(served.path), "--port", "0"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("the server has ended; what it had not finished answering was cut off")
+
+
 def refused(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=60).close()
