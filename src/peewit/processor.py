@@ -35,9 +35,10 @@ def usable_cores() -> int:
 def processor_name() -> str:
     """Return the processor's name as its maker gives it, or as near as the system tells."""
     try:
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        with CPU_INFO.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:  # as far as needed: the system writes them, a page for each core
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
     except OSError:
         pass
     return platform.processor() or platform.machine()

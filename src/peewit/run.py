@@ -16,7 +16,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.formats import cannot_read, damaged
 from peewit.inference import BATCH, logits_in_batches, second_looks, softmax
 from peewit.preprocessing import Preprocessing
-from peewit.spoken import command, counted
+from peewit.spoken import counted, resuming
 from peewit.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Run:
             raise PeewitError(
                 f"the run {self.path} has no weights yet",
                 "its first epoch has not ended",
-                f"go on with {command(['peewit', 'train', '--resume', self.path])}",
+                f"go on with {resuming(self.path)}",
             )
         rule = self.preprocessing
         shape = (rule.height, rule.width, rule.channels)

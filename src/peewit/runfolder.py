@@ -97,7 +97,7 @@ def _check_text(path: Path) -> None:
     except UnicodeEncodeError as error:
         raise UsageError(
             f"{str(path)!a} is not in UTF-8",
-            "a run could not say where its data is",
+            "the files of a run could not name it",
             "give the file or folder another name",
         ) from error
 

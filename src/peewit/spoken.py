@@ -24,6 +24,15 @@ def command(words: Iterable[object], system: str = os.name) -> str:
     return " ".join(f'"{word}"' if set(word) & _SPECIAL_ON_WINDOWS else word for word in typed)
 
 
+def resuming(path: object) -> str:
+    """Return the command that goes on with a run.
+
+    >>> resuming("runs/a")
+    'peewit train --resume runs/a'
+    """
+    return command(["peewit", "train", "--resume", path])
+
+
 def duration(seconds: float) -> str:
     """Return a time.
 

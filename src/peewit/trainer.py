@@ -16,7 +16,7 @@ from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
 from peewit.inference import softmax
 from peewit.run import Run
-from peewit.spoken import command
+from peewit.spoken import command, resuming
 from peewit.training import checkpoint, environment
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
@@ -29,7 +29,6 @@ from peewit.training.known import (
     check_fits,
     check_reached,
     check_same,
-    resuming,
     same_recipe,
 )
 from peewit.training.loop import Job, fit

@@ -33,6 +33,20 @@ def validated(position: Position, accuracy: float, spent: float) -> None:
     position.share = 1.0
 
 
+def train_all(
+    until: Course, position: Position, now: list[float], each: float, *found: float
+) -> int:
+    """Train all rounds of ``each`` seconds, which come to ``found``, the last of it over and over.
+
+    Returns how many there were.
+    """
+    count = 0
+    for count, _ in enumerate(until.schedules(position, 1000), 1):
+        now[0] += each
+        validated(position, found[min(count, len(found)) - 1], each)
+    return count
+
+
 def test_epochs_need_no_schedule_of_time() -> None:
     plain, _ = course([0.0], epochs=3)
     assert list(plain.schedules(Position(), 1000)) == [None]
@@ -75,12 +89,7 @@ def test_going_on_has_the_time_that_was_left() -> None:
 def test_rounds_end_when_the_accuracy_is_reached() -> None:
     now = [0.0]
     until, notes = course(now, until_accuracy=0.8)
-    position, lengths = Position(), []
-    for accuracy, _ in zip((0.7, 0.85, 0.9), until.schedules(position, 1000), strict=False):
-        lengths.append(100.0)
-        now[0] += 100
-        validated(position, accuracy, 100)
-    assert len(lengths) == 2
+    assert train_all(until, Position(), now, 100, 0.7, 0.85, 0.9) == 2
     assert not until.given_up
     assert notes[0].startswith("training until 80.0% of held-out images are right: fast-xs")
     assert notes[1].startswith("going on until 80.0%")
@@ -90,9 +99,7 @@ def test_rounds_give_up_and_say_so() -> None:
     now = [0.0]
     until, _ = course(now, until_accuracy=1.0)
     position = Position()
-    for _schedule in until.schedules(position, 1000):
-        now[0] += 100
-        validated(position, 0.6, 100)
+    train_all(until, position, now, 100, 0.6)
     assert str(until.failure(position, "go on")) == (
         "100.0% of the held-out images right was not reached: 4 rounds of training did not reach "
         "it, and 60.0% are; everything is saved; go on"
@@ -127,9 +134,7 @@ def test_after_rounds_that_ended_comes_a_whole_one() -> None:
     now = [0.0]
     until, _ = course(now, until_accuracy=0.8)
     position = Position()
-    for _schedule in until.schedules(position, 1000):
-        now[0] += 100
-        validated(position, 0.85, 100)
+    train_all(until, position, now, 100, 0.85)
 
     more, _ = course(now, until_accuracy=0.9)
     schedule = next(iter(more.schedules(position, 1000)))
@@ -141,10 +146,7 @@ def test_after_rounds_that_ended_comes_a_whole_one() -> None:
 def test_minutes_bound_the_rounds() -> None:
     now = [0.0]
     until, _ = course(now, until_accuracy=1.0, minutes=1)
-    position = Position()
-    for _schedule in until.schedules(position, 1000):
-        now[0] += 57
-        validated(position, 0.6, 57)
+    train_all(until, Position(), now, 57, 0.6)
     assert until.given_up == "the time is over (1 min)"
 
 
@@ -152,9 +154,7 @@ def test_rounds_that_were_given_up_count_no_more_when_more_is_asked_for() -> Non
     now = [0.0]
     until, _ = course(now, until_accuracy=1.0)
     position = Position()
-    for _schedule in until.schedules(position, 1000):
-        now[0] += 100
-        validated(position, 0.6, 100)
+    train_all(until, position, now, 100, 0.6)
     assert until.given_up
     assert list(course(now, until_accuracy=1.0)[0].schedules(position, 1000)) != []
 

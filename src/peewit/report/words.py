@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from peewit import spoken
 from peewit.models import MODELS
 from peewit.run import Run
-from peewit.spoken import command as typed
 from peewit.spoken import counted, duration, minutes, rounded
 
 
@@ -260,7 +260,7 @@ def command(run: Run) -> str:
     if run.source.get("coarse"):
         words.append("--coarse")
     words += ["--recipe", str(run.path / "recipe.yaml")]
-    return typed(words)
+    return spoken.command(words)
 
 
 def _times(count: float) -> str:

@@ -160,12 +160,11 @@ class CarefulProtocol(HttpToolsProtocol):
         self._unused = self._unused + len(data) if self._steps == before else 0
         if self.transport.is_closing():
             return
-        between = self.cycle is None or self.cycle.response_complete
-        if self._unused > LARGEST_HEAD and between:
+        if self._unused > LARGEST_HEAD and self._between_requests:
             self.send_400_response("The head of the request is too long.")
         elif self._unused > LARGEST_HEAD:
             self.transport.abort()
-        elif between and self._clock is None:
+        elif self._between_requests and self._clock is None:
             self._start_clock()
 
     def on_headers_complete(self) -> None:
@@ -198,11 +197,15 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         # of a whole answer the rest is still on its way, and nothing else will start the clock
-        if self.cycle is None or self.cycle.response_complete:
+        if self._between_requests:
             self._start_clock()
         else:
             self._stop_clock()
         super().resume_writing()
+
+    @property
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _start_clock(self) -> None:
         self._stop_clock()

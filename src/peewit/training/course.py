@@ -21,7 +21,7 @@ from peewit.training.frontier import by_images
 from peewit.training.pace import Pace
 from peewit.training.probe import best_rate
 from peewit.training.recipe import AUTO, Recipe
-from peewit.training.rounds import Round, next_round
+from peewit.training.rounds import Round, next_round, not_reached
 from peewit.training.schedule import Schedule
 from peewit.training.threads import Threads
 from peewit.training.timed import Choice, choose, sentence
@@ -206,11 +206,8 @@ class Course:
 
     def failure(self, position: Position, go_on: str) -> PeewitError:
         """Return the error of an accuracy that was not reached."""
-        return PeewitError(
-            f"{self.recipe.until_accuracy:.1%} of the held-out images right was not reached",
-            f"{self.given_up}, and {_accuracy(position):.1%} are; everything is saved",
-            go_on,
-        )
+        why = f"{self.given_up}, and {_accuracy(position):.1%} are; everything is saved"
+        return not_reached(self.recipe.until_accuracy or 1.0, why, go_on)
 
 
 def _check_learnable(dataset: Dataset) -> None:

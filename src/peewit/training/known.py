@@ -8,10 +8,11 @@ from typing import Any
 
 from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
-from peewit.spoken import command
+from peewit.spoken import resuming
 from peewit.training.checkpoint import read_position
 from peewit.training.loop import Job
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
+from peewit.training.rounds import not_reached
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -142,18 +143,10 @@ def check_reached(path: Path, recipe: Recipe, history: Sequence[Mapping[str, Any
         return
     last = history[-1]["validation_accuracy"]
     if last < recipe.until_accuracy:
-        raise PeewitError(
-            f"{recipe.until_accuracy:.1%} of the held-out images right was not reached",
-            f"{last:.1%} are, and the training was given up",
-            ask_otherwise(path),
-        )
+        why = f"{last:.1%} are, and the training was given up"
+        raise not_reached(recipe.until_accuracy, why, ask_otherwise(path))
 
 
 def ask_otherwise(path: Path) -> str:
     """Return what to do with a run that was given up."""
     return f"ask for less, or give it other minutes: {resuming(path)} --minutes 10"
-
-
-def resuming(path: Path) -> str:
-    """Return the command that goes on with a run."""
-    return command(["peewit", "train", "--resume", path])

@@ -90,7 +90,7 @@ class Pace:
         """Return how much of the training is done, 0 to 1; it never goes back."""
         self._notice(position)
         now, end = self.budget.now(), self.end
-        if self._over or now >= end:
+        if now >= end:
             self._share = 1.0
         else:
             done = (now - self._first) / (end - self._first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from peewit.errors import PeewitError
 from peewit.training.frontier import needed_flops
 
 # A prediction is good to a fifth, and falling short costs another round.
@@ -17,6 +18,11 @@ LEAST_GROWTH, MOST_GROWTH = 1.5, 4.0
 MOST_ROUNDS = 6
 # So many rounds in a row that do not get better by so much are enough.
 PATIENCE, BETTER = 3, 0.001
+
+
+def not_reached(target: float, why: str, todo: str) -> PeewitError:
+    """Return the error of a training that was given up before it reached ``target``."""
+    return PeewitError(f"{target:.1%} of the held-out images right was not reached", why, todo)
 
 
 class Round(NamedTuple):

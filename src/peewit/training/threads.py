@@ -85,12 +85,12 @@ class Threads:
 
     def _candidates(self, slow: bool) -> list[int]:
         """Return the numbers to try one after the other, until one is better."""
-        # as long as one thread shares its core, fewer are no faster: so not only one less
-        fewer = [max(1, self.count - 2**step) for step in range(self.count.bit_length())]
-        more = [self.most, self.count + 1]
-        found = (fewer if slow and self.count > 1 else []) + (
-            more if self.count < self.most else []
-        )
+        found = []
+        if slow and self.count > 1:
+            # as long as one thread shares its core, fewer are no faster: so not only one less
+            found += [max(1, self.count - 2**step) for step in range(self.count.bit_length())]
+        if self.count < self.most:
+            found += [self.most, self.count + 1]
         return list(dict.fromkeys(found))
 
     def _judge(self, count: int, before: float) -> None:
