@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import rawlog
-import yaml
 
 import peewit
 from peewit.models import FAST_WIDTHS
@@ -83,10 +82,7 @@ def main():
     if not options.table:
         if not options.data:
             parser.error("--data is needed")
-        changes = {
-            name: yaml.safe_load(value)
-            for name, value in (change.split("=", 1) for change in options.changes)
-        }
+        changes = rawlog.changes(options.changes)
         training = peewit.load("cifar10", data=options.data).train
         for seed in range(options.seeds):
             for minutes in options.minutes:

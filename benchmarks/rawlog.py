@@ -6,6 +6,8 @@ import statistics
 import time
 from pathlib import Path
 
+import yaml
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -44,6 +46,15 @@ def append(path, row):
     cut = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
     with path.open("a", encoding="utf-8") as file:
         file.write(("\n" if cut else "") + json.dumps(row) + "\n")
+
+
+def changes(texts):
+    """Return what ``name=value`` texts say: values by name, read as YAML.
+
+    >>> changes(["precision=bfloat16", "lr=0.1"])
+    {'precision': 'bfloat16', 'lr': 0.1}
+    """
+    return {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in texts)}
 
 
 def spread(values):

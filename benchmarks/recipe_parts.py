@@ -1,14 +1,16 @@
 """What each part of the fast recipe buys: the same training without it, on held-out images.
 
 usage: python benchmarks/recipe_parts.py --data cifar-10-python.tar.gz [--model fast-m]
-           [--epochs 2] [--seeds 3] [--parts NAME ...] [--log FILE]
+           [--epochs 2] [--seeds 3] [--parts NAME ...] [--changes precision=bfloat16 ...]
+           [--log FILE]
        python benchmarks/recipe_parts.py --table [--log FILE]
 
 Each training is as long as the others in images, not in seconds, so that nothing depends on what
 else the machine does. It trains on nine tenths of CIFAR-10's training images and is judged by the
 last tenth, which is the same for all; the test set is not touched. All parts with the first seed
-come first, then all with the second and so on. Each training appends one line to the log, and what
-is there is not trained again.
+come first, then all with the second and so on. --changes are made in all of them, and kept in the
+log: bfloat16, say, where long trainings would take too long. Each training appends one line to the
+log, and what is there is not trained again.
 """
 
 import argparse
@@ -43,6 +45,8 @@ PARTS = {
     "translation by 4": {"translate": 4},
     "cutout of 8": {"cutout": 8},
     "cutout of 12": {"cutout": 12},
+    "translation by 4, cutout of 8": {"translate": 4, "cutout": 8},
+    "translation by 4, cutout of 12": {"translate": 4, "cutout": 12},
     "pixels not normalised": {"normalize": False},
     "batches of 125": {"batch_size": 125},
     "batches of 500": {"batch_size": 500},
@@ -77,9 +81,9 @@ class Average:
         self.model.load_state_dict(self.kept, strict=False)
 
 
-def measure(dataset, part, model, epochs, seed):
-    """Train once, and return the row of the log."""
-    changes = dict(PARTS[part])
+def measure(dataset, part, model, epochs, seed, changes):
+    """Train once, and return the row of the log; ``changes`` are those made in all parts."""
+    everywhere, changes = changes, changes | PARTS[part]
     decay = changes.pop("average", None)
     recipe = Recipe.preset(
         "fast", model=model, epochs=epochs, seed=seed, validation_fraction=0.1, **changes
@@ -98,6 +102,7 @@ def measure(dataset, part, model, epochs, seed):
         "model": model,
         "epochs": epochs,
         "seed": seed,
+        "changes": everywhere,
         "accuracy": evaluate(answers.logits, labels, names).accuracy,
         "single_view_accuracy": evaluate(answers.single, labels, names).accuracy,
         "images": position.seen,
@@ -114,13 +119,14 @@ def table(rows):
     ]
     groups = {}
     for row in rows:
-        groups.setdefault((row["model"], row["epochs"], row["part"]), []).append(row)
-    for (model, epochs, part), same in groups.items():
+        changes = ", ".join(f"{name} {value}" for name, value in row["changes"].items())
+        groups.setdefault((row["model"], row["epochs"], changes, row["part"]), []).append(row)
+    for (model, epochs, changes, part), same in groups.items():
         accuracy, deviation, count = rawlog.spread(100 * row["accuracy"] for row in same)
         single, single_deviation, _ = rawlog.spread(
             100 * row["single_view_accuracy"] for row in same
         )
-        whole = {row["seed"]: row for row in groups.get((model, epochs, AS_IT_IS), [])}
+        whole = {row["seed"]: row for row in groups.get((model, epochs, changes, AS_IT_IS), [])}
         pairs = [
             100 * (row["accuracy"] - whole[row["seed"]]["accuracy"])
             for row in same
@@ -130,8 +136,9 @@ def table(rows):
         if pairs and part != AS_IT_IS:
             mean, error, _ = rawlog.spread(pairs)
             difference = f"{mean:+.2f} ± {error:.2f}"
+        changed = ", ".join(filter(None, (changes, part)))
         lines.append(
-            f"| {model} | {epochs} | {part} | {accuracy:.2f} % ± {deviation:.2f} "
+            f"| {model} | {epochs} | {changed} | {accuracy:.2f} % ± {deviation:.2f} "
             f"| {single:.2f} % ± {single_deviation:.2f} | {count} | {difference} |"
         )
     return "\n".join(lines)
@@ -144,12 +151,14 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--changes", nargs="*", default=[], help="fields of the recipe: name=value")
     parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
     parser.add_argument("--table", action="store_true", help="only show what is in the log")
     options = parser.parse_args()
     if not options.table:
         if not options.data:
             parser.error("--data is needed")
+        changes = rawlog.changes(options.changes)
         log = options.log = options.log or rawlog.today("recipe_parts")
         dataset = peewit.load("cifar10", data=options.data).train
         for seed in range(options.seeds):
@@ -159,6 +168,7 @@ def main():
                     "model": options.model,
                     "epochs": options.epochs,
                     "seed": seed,
+                    "changes": changes,
                 }
                 if rawlog.find(log, **wanted):
                     continue

@@ -266,11 +266,12 @@ for size in (len(test) // 100, len(test) // 10, len(test) // 2):
 """,
     (
         """
-With thousands of images the luck is small, with few it is large, and it never goes the other way:
-the fewer the images and the more there is to choose from, the more a choice flatters itself. People
-try far more than ten things on a test set. Images that are held out of the training set answer the
-same question and leave the test set untouched: that is what the run above did, and what Peewit does
-unless told otherwise (`validate_on="test"`).
+With thousands of images the luck is hardly more than the noise of this little experiment, with few
+it is large, and it cannot be bad luck on average: the fewer the images and the more there is to
+choose from, the more a choice flatters itself. People try far more than ten things on a test set.
+Images that are held out of the training set answer the same question and leave the test set
+untouched: that is what the run above did, and what Peewit does unless told otherwise
+(`validate_on="test"`).
 
 ## How to do better in the same time?
 
@@ -279,10 +280,10 @@ this machine, picks the network that fits the time, and trains it with better au
 better optimiser. The minutes count everything.
 """,
         """
-图片有几千张时，这份运气很小；图片少的时候就很大；而且它从来不会是坏运气：图片越少、可选的越多，挑
-出来的结果就越是高估自己。人们在测试集上试过的东西远不止十样。从训练集里留出的图片同样能回答这个问
-题，又不必动用测试集：上面的训练就是这样做的，Peewit 一向如此，
-除非你另有要求（`validate_on="test"`）。
+图片有几千张时，这份运气几乎淹没在这个小实验的误差里；图片少的时候就很大；而且平均来说它不会是坏运
+气：图片越少、可选的越多，挑出来的结果就越是高估自己。人们在测试集上试过的东西远不止十样。从训练集
+里留出的图片同样能回答这个问题，又不必动用测试集：上面的训练就是这样做的，Peewit 一向如此，除非你
+另有要求（`validate_on="test"`）。
 
 ## 同样的时间，怎样做得更好？
 

@@ -179,6 +179,18 @@ def test_fallback_does_the_job_on_something_else(
     assert training["dataset"].image_shape == (8, 8, 1)
 
 
+def test_fallback_is_also_for_no_place_to_download_to(
+    training: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("PEEWIT_HOME", str(Path("file/home").absolute()))
+    assert main(["train", "cifar10", "--fallback", "digits"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("note: cannot write")
+    assert "in another way and give its path with --data; going on with digits" in error
+    assert training["source"]["source"] == "digits"
+
+
 def test_fallback_is_for_missing_data_and_not_for_bad_data(
     training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

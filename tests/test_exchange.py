@@ -137,3 +137,81 @@ def test_import_makes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["import", model, "--classes", "a,b", "--out", out + "2"]) == 2
     assert main(["import", "missing.h5", "--classes", "a,b", "--out", out + "2"]) == 1
     assert not Path(out + "2").exists()
+
+
+def test_the_first_evaluation_of_an_import_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    trained, imported = str(tmp_path / "trained"), tmp_path / "imported"
+    settings = ["--epochs", "1", "--image-size", "22", "--batch-size", "64"]
+    assert main(["train", "digits", *settings, "--out", trained]) == 0
+    assert main(["export", trained, "--to", "keras", "--raw"]) == 0
+    model = f"{trained}/model-raw.keras"
+    assert main(["import", model, "--classes", "digits", "--out", str(imported)]) == 0
+    assert Run.open(imported).metrics == {}
+    # on data that it does not know as its own: said, not kept
+    assert main(["evaluate", str(imported), "digits"]) == 0
+    assert Run.open(imported).metrics == {}
+    capsys.readouterr()
+    assert main(["evaluate", str(imported)]) == 0
+    said = capsys.readouterr()
+    assert f"{imported} keeps this" in said.err
+    run = Run.open(imported)
+    assert run.status == "imported"
+    assert run.metrics["accuracy"] == Run.open(trained).metrics["accuracy"]
+    assert (imported / "confusion.png").is_file()
+    page = (imported / "report.html").read_text("utf-8")
+    assert "test pictures got the right class" in page
+    assert "not been tested" not in page
+    # once: another evaluation says what it says, and the run stays as it is
+    before = {file.name: file.stat().st_mtime_ns for file in imported.iterdir()}
+    assert main(["evaluate", str(imported)]) == 0
+    assert "keeps this" not in capsys.readouterr().err
+    after = {file.name: file.stat().st_mtime_ns for file in imported.iterdir()}
+    assert before.keys() <= after.keys()
+    assert all(after[name] == when for name, when in before.items() if name != "engine.json")
+    # trained on, it is no longer what was tested
+    assert main(["train", "--resume", str(imported), "--epochs", "1"]) == 0
+    assert Run.open(imported).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ("names.text", "--classes names.text: it is no file that is there, and no source"),
+        ("cat,dog,cat", "two classes have the name 'cat'"),
+        ("cat,dog", "2 class names are given: the model has 3 outputs"),
+    ],
+)
+def test_import_says_what_is_wrong_with_the_classes(
+    classes: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "keras", "--raw"]) == 0
+    capsys.readouterr()
+    model, out = str(run.path / "model-raw.h5"), tmp_path / "back"
+    assert main(["import", model, "--classes", classes, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_peewits_own_keras_file_with_the_preprocessing_inside_is_refused_with_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "keras"]) == 0
+    capsys.readouterr()
+    assert main(["import", str(run.path / "model.keras"), "--classes", "a,b,c"]) == 1
+    assert "import the .h5 beside it, or what --raw writes" in capsys.readouterr().err
+
+
+def test_export_to_openvino_says_how_it_answers_as_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino")
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "openvino"]) == 0
+    assert '{"INFERENCE_PRECISION_HINT": "f32"}' in capsys.readouterr().err

@@ -56,8 +56,9 @@ def test_a_seed_below_zero(tiny: Dataset) -> None:
 
 
 def test_nothing_to_show(tiny: Dataset) -> None:
-    with pytest.raises(UsageError, match="cannot show 0 pictures; give 1 or more"):
-        choose(tiny, count=0)
+    for count in (0, 10_001, 10**12):
+        with pytest.raises(UsageError, match=f"cannot show {count:,} pictures; give 1 to 10,000"):
+            choose(tiny, count=count)
     with pytest.raises(UsageError, match="there is no picture to show"):
         choose(tiny, indices=[0], classes=["bright"])
     with pytest.raises(UsageError, match="there is no picture to show"):

@@ -29,6 +29,7 @@ LAYERS = (
     {"engines"},
     {"comparison", "plots", "prediction", "tensorboard"},
     {"report"},
+    {"tested"},
     {"trainer"},
     {"serving"},
     {"cli"},

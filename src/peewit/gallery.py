@@ -10,6 +10,9 @@ import numpy.typing as npt
 from peewit.data.dataset import Dataset
 from peewit.errors import UsageError
 
+# in one picture
+MOST = 10_000
+
 
 def choose(
     dataset: Dataset,
@@ -29,7 +32,7 @@ def choose(
         Only pictures of these classes, as many of each as there are (give or take one), class by
         class in the order given. With ``indices``: those of them in these classes.
     count : int
-        How many to draw at random; all where there are fewer.
+        How many to draw at random, at most ``MOST``; all where there are fewer.
     seed : int
         Which ones; the same seed, the same pictures.
 
@@ -41,8 +44,8 @@ def choose(
     Raises
     ------
     UsageError
-        An index or a class is not in the data set, ``count`` is less than 1 or ``seed`` than 0, or
-        nothing is left.
+        An index or a class is not in the data set, ``count`` is less than 1 or more than ``MOST``,
+        ``seed`` is less than 0, or nothing is left.
 
     Examples
     --------
@@ -59,8 +62,8 @@ def choose(
         chosen = _checked(dataset, indices)
         if classes is not None:
             chosen = chosen[np.isin(dataset.labels[chosen], wanted)]
-    elif count < 1:
-        raise UsageError(f"cannot show {count} pictures", "", "give 1 or more")
+    elif not 1 <= count <= MOST:
+        raise UsageError(f"cannot show {count:,} pictures", "", f"give 1 to {MOST:,}")
     elif classes is not None:
         random = np.random.default_rng(seed)
         # 10 of 3 classes are 4, 3 and 3

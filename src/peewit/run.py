@@ -46,7 +46,8 @@ class Run:
         and the totals of images and flops so far, gflops (the rate of the training steps, in
         10**9 operations a second), share_of_best (of this machine's measured best rate).
     metrics : dict
-        The numbers of the final test; empty until the run is finished. ``metrics["split"]`` is
+        The numbers of the final test; empty until the run is finished, or if imported until it is
+        evaluated. ``metrics["split"]`` is
         "test", or "validation" where there was no test set; ``metrics["temperature_scaling"]``
         says how the model was calibrated, if it was.
     environment : dict
@@ -89,6 +90,8 @@ class Run:
         facts = runfolder.read_facts(path)
         status = runfolder.status(path, facts)
         finished = status == "finished"
+        # an imported one may be tested as it is
+        tested = finished or (status == "imported" and (path / runfolder.METRICS).is_file())
         recipe = runfolder.read_recipe(path)
         history = runfolder.read_history(path, required=finished)
         # falling rates are not validated after each epoch, but at the end of the last one
@@ -109,7 +112,7 @@ class Run:
                 class_names=tuple(str(name) for name in names),
                 preprocessing=Preprocessing.from_dict(facts["preprocessing"]),
                 history=history,
-                metrics=runfolder.read_json(path / runfolder.METRICS) if finished else {},
+                metrics=runfolder.read_json(path / runfolder.METRICS) if tested else {},
                 environment=dict(facts["environment"]),
                 source=runfolder.checked_source(path, facts["source"]),
                 dataset=dict(facts["dataset"]),

@@ -14,9 +14,9 @@ from peewit import plots, report, runfolder
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation import evaluate
-from peewit.inference import softmax
 from peewit.run import Run
 from peewit.spoken import command, resuming
+from peewit.tested import write_result
 from peewit.training import checkpoint, environment
 from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
@@ -292,20 +292,15 @@ def _finish(
     # calibrated, or no longer so after an end that was stopped; the checkpoint, from which a
     # training goes on, keeps the weights as they were trained
     checkpoint.write_tensors(path / runfolder.WEIGHTS, job.model.state_dict(), {})
-    logits = answers.logits
-    evaluation = evaluate(logits, data.labels, data.class_names)
-    title = f"{job.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
-    plots.save_curves(path / runfolder.CURVES, position.history, title)
-    plots.save_confusion(path / runfolder.CONFUSION, evaluation)
-    mistakes = path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
-    metrics = {"split": split, **evaluation.to_dict(), **costs(position)}
+    more: dict[str, Any] = dict(costs(position))
     if answers.unsure_below:
         single = evaluate(answers.single, data.labels, data.class_names)
-        metrics["single_view_accuracy"] = single.accuracy
+        more["single_view_accuracy"] = single.accuracy
     if job.recipe.tta:  # also a 0, for an earlier end may have had time for it
         runfolder.write_unsure(path, answers.unsure_below)
     if answers.calibration is not None:
-        metrics["temperature_scaling"] = answers.calibration.to_dict()
-    runfolder.write_metrics(path, metrics)
-    return report.Evidence(training=job.training, judged=data, logits=logits)
+        more["temperature_scaling"] = answers.calibration.to_dict()
+    evaluation = write_result(path, data, answers.logits, split, more)
+    title = f"{job.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
+    plots.save_curves(path / runfolder.CURVES, position.history, title)
+    return report.Evidence(training=job.training, judged=data, logits=answers.logits)

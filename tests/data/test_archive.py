@@ -129,6 +129,23 @@ def test_bombs_are_refused_before_memory_is_spent(
         tracemalloc.stop()
 
 
+def test_several_gzip_members_are_one_archive(path: Path) -> None:
+    content = {"one": b"1" * 90, "two": random.Random(0).randbytes(9_000)}
+    tar_of(path, *(entry(f"d/{name}", part) for name, part in content.items()))
+    with gzip.open(path, "rb") as file:
+        tar = file.read()
+    for size in (1, 700, 5_000):
+        parts = [gzip.compress(tar[at : at + size * 100]) for at in range(0, len(tar), size * 100)]
+        path.write_bytes(b"".join(parts) + bytes(600))
+        assert dict(members(path, WANTED)) == content
+    path.write_bytes(gzip.compress(tar) + gzip.compress(bytes(50_000_000)))
+    with pytest.raises(BadArchiveError, match="unfolds to more"):
+        list(members(path, WANTED))
+    path.write_bytes(b"".join(parts)[:-20])
+    with pytest.raises(BadArchiveError, match="cut off"):
+        list(members(path, WANTED))
+
+
 def test_a_bomb_after_the_tar_is_refused(path: Path) -> None:
     tar_of(path, entry("d/one", b"1"))
     with gzip.open(path, "rb") as file:

@@ -18,7 +18,6 @@ import pytest
 from peewit.data import download, layouts
 from peewit.data.download import Patience, Progress, fetch_archive
 from peewit.data.sources import SourceNotAvailable
-from peewit.errors import PeewitError
 
 CONTENT = b"\x1f\x8b" + os.urandom(400_000)
 PAGE = b"<!DOCTYPE html><title>503 Service Unavailable</title>" * 20
@@ -212,6 +211,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(CONTENT[at : at + 2000])
             time.sleep(2000 / rate)
 
+    def cuts_slowly(self, start: int) -> None:
+        self.file(start, end=start + 20_000)
+        time.sleep(0.4)
+
     def trickles_faster(self, start: int) -> None:
         # in time for the test; still slower than QUICK allows in its first window
         if self.server.times("trickles_faster")[1:]:
@@ -331,6 +334,26 @@ def test_a_refused_connection_and_odd_addresses(port: int, get: Get, folder: Pat
 def test_a_cut_is_resumed_where_it_was(get: Get, server: Server) -> None:
     get("cut")
     assert server.times("cut") == [None, 150_000, 300_000]
+
+
+@pytest.mark.parametrize("fault", ["disguised_page", "no_range_cut", "junk"])
+def test_a_mirror_that_begins_anew_costs_nothing_that_was_there(
+    fault: str, get: Get, server: Server, folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "cifar-10-python.tar.gz.part").write_bytes(CONTENT[:200_000])
+    with pytest.raises(SourceNotAvailable):
+        get(fault)
+    part = folder / "cifar-10-python.tar.gz.part"
+    assert part.read_bytes() == CONTENT[:200_000]
+    get(fault, "good")
+    assert server.times("good") == [200_000]
+    assert whole(folder)
+
+
+def test_slowness_is_measured_over_cuts_too(get: Get) -> None:
+    (note,) = get("cuts_slowly", "good", patience=replace(QUICK, cuts=50)).notes
+    assert "it is slow (" in note
 
 
 def test_a_later_start_resumes(get: Get, server: Server, folder: Path) -> None:
@@ -457,8 +480,9 @@ def test_a_full_disk_is_noticed_before(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 300_000))
-    with pytest.raises(PeewitError, match=r"needs 0 MB and 0 MB are free; make room"):
+    with pytest.raises(SourceNotAvailable, match=r"needs 0 MB and 0 MB are free; make room") as no:
         get("good")
+    assert hashlib.sha256(CONTENT).hexdigest() in str(no.value)
     assert server.asked == []
 
 
@@ -481,16 +505,16 @@ def test_a_disk_that_fills_up_is_a_sentence_and_is_freed(
         "write",
         lambda job, file, chunk: original(job, Full(file), chunk),  # type: ignore[arg-type]
     )
-    with pytest.raises(PeewitError, match=r"no space left on device; make room") as caught:
+    with pytest.raises(SourceNotAvailable, match=r"no space left on device; make room"):
         get("good", "good")
-    assert not isinstance(caught.value, SourceNotAvailable)
     assert [path.name for path in folder.iterdir()] == [".cifar-10-python.tar.gz.lock"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(get: Get, folder: Path) -> None:
     folder.parent.write_text("a file in its place")
-    with pytest.raises(PeewitError, match=r"cannot write .*cifar-10-python\.tar\.gz"):
+    with pytest.raises(SourceNotAvailable, match=r"cannot write .*cifar-10-python\.tar\.gz") as no:
         get("good")
+    assert "get cifar-10-python.tar.gz (400,002 bytes, sha256 " in str(no.value)
 
 
 def test_ctrl_c_keeps_what_came(get: Get, server: Server, folder: Path) -> None:

@@ -361,9 +361,16 @@ def test_links_in_the_new_format(sound: Path, tmp_path: Path) -> None:
     refused(path, "is a link to somewhere else")
 
 
-@pytest.mark.parametrize("names", [["cat", "dog"], ["cat", "dog", "dog"], []])
-def test_names_that_do_not_fit(names: list[str], sound: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the model has 3 outputs"):
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["cat", "dog"], "the model has 3 outputs"),
+        (["cat", "dog", "dog"], "two classes have the name 'dog'"),
+        ([], "the model has 3 outputs"),
+    ],
+)
+def test_names_that_do_not_fit(names: list[str], why: str, sound: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=why):
         import_keras(sound / "net.h5", names, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -41,12 +41,12 @@ def test_the_tutorial(run: Run) -> None:
 
 
 def test_a_fast_recipe(run: Run) -> None:
-    recipe = Recipe.preset("fast", epochs=2)
+    recipe = Recipe.preset("fast", epochs=2, translate=3, cutout=8)
     text = said(run, recipe)
     assert "Muon" in text
     assert "falling to 0" in text
     assert f"label smoothing {recipe.label_smoothing:g}" in text
-    assert f"moved by up to {recipe.translate} pixels" in text
+    assert "moved by up to 3 pixels and shown with a hole of 8 x 8 pixels" in text
     assert "looked at in several ways" in text
     assert "(mirrored, moved)" in text
     # where left and right matter, the test does not mirror either

@@ -65,7 +65,7 @@ def evaluate(
     """Judge RUN on the test set of SOURCE: by default of the source that it was trained on.
 
     Prints accuracy with its 95 % interval, loss, top-3, calibration error, and precision, recall
-    and F1 of each class.
+    and F1 of each class. The first such test of an imported run is kept in it, with a report.
     """
     from peewit.cli.download import download_shown
     from peewit.data.sources import load, moved
@@ -97,11 +97,22 @@ def evaluate(
             f"the run knows the classes {shortened(run.class_names)}, "
             f"the data has {shortened(dataset.class_names)}",
         )
-    result = judge(fastest(run).logits(dataset.images), dataset.labels, run.class_names)
+    logits = fastest(run).logits(dataset.images)
+    result = judge(logits, dataset.labels, run.class_names)
     if as_json:
         print_json(result.to_dict())
     else:
         click.echo(result.table())
+    untested = run.status == "imported" and not run.metrics
+    if untested and splits.test is not None and (source is None or not run.source):
+        from peewit.tested import keep_test
+
+        try:
+            keep_test(run, splits.train, splits.test, logits, place, note)
+        except PeewitError as error:
+            note(f"{error}; so the run does not know of this test")
+        else:
+            note(f"{folder} keeps this: peewit report, serve and compare know it now")
 
 
 @click.command(

@@ -71,11 +71,21 @@ def show(
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     with flags_named(["seed"]):
         chosen = choose(dataset, indices=indices, classes=names, count=count, seed=seed)
-    out = out or Path(f"{Path(source).name.split('.')[0]}.png")
+    out = out or Path(f"{_name(source)}.png")
     save_grid(out, dataset, chosen)
     show_pictures([dataset.images[i] for i in chosen], titles(dataset, chosen), console_out())
     click.echo(describe(dataset))
     click.echo(f"\n{out}")
+
+
+def _name(source: str) -> str:
+    """Return the source's name or, of a path, that of the file or folder without endings.
+
+    >>> _name("cifar10"), _name("old/cifar-10-python.tar.gz"), _name("/data/.hidden.tar")
+    ('cifar10', 'cifar-10-python', 'hidden')
+    """
+    # in full: a folder may be given as "."
+    return Path(source).resolve().name.lstrip(".").split(".")[0] or "pictures"
 
 
 name_argument = click.argument("name", shell_complete=complete_source)

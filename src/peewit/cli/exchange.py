@@ -164,4 +164,10 @@ def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
         except UnicodeDecodeError as error:
             raise PeewitError(f"cannot read {given}", "it is not a text in UTF-8") from error
         return [name for name in map(str.strip, lines) if name], {}
-    return [name for name in map(str.strip, given.split(",")) if name], {}
+    names = [name for name in map(str.strip, given.split(",")) if name]
+    if len(names) < 2:
+        raise click.UsageError(
+            f"--classes {given}: it is no file that is there, and no source; give names with "
+            f"commas between them, a text file with one a line, or one of {', '.join(SOURCES)}"
+        )
+    return names, {}

@@ -24,6 +24,7 @@ MAX_MEMBERS = 1000
 MAX_SIZE = 1 << 30
 _CHUNK = 1 << 20
 _AGAIN = "get it again"
+MAGIC = b"\x1f\x8b"  # how gzip begins
 
 
 class BadArchiveError(PeewitError):
@@ -147,6 +148,7 @@ class _Gunzip(io.BufferedIOBase):
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
         self.inflate = zlib.decompressobj(wbits=31)
+        self.waiting = b""  # compressed bytes of the next member
         self.allowance = 0
         self.given = 0
         start = file.read(512)
@@ -178,8 +180,9 @@ class _Gunzip(io.BufferedIOBase):
         return b"".join(parts)
 
     def _some(self, limit: int) -> bytes:
-        while not self.inflate.eof:
-            compressed = self.inflate.unconsumed_tail or self.file.read(_CHUNK)
+        while not self.inflate.eof or self._next_member():
+            compressed = self.waiting or self.inflate.unconsumed_tail or self.file.read(_CHUNK)
+            self.waiting = b""
             if not compressed:
                 raise BadArchiveError(f"cannot read {self.path}", "it is cut off", _AGAIN)
             try:
@@ -191,6 +194,14 @@ class _Gunzip(io.BufferedIOBase):
             if part:
                 return part
         return b""
+
+    def _next_member(self) -> bool:
+        """Begin with the next member, where one follows: parallel programs write several."""
+        rest = self.inflate.unused_data or self.file.read(_CHUNK)
+        if rest[:2] != MAGIC:
+            return False  # as gzip, which takes no notice of what stands behind the last one
+        self.inflate, self.waiting = zlib.decompressobj(wbits=31), rest
+        return True
 
     def finish(self) -> None:
         """Read to the end, where the checksum is."""
@@ -207,7 +218,7 @@ def check_start(path: Path, start: bytes) -> None:
     BadArchiveError
         It is empty, a web page, or something else.
     """
-    if start[:2] == b"\x1f\x8b":
+    if start[:2] == MAGIC:
         return
     todo = _AGAIN
     if not start:

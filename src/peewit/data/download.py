@@ -1,7 +1,8 @@
 """Get a file from whichever mirror gives it, whole or not at all.
 
 Bytes go to a ``.part`` file beside the target, which the next attempt continues, on the same mirror
-or on another (they serve the same bytes, or the checksum says so). A mirror that is slow is left
+or on another (they serve the same bytes, or the checksum says so). A mirror that begins anew writes
+to a second file, which takes the first one's place once it has more. A mirror that is slow is left
 for the next; when all are slow, the fastest is used after all.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -127,23 +129,22 @@ def fetch_archive(
     Raises
     ------
     SourceNotAvailable
-        No mirror gave it; says which failed and why, and how to get it by hand.
-    PeewitError
-        The folder cannot be written to, or the disk is full.
+        No mirror gave it, or the folder cannot be written to, or the disk is full; says which
+        failed and why, and how to get it by hand.
     """
     import filelock
 
     layout = find_layout(name)
     target = folder / layout.archive
+    job = _Job(layout, target, progress or _silent, patience or Patience())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / f".{layout.archive}.lock"):
             if target.is_file() and _sound(target, layout):
                 return Fetched(target, downloaded=False)
-            job = _Job(layout, target, progress or _silent, patience or Patience())
             return Fetched(target, True, tuple(job.run(mirrors or layouts.MIRRORS[name])))
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise job.no_place(cannot_write(target, error)) from error
 
 
 def _silent(_: Progress) -> None:
@@ -167,6 +168,7 @@ class _Job:
     ) -> None:
         self.layout, self.target = layout, target
         self.part = target.with_name(f"{target.name}.part")
+        self.anew = target.with_name(f"{target.name}.anew.part")
         self.progress, self.patience = progress, patience
 
     def run(self, mirrors: Sequence[str]) -> list[str]:
@@ -193,34 +195,43 @@ class _Job:
         raise self.unavailable(failures)
 
     def unavailable(self, failures: list[str]) -> SourceNotAvailable:
-        layout = self.layout
-        algorithm, digits = layout.checksum
-        size = f"{layout.size:,} bytes, " if layout.size else ""
+        why = ", ".join(failures) or "no mirror is known"
+        by_hand = f"get {self._file()} in another way and put it in {self.target.parent}"
         return SourceNotAvailable(
-            f"cannot download {layout.title}",
-            ", ".join(failures) or "no mirror is known",
-            f"get {layout.archive} ({size}{algorithm} {digits}) in another way and put it in"
-            f" {self.target.parent}, or give its path with --data",
+            f"cannot download {self.layout.title}", why, f"{by_hand}, or give its path with --data"
         )
+
+    def no_place(self, error: PeewitError) -> SourceNotAvailable:
+        """Return the error of a folder that cannot hold it, which another way to it does not."""
+        advice = [error.todo] if error.todo else []
+        by_hand = f"get {self._file()} in another way and give its path with --data"
+        return SourceNotAvailable(error.what, error.why, ", or ".join([*advice, by_hand]))
+
+    def _file(self) -> str:
+        algorithm, digits = self.layout.checksum
+        size = f"{self.layout.size:,} bytes, " if self.layout.size else ""
+        return f"{self.layout.archive} ({size}{algorithm} {digits})"
 
     def check_room(self) -> None:
         """Say so before the download, not after, where the disk cannot hold it."""
         needed = (self.layout.size or 0) - _size(self.part)
         free = shutil.disk_usage(self.target.parent).free
         if needed > free:
-            raise PeewitError(
-                f"cannot download {self.layout.archive} to {self.target.parent}",
-                f"it needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
-                "make room on the disk, or set PEEWIT_HOME to another folder",
+            raise self.no_place(
+                PeewitError(
+                    f"cannot download {self.layout.archive} to {self.target.parent}",
+                    f"it needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
+                    "make room on the disk, or set PEEWIT_HOME to another folder",
+                )
             )
 
     def from_mirror(self, url: str, least_rate: float) -> None:
         """Get the whole file from one mirror, resuming after cuts, and put it in place."""
-        cuts = 0
+        cuts, meter = 0, Meter(self.patience.window)
         while True:
             before = _size(self.part)
             try:
-                self.transfer(url, least_rate)
+                self.transfer(url, least_rate, meter)
             except CutError:
                 # one that brings a megabyte each time is worth staying with
                 cuts = 0 if _size(self.part) > before + 1_000_000 else cuts + 1
@@ -245,20 +256,18 @@ class _Job:
             self.target.replace(self.target.with_name(f"{self.target.name}.replaced"))
         self.part.replace(self.target)
 
-    def transfer(self, url: str, least_rate: float) -> None:
+    def transfer(self, url: str, least_rate: float, meter: Meter) -> None:
         """Do one request, from where the part ends to the end of the file."""
-        start = _size(self.part)
-        with Answer(url, start, self.patience.stall) as answer:
+        with Answer(url, _size(self.part), self.patience.stall) as answer:
             total = self.agree(answer)
-            received = start = answer.start
-            meter = Meter(received, self.patience.window)
-            with self.part.open("ab" if start else "wb") as file:
+            received = answer.start
+            with self.open(received) as file:
                 for chunk in answer.chunks():
                     if not received:
                         check_content(chunk)
                     self.write(file, chunk)
                     received += len(chunk)
-                    meter.add(received)
+                    meter.add(len(chunk))
                     if meter.due():
                         self.progress(Progress(url, received, total, meter.rate))
                     if meter.full and meter.rate < least_rate:
@@ -268,6 +277,19 @@ class _Job:
         self.progress(Progress(url, received, total, meter.rate))
         if total is not None and received < total:
             raise CutError(f"it cut the connection after {received:,} of {total:,} bytes")
+
+    @contextmanager
+    def open(self, start: int) -> Iterator[BinaryIO]:
+        """Open the part to go on with it, or from byte 0 on a file that replaces it if longer."""
+        try:
+            with self.part.open("ab") if start else self.anew.open("wb") as file:
+                yield file
+        finally:
+            if not start and self.anew.exists():
+                if _size(self.anew) >= _size(self.part):
+                    self.anew.replace(self.part)
+                else:
+                    self.anew.unlink()
 
     def agree(self, answer: Answer) -> int | None:
         """Return the size of the whole file, unless the mirror offers another file."""
@@ -283,7 +305,8 @@ class _Job:
             # a full disk must not stay full because of us
             file.close()
             self.part.unlink(missing_ok=True)
-            raise cannot_write(self.part, error) from error
+            self.anew.unlink(missing_ok=True)
+            raise self.no_place(cannot_write(self.part, error)) from error
 
 
 def _size(path: Path) -> int:

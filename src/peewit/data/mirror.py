@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 
-from peewit.data.archive import looks_like_a_page
+from peewit.data.archive import MAGIC, looks_like_a_page
 
 _CHUNK = 1 << 18
 # seconds between two reports of progress
@@ -154,26 +154,26 @@ def check_content(first: bytes) -> None:
     """
     if looks_like_a_page(first):
         raise MirrorError("it served a web page instead of the archive")
-    if not b"\x1f\x8b".startswith(first[:2]):
+    if not MAGIC.startswith(first[:2]):
         raise MirrorError("it served something that is not a gzip archive")
 
 
 class Meter:
-    """Bytes a second over the last ``window`` seconds."""
+    """Bytes a second over the last ``window`` seconds, from however many requests."""
 
-    def __init__(self, received: int, window: float) -> None:
+    def __init__(self, window: float) -> None:
         self.window = window
         now = time.monotonic()
-        self.samples = deque([(now, received)])
+        self.samples = deque([(now, 0)])
         self.reported = now
         self.full = False
         """Whether it has been measured for as long as the window."""
 
-    def add(self, received: int) -> None:
-        """Note how many bytes there are now."""
+    def add(self, count: int) -> None:
+        """Note that so many bytes have come."""
         now = time.monotonic()
         self.full = self.full or now - self.samples[0][0] >= self.window
-        self.samples.append((now, received))
+        self.samples.append((now, self.samples[-1][1] + count))
         while len(self.samples) > 2 and now - self.samples[1][0] >= self.window:
             self.samples.popleft()
 

@@ -146,7 +146,8 @@ def fetch(name: str, *, progress: Callable[[Progress], None] | None = None) -> F
     SourceNotAvailable
         It is nowhere here, and no mirror gave it.
     """
-    return _search(name, progress)[0]
+    fetched, loaded = _search(name, progress)
+    return fetched._replace(notes=(*fetched.notes, *_unpublished(fetched.path, loaded)))
 
 
 def load_path(path: Path, name: str | None) -> Loaded:
@@ -218,13 +219,17 @@ def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) ->
         Dataset(decoded.images[rows], labels[rows], names, f"{layout.name} {part}, {path}")
         for part, rows in (("train", slice(cut)), ("test", slice(cut, None)))
     )
-    said = [*notes, *loaded.notes]
-    if loaded.published is False:
-        said.append(
-            f"{path} is sound, but its checksum is not the published one: it is not the original"
-            f" {layout.title}, and accuracies on it compare only with others on it"
-        )
-    return Splits(train, test, tuple(said))
+    return Splits(train, test, (*notes, *loaded.notes, *_unpublished(path, loaded)))
+
+
+def _unpublished(path: Path, loaded: Loaded) -> list[str]:
+    """Return what is to be said of a sound archive that is not the published one."""
+    if loaded.published is not False:
+        return []
+    return [
+        f"{path} is sound, but its checksum is not the published one: it is not the original"
+        f" {loaded.decoded.layout.title}, and accuracies on it compare only with others on it"
+    ]
 
 
 def _looks_like_a_name(source: str) -> bool:

@@ -70,6 +70,7 @@ class Format(Protocol):
     """A module of one format."""
 
     SUFFIXES: tuple[str, ...]
+    NOTE: str  # what whoever uses the file should know; empty for nothing
 
     def write(self, content: Content, stem: Path) -> list[Path]:
         """Write the files ``stem`` + suffix; return those to be checked, the main one first."""
@@ -124,7 +125,8 @@ def export(run: Run, to: str, *, raw: bool = False, out: str | Path | None = Non
         return result
 
     files = placed(target, lambda stem: form.write(content, stem), check)
-    return Exported(files, [one_view(run)] if run.unsure_below else [])
+    looks = one_view(run) if run.unsure_below else ""
+    return Exported(files, [sentence for sentence in (looks, form.NOTE) if sentence])
 
 
 def one_view(run: Run) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peewit.export.job import Content
 
 SUFFIXES = (".keras", ".h5")
+NOTE = ""
 # what the files say wrote them: the oldest that reads them, and the one that they were tested with
 OLD_KERAS, NEW_KERAS = b"2.4.0", "3.10.0"
 # in the zip a fixed time, so that the same run gives the same file

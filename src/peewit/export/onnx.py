@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peewit.export.job import Content
 
 SUFFIXES = (".onnx",)
+NOTE = ""
 
 
 def write(content: Content, stem: Path) -> list[Path]:

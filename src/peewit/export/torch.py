@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from peewit.export.job import Content
 
 SUFFIXES = (".pt2",)
+NOTE = ""
 METADATA = "peewit.json"
 
 

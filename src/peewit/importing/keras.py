@@ -118,11 +118,16 @@ def import_keras(
         raise PeewitError(f"cannot import {path}", error.why, error.todo) from error
     outputs = found.architecture.outputs
     names = [str(name) for name in class_names]
-    if len(names) != outputs or len(set(names)) != outputs:
+    if len(names) != outputs:
         raise UsageError(
             f"{len(names)} class names are given",
             f"the model has {outputs} outputs",
             "give a different name for each, in their order",
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"two classes have the name {twice!r}", todo="give each class a name of its own"
         )
     _keep(folder, name, model, found, names, path, dict(source or {}))
     return Run.open(folder)

@@ -139,6 +139,12 @@ def _input_shape(layers: list[dict[str, Any]]) -> Shape:
     if given is None:
         raise unsupported("it was never told the size of its input: build it, and save it again")
     shape = tuple(given[1:])
+    if shape[:2] == (None, None):
+        raise unsupported(
+            f"its input is {list(shape)}, not height, width and channels of an image, as peewit "
+            "export writes it with the preprocessing inside: import the .h5 beside it, or what "
+            "--raw writes"
+        )
     if len(shape) != 3 or not all(isinstance(size, int) and 1 <= size < 2**15 for size in shape):
         raise unsupported(f"its input is {list(shape)}, not height, width and channels of an image")
     if shape[2] not in (1, 3):

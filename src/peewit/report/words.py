@@ -48,7 +48,7 @@ def headline(run: Run) -> str:
 def untested(run: Run) -> str:
     """Return why there is no accuracy yet, in a sentence."""
     if run.status == "imported":
-        return "This run was imported. It has not been tested here: peewit evaluate does that."
+        return "This run was imported, and has not been tested yet: peewit evaluate does that."
     done = counted(run.epochs, "epoch")
     if run.recipe.epochs is not None:
         done = f"{run.epochs} of {counted(run.recipe.epochs, 'epoch')}"
@@ -153,7 +153,7 @@ def _variation(values: dict[str, Any]) -> str:
     elif values.get("flip") == "random":
         done.append("mirrored at random")
     if values.get("translate"):
-        done.append(f"moved by up to {values['translate']} pixels")
+        done.append(f"moved by up to {counted(values['translate'], 'pixel')}")
     if values.get("cutout"):
         done.append(f"shown with a hole of {values['cutout']} x {values['cutout']} pixels")
     varied = (

@@ -47,22 +47,6 @@ ERRORS = (
     (8.9e13, 0.129),
 )
 
-# Muon's best rate for a training of so many steps, and the power of them by which it falls: found
-# with single trainings of fast-m, on held-out images in six views. 1,043 steps: 0.06 89.0 %, 0.10
-# 88.9 %, 0.17 87.6 %; 522 steps, of 500 images each: 0.10 88.7 %, 0.14 88.9 %, 0.24 88.4 %; 387
-# steps: 0.10 85.7 %, 0.17 85.1 %.
-STEPS, RATE, POWER = 400, 0.115, 0.3
-HIGHEST_RATE = 0.24  # airbench94's
-
-
-def muon_rate(steps: float) -> float:
-    """Return Muon's rate, in two digits, for a training of so many steps: long ones take less.
-
-    >>> muon_rate(1), muon_rate(180), muon_rate(1_000), muon_rate(10_000)
-    (0.24, 0.15, 0.087, 0.044)
-    """
-    return float(f"{min(RATE * (STEPS / max(steps, 1)) ** POWER, HIGHEST_RATE):.2g}")
-
 
 def by_images(images: float) -> str:
     """Return the name of the network for a training that goes through so many images.

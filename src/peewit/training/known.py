@@ -10,6 +10,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
 from peewit.spoken import resuming
 from peewit.training.checkpoint import read_position
+from peewit.training.length import filled
 from peewit.training.loop import Job
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
 from peewit.training.rounds import not_reached
@@ -102,8 +103,7 @@ def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: P
         return before
     if recipe.threads is None:
         recipe = recipe.replace(threads=before.threads)
-    if recipe.lr is None:
-        recipe = recipe.replace(lr=before.lr)
+    recipe = filled(recipe, before.to_dict())
     old, new = before.to_dict(), recipe.to_dict()
     for name in old.keys() - FREE_TO_CHANGE:
         if new[name] != old[name]:

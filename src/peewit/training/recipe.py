@@ -13,7 +13,7 @@ import yaml
 
 from peewit.errors import UsageError
 from peewit.models import find
-from peewit.training.frontier import NETWORKS, muon_rate
+from peewit.training.frontier import NETWORKS
 from peewit.training.settings import at_least, read_values, setting, typed
 
 # changing these changes nothing of what has been learned, so that a Run can go on with them
@@ -29,8 +29,9 @@ AUTO = "auto"
 class Recipe:
     """How to train: everything that decides the weights, besides the data.
 
-    A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None. One
-    for muon whose ``lr`` is None gets a rate for the number of its steps when it is trained.
+    A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
+    Where ``lr`` (with muon), ``translate`` or ``cutout`` is None, it follows from the length of the
+    training when that is known.
     Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
     made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
     None where there is no flag.
@@ -89,11 +90,15 @@ class Recipe:
     flip: Literal["none", "alternating", "random"] = setting(
         "none", "mirror the training images: every other epoch, or at random"
     )
-    translate: int = setting(
-        0, "shift the training images by up to so many pixels each way", *at_least(0)
+    translate: int | None = setting(
+        0,
+        "shift the training images by up to so many pixels each way (fast recipe: by the length)",
+        *at_least(0),
     )
-    cutout: int = setting(
-        0, "side in pixels of a square to cut out of each training image", *at_least(0)
+    cutout: int | None = setting(
+        0,
+        "side in pixels of a square to cut out of each training image (fast: by the length)",
+        *at_least(0),
     )
     normalize: bool = setting(
         False, "scale the channels by the training images' mean and deviation"
@@ -247,14 +252,6 @@ class Recipe:
         whole, rest = divmod(images, self.batch_size)
         return whole if whole and self.optimizer == "muon" else whole + (rest > 0)
 
-    def with_rate(self, steps: float) -> Recipe:
-        """Return the recipe with a learning rate, if need be one for a training of ``steps``.
-
-        >>> Recipe.preset("fast").with_rate(1_000).lr
-        0.087
-        """
-        return self.replace(lr=muon_rate(steps)) if self.lr is None else self
-
     def to_dict(self) -> dict[str, Any]:
         """Return the values by name, ready for YAML or JSON."""
         return dataclasses.asdict(self)
@@ -298,7 +295,8 @@ _FAST = Recipe(
     schedule="linear",
     label_smoothing=0.2,
     flip="alternating",
-    translate=2,
+    translate=None,  # by the number of epochs, as the next
+    cutout=None,
     normalize=True,
     tta=True,
     calibrate=True,

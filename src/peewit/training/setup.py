@@ -18,6 +18,7 @@ from peewit.models.flops import TrainingFlops
 from peewit.models.whitening import whitening_filters
 from peewit.preprocessing import Preprocessing
 from peewit.training.augment import Augment
+from peewit.training.length import for_length
 from peewit.training.loop import Job
 from peewit.training.muon import Muon
 from peewit.training.optimizers import KerasAdam
@@ -118,9 +119,10 @@ def make_job(
             f"batch_size is {recipe.batch_size:,}",
             f"there are only {len(training):,} training images",
         )
-    recipe = recipe.with_rate((recipe.epochs or 1) * recipe.steps(len(training)))
-    fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
+    images = (recipe.epochs or 1) * recipe.steps(len(training)) * recipe.batch_size
+    recipe = for_length(recipe, images, len(training), min(size))
+    fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     if (fast or changed) and size[0] * size[1] < height * width:
         # once, not in each epoch; and a shift by pixels means the network's pixels
         training = replace(training, images=resized(training.images, *size))
@@ -177,7 +179,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _changes_images(recipe: Recipe) -> bool:
-    return recipe.flip != "none" or recipe.translate > 0 or recipe.cutout > 0
+    return recipe.flip != "none" or bool(recipe.translate) or bool(recipe.cutout)
 
 
 def _augment(training: Dataset, recipe: Recipe) -> Augment:
@@ -189,8 +191,8 @@ def _augment(training: Dataset, recipe: Recipe) -> Augment:
         training.images,
         recipe.seed,
         flip=recipe.flip,
-        translate=recipe.translate,
-        cutout=recipe.cutout,
+        translate=recipe.translate or 0,
+        cutout=recipe.cutout or 0,
         fill=fill,
     )
 

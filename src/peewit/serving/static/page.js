@@ -78,7 +78,7 @@ async function ask(added) {
       if (group.length > 1) await Promise.all(group.map((card) => ask([card])));
       else group[0].fail(error.message, error.status);
     }
-    find("status").textContent = group.map((card) => card.spoken()).join(". ");
+    find("status").textContent = group.map((card) => card.spoken()).join(text("between"));
   }
 }
 
