@@ -277,7 +277,7 @@ def test_random_bodies_are_all_answered(client: TestClient) -> None:
     kinds = ("image/png", "application/octet-stream", "multipart/form-data; boundary=b")
     starts = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"II*\0", b"--b\r\n")
     seen = set()
-    # the other thousands go over a real connection, in test_server.py
+    # ten thousand more go over a real connection, in test_server.py
     for turn in range(300):
         body = starts[turn % len(starts)] + random.bytes(int(random.integers(0, 400)))
         headers = {"content-type": kinds[turn % len(kinds)]}

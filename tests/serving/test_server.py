@@ -246,15 +246,16 @@ def test_random_bodies_and_clients_that_hang_up_leave_nothing_behind(
             random = np.random.default_rng(seed)
             kinds = ("image/jpeg", "application/octet-stream", "multipart/form-data; boundary=b")
             starts = (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"P6 9 9 255 ", b"--b\r\n")
-            for turn in range(150):
+            for turn in range(5_000):
                 body = starts[turn % len(starts)] + random.bytes(int(random.integers(0, 300)))
                 headers = {"content-type": kinds[turn % len(kinds)]}
                 answer = client.post("/api/predict", content=body, headers=headers)
                 # a PPM of few pixels is a picture, whatever they are
                 assert answer.status_code in (200, 413, 415, 422), (turn, answer.text)
                 assert answer.json().keys() <= {"error", "predictions"}
-                with socket.create_connection(("127.0.0.1", server.port)) as connection:
-                    connection.sendall(whole[: int(random.integers(0, len(whole) + 1))])
+                if turn % 33 == 0:
+                    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                        connection.sendall(whole[: int(random.integers(0, len(whole) + 1))])
             for _ in range(50):
                 client.post("/api/predict", content=png, headers={"content-type": "image/png"})
 
