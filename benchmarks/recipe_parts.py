@@ -2,15 +2,16 @@
 
 usage: python benchmarks/recipe_parts.py --data cifar-10-python.tar.gz [--model fast-m]
            [--epochs 2] [--seeds 3] [--parts NAME ...] [--changes precision=bfloat16 ...]
-           [--log FILE]
+           [--images 45000] [--log FILE]
        python benchmarks/recipe_parts.py --table [--log FILE]
 
 Each training is as long as the others in images, not in seconds, so that nothing depends on what
 else the machine does. It trains on nine tenths of CIFAR-10's training images and is judged by the
 last tenth, which is the same for all; the test set is not touched. All parts with the first seed
 come first, then all with the second and so on. --changes are made in all of them, and kept in the
-log: bfloat16, say, where long trainings would take too long. Each training appends one line to the
-log, and what is there is not trained again.
+log: bfloat16, say, where long trainings would take too long. --images takes fewer of those nine
+tenths, as if somebody had no more pictures; the last tenth stays whole. Each training appends one
+line to the log, and what is there is not trained again.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from peewit.training.progress import Silent
 from peewit.training.setup import make_job
 
 AS_IT_IS = "as it is"
+TRAINING, HELD_OUT = 45_000, 5_000
 # What is changed. Muon's rate follows from the number of steps where it is not given.
 PARTS = {
     AS_IT_IS: {},
@@ -42,6 +44,7 @@ PARTS = {
     "no mirroring": {"flip": "none"},
     "mirrored at random": {"flip": "random"},
     "no translation": {"translate": 0},
+    "translation by 2, no cutout": {"translate": 2, "cutout": 0},
     "translation by 4": {"translate": 4},
     "cutout of 8": {"cutout": 8},
     "cutout of 12": {"cutout": 12},
@@ -81,12 +84,20 @@ class Average:
         self.model.load_state_dict(self.kept, strict=False)
 
 
-def measure(dataset, part, model, epochs, seed, changes):
+def measure(dataset, part, model, epochs, seed, changes, training_images):
     """Train once, and return the row of the log; ``changes`` are those made in all parts."""
     everywhere, changes = changes, changes | PARTS[part]
+    used = training_images + HELD_OUT
+    if used < len(dataset):
+        _, dataset = dataset.split(used / len(dataset), 0)
     decay = changes.pop("average", None)
     recipe = Recipe.preset(
-        "fast", model=model, epochs=epochs, seed=seed, validation_fraction=0.1, **changes
+        "fast",
+        model=model,
+        epochs=epochs,
+        seed=seed,
+        validation_fraction=HELD_OUT / used,
+        **changes,
     )
     with isolated(usable_threads()), freed_memory_kept():
         torch.manual_seed(seed)
@@ -103,6 +114,7 @@ def measure(dataset, part, model, epochs, seed, changes):
         "epochs": epochs,
         "seed": seed,
         "changes": everywhere,
+        "training_images": training_images,
         "accuracy": evaluate(answers.logits, labels, names).accuracy,
         "single_view_accuracy": evaluate(answers.single, labels, names).accuracy,
         "images": position.seen,
@@ -114,19 +126,23 @@ def measure(dataset, part, model, epochs, seed, changes):
 def table(rows):
     """Return the Markdown table: means and deviations, and the difference to the whole recipe."""
     lines = [
-        "| network | epochs | changed | held-out accuracy | with one view | seeds | difference |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| network | images | epochs | changed | held-out accuracy | with one view | seeds "
+        "| difference |",
+        "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
     groups = {}
     for row in rows:
         changes = ", ".join(f"{name} {value}" for name, value in row["changes"].items())
-        groups.setdefault((row["model"], row["epochs"], changes, row["part"]), []).append(row)
-    for (model, epochs, changes, part), same in groups.items():
+        key = (row["model"], row["training_images"], row["epochs"], changes, row["part"])
+        groups.setdefault(key, []).append(row)
+    for (model, images, epochs, changes, part), same in groups.items():
         accuracy, deviation, count = rawlog.spread(100 * row["accuracy"] for row in same)
         single, single_deviation, _ = rawlog.spread(
             100 * row["single_view_accuracy"] for row in same
         )
-        whole = {row["seed"]: row for row in groups.get((model, epochs, changes, AS_IT_IS), [])}
+        whole = {
+            row["seed"]: row for row in groups.get((model, images, epochs, changes, AS_IT_IS), [])
+        }
         pairs = [
             100 * (row["accuracy"] - whole[row["seed"]]["accuracy"])
             for row in same
@@ -138,7 +154,7 @@ def table(rows):
             difference = f"{mean:+.2f} ± {error:.2f}"
         changed = ", ".join(filter(None, (changes, part)))
         lines.append(
-            f"| {model} | {epochs} | {changed} | {accuracy:.2f} % ± {deviation:.2f} "
+            f"| {model} | {images:,} | {epochs} | {changed} | {accuracy:.2f} % ± {deviation:.2f} "
             f"| {single:.2f} % ± {single_deviation:.2f} | {count} | {difference} |"
         )
     return "\n".join(lines)
@@ -151,6 +167,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--images", type=int, default=TRAINING)
     parser.add_argument("--changes", nargs="*", default=[], help="fields of the recipe: name=value")
     parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
     parser.add_argument("--table", action="store_true", help="only show what is in the log")
@@ -169,6 +186,7 @@ def main():
                     "epochs": options.epochs,
                     "seed": seed,
                     "changes": changes,
+                    "training_images": options.images,
                 }
                 if rawlog.find(log, **wanted):
                     continue

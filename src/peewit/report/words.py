@@ -97,7 +97,8 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
         f"{rule.width} x {rule.height} pixels, {scaled}."
     )
     if run.status == "imported":
-        return [network, "Its weights come from another program, and not how they were trained."]
+        origin = "Its weights come from another program; how they were trained is not known."
+        return [network, origin]
     return [
         network,
         _passes(run, values, images),

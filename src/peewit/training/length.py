@@ -19,7 +19,7 @@ HIGHEST_RATE = 0.24  # airbench94's
 
 
 # From how many epochs on, how far to shift and how large a hole to cut, as shares of the side.
-AUGMENTATIONS = ((7, 4 / 32, 8 / 32), (0, 2 / 32, 0.0))
+AUGMENTATIONS = ((0, 2 / 32, 0.0),)
 
 
 def muon_rate(steps: float) -> float:
