@@ -189,3 +189,22 @@ def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
 
     monkeypatch.setattr(engines, "LOADERS", dict.fromkeys(engines.PACKAGES, fail))
     assert engines.fastest(run).name == "PyTorch"
+
+
+def test_the_first_call_of_a_runtime_is_made_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, tuple[int, ...]]] = []
+
+    def load(content: bytes, many: bool) -> tuple[Callable[..., Any], int]:
+        def forward(x: np.ndarray) -> np.ndarray:
+            calls.append((threading.get_ident(), x.shape))
+            return np.zeros((len(x), 3), np.float32)
+
+        return forward, 2
+
+    monkeypatch.setitem(engines.LOADERS, "OpenVINO", load)
+    engines.runtime("OpenVINO", run, many=True)
+    rule = run.preprocessing
+    shape = (1, rule.height, rule.width, rule.channels)
+    assert calls == [(threading.get_ident(), shape)]

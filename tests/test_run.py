@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from peewit import runfolder
+from peewit.__main__ import main
 from peewit.errors import PeewitError
 from peewit.models import build
 from peewit.preprocessing import Preprocessing
@@ -197,7 +198,9 @@ def test_what_is_no_run_folder_is_said_to_be_none(tmp_path: Path) -> None:
         Run.open(tmp_path / "file")
 
 
-def test_a_run_without_an_epoch_has_no_weights_yet(folder: Path) -> None:
+def test_a_run_without_an_epoch_has_no_weights_yet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runfolder.write_finished(folder, False)
     for name in (runfolder.WEIGHTS, runfolder.HISTORY, runfolder.METRICS):
         (folder / name).unlink()
@@ -205,6 +208,9 @@ def test_a_run_without_an_epoch_has_no_weights_yet(folder: Path) -> None:
     assert (run.status, run.history, run.metrics) == ("interrupted", [], {})
     with pytest.raises(PeewitError, match=r"has no weights yet: its first epoch .*--resume"):
         run.model()
+    # its layers are known all the same
+    assert main(["summary", str(folder)]) == 0
+    assert "Multiply-adds" in capsys.readouterr().out
 
 
 def test_it_is_running_while_somebody_holds_the_lock(folder: Path) -> None:

@@ -221,7 +221,12 @@ def test_a_finished_run_can_be_trained_for_more_epochs(
 ) -> None:
     run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Silent())
     progress = At(9, 9, stop_here)
+    elsewhere = run.environment | {"torch": "1.0", "command": "peewit train it"}
+    runfolder.note_facts(run.path, environment=elsewhere)
     run = train(data, run.recipe.replace(epochs=3), resume=run.path, progress=progress)
+    # begun by that command, it has gone on with what is here
+    assert run.environment["command"] == "peewit train it"
+    assert run.environment["torch"] == torch.__version__
     assert run.recipe.epochs == 3
     assert [row["epoch"] for row in run.history] == [1, 2, 3]
     assert_same(run, whole)

@@ -225,7 +225,12 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
     """
     try:
         content = (run.path / NETWORK).read_bytes()
-        return Runtime(name, run, *LOADERS[name](content, many))
+        engine = Runtime(name, run, *LOADERS[name](content, many))
+        # in this thread alone: two threads whose call is OpenVINO's first in a process may wait
+        # for each other for ever, one with Python's lock and one with that of OpenVINO's module
+        rule = run.preprocessing
+        engine.forward(np.zeros((1, rule.height, rule.width, rule.channels), np.float32))
+        return engine
     except (ImportError, AttributeError) as error:  # installed, but it does not load here
         raise PeewitError(f"cannot use {name}", str(error), "install it anew") from error
     except (OSError, RuntimeError, ValueError) as error:  # the runtimes' own are RuntimeErrors

@@ -159,19 +159,24 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     write_text(path / FACTS, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
+def note_facts(path: Path, **facts: Any) -> None:
+    """Change some of the facts in ``run.json``."""
+    write_facts(path, read_json(path / FACTS) | facts)
+
+
 def write_finished(path: Path, finished: bool) -> None:
     """Note in ``run.json`` that all is done, or that it is not."""
-    write_facts(path, read_json(path / FACTS) | {"finished": finished})
+    note_facts(path, finished=finished)
 
 
 def write_data(path: Path, dataset: Mapping[str, Any], source: Mapping[str, Any]) -> None:
     """Note in ``run.json`` what data the run is trained on from here on."""
-    write_facts(path, read_json(path / FACTS) | {"dataset": dict(dataset), "source": dict(source)})
+    note_facts(path, dataset=dict(dataset), source=dict(source))
 
 
 def write_unsure(path: Path, below: float) -> None:
     """Note in ``run.json`` below which confidence a picture is looked at in more views."""
-    write_facts(path, read_json(path / FACTS) | {"unsure_below": below})
+    note_facts(path, unsure_below=below)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

@@ -134,6 +134,7 @@ def _begin(
         runfolder.check_free(Path(out))
     if recipe.threads is None:
         recipe = recipe.replace(threads=environment.usable_threads())
+    environment.check_threads(recipe.threads or 1)
     recipe = fitted(recipe, dataset, progress.note)
     course = Course.measured(dataset, test, recipe, began, progress.note)
     job = make_job(dataset, test, course.recipe, progress.note)
@@ -171,6 +172,7 @@ def _resume(
         runfolder.sweep(path)
         run = Run.open(path)
         recipe = same_recipe(path, run.recipe, recipe, path / runfolder.CHECKPOINT)
+        environment.check_threads(recipe.threads or 1)
         asked, done = (
             (settings.epochs, settings.minutes, settings.until_accuracy)
             for settings in (recipe, run.recipe)
@@ -207,6 +209,10 @@ def _resume(
         course = Course.measured(dataset, test, recipe, began, progress.note, settled=True)
         # in this order: whenever a kill comes, the folder tells the truth
         runfolder.write_finished(path, False)
+        # begun when and how it was, it goes on where this is
+        here = environment.describe(recipe.threads or 1)
+        start = {name: run.environment.get(name, "") for name in ("date", "command")}
+        runfolder.note_facts(path, environment=here | start)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
         return _work(path, job, test, progress, stop, course)

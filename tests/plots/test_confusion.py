@@ -71,3 +71,18 @@ def test_the_same_evaluation_is_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width > 600
+
+
+@pytest.mark.parametrize("names", [list("0123456789"), ["a", "b"], ["a long name of a class"] * 3])
+def test_nothing_touches_the_edge(names: list[str], tmp_path: Path) -> None:
+    labels = np.arange(60) % len(names)
+    result = evaluate(np.eye(len(names))[labels], labels, names)
+    save_confusion(tmp_path / "a.png", result)
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    rows, columns = np.nonzero(pixels < 200)
+    margins = (
+        rows.min(),
+        columns.min(),
+        *(np.array(pixels.shape) - 1 - (rows.max(), columns.max())),
+    )
+    assert min(margins) >= 8, margins

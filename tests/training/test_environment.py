@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from peewit import processor
+from peewit.errors import UsageError
 from peewit.training import environment
 
 
@@ -58,3 +59,10 @@ def test_the_processor_has_a_name_where_linux_does_not_tell(
     assert processor.processor_name()
     info.write_text("processor\t: 0\nmodel name\t: Fast One: 3 GHz\n")
     assert processor.processor_name() == "Fast One: 3 GHz"
+
+
+def test_far_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    environment.check_threads(2 * environment.MOST_A_CORE)
+    with pytest.raises(UsageError, match=r"threads is 1,000: this machine has 2 cores, and more"):
+        environment.check_threads(1000)

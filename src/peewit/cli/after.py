@@ -36,14 +36,15 @@ def summary(model: str, explain: bool, as_json: bool) -> None:
 
     if model not in MODELS and Path(model).exists():
         run = Run.open(model)
-        network, optimizer = run.model(), run.recipe.optimizer
+        model, classes, optimizer = run.recipe.model, len(run.class_names), run.recipe.optimizer
         rule = run.preprocessing
         shape = (rule.height, rule.width, rule.channels)
     else:
-        size = native_size(model)
+        size, classes = native_size(model), 10
         shape = (size, size, 3)
-        network = build(model, shape, classes=10, seed=0)
         optimizer = "muon" if find(model).family == "fast" else "adam"
+    # the layers of a run that has no weights yet are known too
+    network = build(model, shape, classes, seed=0)
     result = summarise(network, shape, optimizer)
     if as_json:
         print_json(result.to_dict())

@@ -34,7 +34,8 @@ def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") ->
     numbered = classes <= NUMBERED_CLASSES
     side = max(3.2, 0.46 * classes) if numbered else min(14.0, max(7.0, 0.125 * classes))
     with drawing(path, side + 2.0, side + 1.4) as figure:
-        figure.set_layout_engine("constrained")
+        # its own margins of 0.04 inches let title and labels touch the edge
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         axes = figure.subplots()
         colours = LinearSegmentedColormap.from_list("peewit", ["#ffffff", "#9cc4de", ACCENT])
         # the square root makes mistakes of 1 % visible beside hits of 90 %

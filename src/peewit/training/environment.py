@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,12 @@ import torch
 
 import peewit
 from peewit import kernels
+from peewit.errors import UsageError
 from peewit.processor import processor_name, within_limit
-from peewit.spoken import command
+from peewit.spoken import command, counted
+
+# a run's threads may come from a machine with more cores, where it is to go on bit by bit
+MOST_A_CORE = 16
 
 
 @contextmanager
@@ -37,6 +42,23 @@ def usable_threads() -> int:
     container's processor time limit.
     """
     return within_limit(torch.get_num_threads())
+
+
+def check_threads(threads: int) -> None:
+    """Refuse far more threads than there are cores: each step would wait for all of them.
+
+    Raises
+    ------
+    UsageError
+        There are more than ``MOST_A_CORE`` a core.
+    """
+    cores = os.cpu_count() or 1
+    if threads > MOST_A_CORE * cores:
+        raise UsageError(
+            f"threads is {threads:,}",
+            f"this machine has {counted(cores, 'core')}, and more threads than cores only wait",
+            "leave it out for one a core",
+        )
 
 
 def describe(threads: int) -> dict[str, Any]:

@@ -227,6 +227,6 @@ def _check_weights(model: nn.Module, position: Position, recipe: Recipe) -> None
 def _diverged(what: str, position: Position, recipe: Recipe) -> PeewitError:
     return PeewitError(
         f"the training went out of bounds in epoch {position.epoch + 1}, step {position.step + 1}",
-        f"{what} is no longer a finite number (what was saved before is good)",
+        f"{what} is no longer a finite number (what was saved before, if anything, is good)",
         f"train with a lower learning rate (--lr) than {recipe.lr}",
     )
