@@ -131,7 +131,7 @@ def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
 
 
 def test_without_augmentation_large_images_are_made_small_too() -> None:
-    plain = FEW.replace(flip="none", translate=0, cutout=0)
+    plain = FEW.replace(flip="none", translate=0)
     job = make_job(noise(40, 64), None, plain, quiet)
     assert job.augment is None
     assert job.training.image_shape == (32, 32, 3)

@@ -30,8 +30,8 @@ class Entry:
 # From small to large. 30 s of training on two cores with AVX-512: 62,000 images through fast-xs
 # give 79.0 %, 40,000 through fast-s 79.4 %. 100 s: 94,000 through fast-m 83.8 %, 51,000 through
 # fast-l 83.5 %. 275 s in bfloat16: 399,000 through fast-m 87.9 %, 205,000 through fast-l 88.7 %.
-# 405,000 through fast-l are 89.6 % and 450,000 through fast-xl, in three times as long, 91.3 %, where
-# another three times as many through fast-l gain nothing (half an hour against a quarter).
+# 405,000 through fast-l are 89.6 % and 450,000 through fast-xl, in three times as long, 91.3 %;
+# another three times as many through fast-l gain nothing (30 minutes beside 15).
 NETWORKS = (
     Entry("fast-xs", 0),
     Entry("fast-s", 35_000),

@@ -10,8 +10,8 @@ from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
 from peewit.spoken import resuming
 from peewit.training.checkpoint import read_position
-from peewit.training.length import filled
 from peewit.training.loop import Job
+from peewit.training.open_fields import filled
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
 from peewit.training.rounds import not_reached
 

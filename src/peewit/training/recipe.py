@@ -30,8 +30,8 @@ class Recipe:
     """How to train: everything that decides the weights, besides the data.
 
     A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
-    Where ``lr`` (with muon), ``translate`` or ``cutout`` is None, it follows from the length of the
-    training when that is known.
+    Where ``lr`` (with muon) is None, it follows from the number of steps when that is known, and
+    ``translate`` from the images' size.
     Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
     made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
     None where there is no flag.
@@ -92,13 +92,11 @@ class Recipe:
     )
     translate: int | None = setting(
         0,
-        "shift the training images by up to so many pixels each way (fast recipe: by the length)",
+        "shift the training images by up to so many pixels each way (fast recipes: by their size)",
         *at_least(0),
     )
-    cutout: int | None = setting(
-        0,
-        "side in pixels of a square to cut out of each training image (fast: by the length)",
-        *at_least(0),
+    cutout: int = setting(
+        0, "side in pixels of a square to cut out of each training image", *at_least(0)
     )
     normalize: bool = setting(
         False, "scale the channels by the training images' mean and deviation"
@@ -295,8 +293,7 @@ _FAST = Recipe(
     schedule="linear",
     label_smoothing=0.2,
     flip="alternating",
-    translate=None,  # by the number of epochs, as the next
-    cutout=None,
+    translate=None,  # by the size of the images
     normalize=True,
     tta=True,
     calibrate=True,

@@ -18,9 +18,9 @@ from peewit.models.flops import TrainingFlops
 from peewit.models.whitening import whitening_filters
 from peewit.preprocessing import Preprocessing
 from peewit.training.augment import Augment
-from peewit.training.length import for_length
 from peewit.training.loop import Job
 from peewit.training.muon import Muon
+from peewit.training.open_fields import complete
 from peewit.training.optimizers import KerasAdam
 from peewit.training.recipe import Recipe
 from peewit.training.schedule import WHITENING_SHARE
@@ -121,7 +121,7 @@ def make_job(
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     images = (recipe.epochs or 1) * recipe.steps(len(training)) * recipe.batch_size
-    recipe = for_length(recipe, images, len(training), min(size))
+    recipe = complete(recipe, images, min(size))
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     if (fast or changed) and size[0] * size[1] < height * width:
         # once, not in each epoch; and a shift by pixels means the network's pixels
@@ -179,7 +179,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _changes_images(recipe: Recipe) -> bool:
-    return recipe.flip != "none" or bool(recipe.translate) or bool(recipe.cutout)
+    return recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
 
 
 def _augment(training: Dataset, recipe: Recipe) -> Augment:
@@ -192,7 +192,7 @@ def _augment(training: Dataset, recipe: Recipe) -> Augment:
         recipe.seed,
         flip=recipe.flip,
         translate=recipe.translate or 0,
-        cutout=recipe.cutout or 0,
+        cutout=recipe.cutout,
         fill=fill,
     )
 

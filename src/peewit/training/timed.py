@@ -15,7 +15,7 @@ from peewit.spoken import counted, duration, minutes
 from peewit.training import budget as budgets
 from peewit.training.budget import Budget, Ending, Plan, Speed
 from peewit.training.frontier import NETWORKS
-from peewit.training.length import for_length
+from peewit.training.open_fields import complete
 from peewit.training.probe import best_rate, has_bfloat16, measure
 from peewit.training.recipe import AUTO, Recipe
 from peewit.training.rounds import next_round
@@ -94,8 +94,8 @@ def choose(
     )
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
-    size = network_size(dataset, recipe)
-    recipe = for_length(recipe, speed.images(seconds), len(dataset), min(size))
+    side = min(network_size(dataset, recipe))
+    recipe = complete(recipe, speed.images(seconds), side)
     ending = _ending(dataset, test, recipe, speed, clock)
     return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
 
