@@ -191,6 +191,16 @@ def test_fallback_is_also_for_no_place_to_download_to(
     assert training["source"]["source"] == "digits"
 
 
+def test_minutes_that_are_over_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("sklearn")
+    code, error = failure(capsys, "train", "digits", "--minutes", "0.0001", "--threads", "1")
+    assert code == 2
+    assert "0.0001 minutes are too little" in error
+    assert not Path("runs").exists()
+
+
 def test_fallback_is_for_missing_data_and_not_for_bad_data(
     training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,3 +207,16 @@ def test_comparison_has_all_three_parts() -> None:
     assert second.splitlines()[0].split() == ["difference", "one", "two", "three"]
     assert second.splitlines()[1].split() == ["recipe.lr", "0.001", "0.01", "0.001"]
     assert len(third.splitlines()) == 2
+
+
+def test_imported_runs_are_compared_by_what_they_were_tested_on() -> None:
+    one, same, other, unknown = (made(name, dataset={}) for name in ("one", "same", "other", "no"))
+    one.metrics["fingerprint"] = same.metrics["fingerprint"] = "b" * 64
+    other.metrics["fingerprint"] = "c" * 64
+    trained = made("trained")  # on a test set whose fingerprint is "bb..."
+    different = "tested on different images"
+    assert different not in readings([one, same])[0]
+    assert different not in readings([one, trained])[0]
+    assert different in readings([one, other])[0]
+    # nobody knows what two others were tested on
+    assert different in readings([unknown, made("no 2", dataset={})])[0]

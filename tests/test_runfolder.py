@@ -9,7 +9,7 @@ import filelock
 import pytest
 
 from peewit import runfolder
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, UsageError
 from peewit.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, threads=1, seed=3)
@@ -81,3 +81,13 @@ def test_a_lock_that_cannot_be_made_is_said(
         runfolder.locked(tmp_path),
     ):
         pytest.fail("it was locked")
+
+
+def test_the_folder_that_one_is_in_is_no_place_for_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), Path("../" + tmp_path.name), tmp_path):
+        with pytest.raises(UsageError, match="is the folder that you are in; name one inside"):
+            runfolder.check_free(path)
+    runfolder.check_free(Path("new"))

@@ -287,6 +287,8 @@ def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path)
     assert clock.time == 180
     assert "is finished as it was asked for; ask for more" in told.notes[-1]
     more = recipe.replace(minutes=6.0)
+    with pytest.raises(UsageError, match=r"end of 2 minutes: it has been trained for .* already"):
+        train(DATA, recipe.replace(minutes=2.0), test=TEST, resume=path, progress=Silent())
     run = train(DATA, more, test=TEST, resume=path, progress=Silent(), began=clock.time)
     assert clock.time == 360
     assert run.history[-1]["images"] == 108
@@ -316,7 +318,7 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
         "peewit: 100.0% of the held-out images right was not reached: 2 rounds of training did "
         "not reach it, and "
     )
-    todo = "ask for less, or give it other minutes: peewit train --resume run --minutes 10"
+    todo = "ask for less, or give it more minutes in all: peewit train --resume run --minutes 11"
     assert last.endswith(f"everything is saved; {todo}")
     position = read_position(Path("run/checkpoint.safetensors"))
     assert position.share == 1  # the round has ended
@@ -330,3 +332,35 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
     run = Run.open("run")
     assert run.status == "finished"
     assert 0 < run.metrics["accuracy"] < 1
+
+
+def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_path: Path) -> None:
+    # falling rates are not validated after each of many epochs
+    recipe = RECIPE.replace(epochs=20)
+
+    class Killed(Silent):
+        def step(self, position: Any) -> None:
+            if (position.epoch, position.step) == (4, 1):
+                raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        train(DATA, recipe.replace(checkpoint_minutes=60), out=tmp_path / "run", progress=Killed())
+    position = read_position(tmp_path / "run" / runfolder.CHECKPOINT)
+    assert (position.epoch, position.step) == (4, 0)
+    assert position.images > 0  # seen, and in no row yet
+    change = recipe.replace(epochs=4, checkpoint_minutes=60)
+    run = train(DATA, change, resume=tmp_path / "run", progress=Silent())
+    assert run.status == "finished"
+    assert run.history[-1]["epoch"] == 4
+    assert read_position(run.path / runfolder.CHECKPOINT).epoch == 4
+    assert Run.open(run.path).history == run.history
+
+
+def test_calibrating_can_be_asked_for_afterwards(tmp_path: Path) -> None:
+    recipe = RECIPE.replace(epochs=1, calibrate=False)
+    run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent())
+    assert "temperature_scaling" not in run.metrics
+    asked = run.recipe.replace(calibrate=True)
+    run = train(DATA, asked, test=TEST, resume=run.path, progress=Silent())
+    assert run.metrics["temperature_scaling"]
+    assert (run.status, len(run.history)) == ("finished", 1)

@@ -165,7 +165,8 @@ def _reading(first: Run, base: str, other: Run, name: str) -> str:
     if not (first.metrics and other.metrics):
         untested = base if not first.metrics else name
         return f"{name} cannot be compared with {base}: {untested} has not been tested yet."
-    if _tested_on(first) != _tested_on(other):
+    images = _tested_on(first)
+    if None in images or images != _tested_on(other):
         return (
             f"{name} and {base} were tested on different images: their accuracies cannot be "
             "compared; run peewit evaluate for both on the same source."
@@ -198,7 +199,8 @@ def _tested_on(run: Run) -> tuple[Any, ...]:
     """
     prints = run.dataset.get("fingerprints", {})
     if run.metrics.get("split") == "test":
-        return ("test", prints.get("test"))
+        # an imported run has no data of its own, only what it was tested on
+        return ("test", run.metrics.get("fingerprint") or prints.get("test") or None)
     return ("validation", prints.get("training"), run.recipe.seed, run.recipe.validation_fraction)
 
 

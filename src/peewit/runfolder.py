@@ -41,8 +41,7 @@ COLUMNS = (
     "validation_loss",
     "validation_accuracy",
 )
-# what runs of older versions and of imported models lack
-MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")
+MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")  # older and imported runs lack them
 WHOLE = frozenset({"epoch", "images", "flops"})
 
 
@@ -122,6 +121,8 @@ def check_free(path: Path) -> None:
         It has, or it is no folder, or its name is not in UTF-8.
     """
     _check_text(path)
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"{path} is the folder that you are in", todo="name one inside of it")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UsageError(
             f"{path} is taken",

@@ -82,7 +82,7 @@ def keep_test(
     """
     with runfolder.locked(run.path):
         runfolder.write_data(run.path, run.dataset, runfolder.lasting_source(source))
-        write_result(run.path, test, logits, "test", {})
+        write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint})
     run = Run.open(run.path)  # with the lock given back: no longer running
     evidence = report.Evidence(training=training, judged=test, logits=logits)
     report.after_training(run, evidence, note)

@@ -68,10 +68,10 @@ def train(
         The arguments of ``load`` that give the data again (source, data, coarse), kept in the
         run.
     resume : path, optional
-        A run folder to go on with. Only epochs, threads, checkpoint_minutes and calibrate may
-        differ from its recipe. With the same threads the weights end bit-identical to those of a
-        training that was never stopped; a finished run can be trained for more epochs. So can an
-        imported one, on any data with its classes.
+        A run folder to go on with. Only epochs, minutes, until_accuracy, threads,
+        checkpoint_minutes and calibrate may differ from its recipe. With the same threads the
+        weights end bit-identical to those of a training that was never stopped; a finished run can
+        be trained for more epochs. So can an imported one, on any data with its classes.
     progress : Progress, optional
         What shows how it goes: by default what suits the terminal, the notebook or the log.
     began : float, optional
@@ -177,7 +177,8 @@ def _resume(
             (settings.epochs, settings.minutes, settings.until_accuracy)
             for settings in (recipe, run.recipe)
         )
-        if run.status == "finished" and asked == done:
+        as_before = asked == done and recipe.calibrate == run.recipe.calibrate
+        if run.status == "finished" and as_before:
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as it was asked for"
             check_reached(path, recipe, run.history)
             progress.note(f"{path} is finished {after}; ask for more to train it on")
@@ -275,7 +276,7 @@ def _work(
             makes = command(["peewit", "report", path])
             progress.note(f"no time was left for the report: {makes} makes it")
     if course.given_up:
-        raise course.failure(position, ask_otherwise(path))
+        raise course.failure(position, ask_otherwise(path, position.spent))
     return run
 
 

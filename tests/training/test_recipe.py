@@ -169,3 +169,14 @@ def test_every_field_has_a_line_of_help() -> None:
 def test_a_recipe_needs_no_pytorch() -> None:
     code = "import sys, peewit.training.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_auto_and_zeros_are_budgets_like_others() -> None:
+    five = Recipe.preset("fast", minutes=5)
+    assert five.budgeted(minutes=3).minutes == 3
+    assert Recipe(model="auto", optimizer="adam", epochs=2).budgeted(minutes=3).model == "auto"
+    for name in ("minutes", "until_accuracy"):
+        with pytest.raises(UsageError, match=f"epochs and {name} are both given"):
+            Recipe().budgeted(**{"epochs": 5, name: 0})
+        with pytest.raises(UsageError, match=f"{name} is 0"):
+            Recipe().budgeted(**{name: 0})

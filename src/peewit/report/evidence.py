@@ -115,7 +115,7 @@ def gather(
     if not run.source:
         raise PeewitError("the run does not say how its data is loaded")
     train, test, notes = load(**moved(run.source, data), progress=progress)
-    known = run.dataset.get("fingerprints", {})
+    known = {"test": run.metrics.get("fingerprint"), **run.dataset.get("fingerprints", {})}
     for part, dataset in (("training", train), ("test", test)):
         if known.get(part) and (dataset is None or dataset.fingerprint != known[part]):
             raise PeewitError(f"the {part} images are not those that the run knows")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
-from peewit.spoken import resuming
-from peewit.training.checkpoint import read_position
+from peewit.spoken import duration, minutes, resuming
+from peewit.training.checkpoint import Position, read_position
 from peewit.training.loop import Job
 from peewit.training.open_fields import filled
 from peewit.training.recipe import FREE_TO_CHANGE, Recipe
@@ -112,11 +113,17 @@ def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: P
                 f"it was trained with {old[name]}",
                 "leave it as it was, or train anew",
             )
-    begun = read_position(checkpoint).begun if checkpoint.is_file() else 0
-    if recipe.epochs is not None and recipe.epochs < begun:
+    position = read_position(checkpoint) if checkpoint.is_file() else Position()
+    if recipe.epochs is not None and recipe.epochs < position.begun:
         raise UsageError(
             f"cannot go on with {path} to the end of epoch {recipe.epochs}",
-            f"epoch {begun} has already begun",
+            f"epoch {position.begun} has already begun",
+        )
+    other_minutes = recipe.minutes if recipe.minutes != before.minutes else None
+    if other_minutes is not None and 60 * other_minutes <= position.spent:
+        raise UsageError(
+            f"cannot go on with {path} to the end of {minutes(other_minutes)}",
+            f"it has been trained for {duration(position.spent)} already, which count",
         )
     return recipe
 
@@ -144,9 +151,11 @@ def check_reached(path: Path, recipe: Recipe, history: Sequence[Mapping[str, Any
     last = history[-1]["validation_accuracy"]
     if last < recipe.until_accuracy:
         why = f"{last:.1%} are, and the training was given up"
-        raise not_reached(recipe.until_accuracy, why, ask_otherwise(path))
+        spent = sum(row["seconds"] for row in history)
+        raise not_reached(recipe.until_accuracy, why, ask_otherwise(path, spent))
 
 
-def ask_otherwise(path: Path) -> str:
-    """Return what to do with a run that was given up."""
-    return f"ask for less, or give it other minutes: {resuming(path)} --minutes 10"
+def ask_otherwise(path: Path, spent: float) -> str:
+    """Return what to do with a run that was given up after so many seconds, which count."""
+    more = math.ceil(spent / 60) + 10
+    return f"ask for less, or give it more minutes in all: {resuming(path)} --minutes {more}"

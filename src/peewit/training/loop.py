@@ -152,7 +152,8 @@ def fit(
             return False
         if row:
             position.next_row(row, share)
-        position.next_epoch()
+        if position.step:  # otherwise all that was missing was this validation
+            position.next_epoch()
         if over():
             position.share = 1.0  # saved, so that who goes on knows that this schedule has ended
         position.spent = time.perf_counter() - start
@@ -201,7 +202,7 @@ def _row(job: Job, position: Position, stop: Callable[[], bool]) -> Row | None:
     if validated is None:
         return None
     row: Row = {
-        "epoch": position.epoch + 1,
+        "epoch": position.begun,
         "seconds": position.seconds + time.perf_counter() - began,
         "images_per_second": position.images_per_second,
         "loss": position.loss,

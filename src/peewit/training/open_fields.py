@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from peewit.training.recipe import Recipe
@@ -30,10 +30,10 @@ def muon_rate(steps: float) -> float:
 def shift(side: int) -> int:
     """Return by how many pixels to move images of ``side`` pixels: 2 of CIFAR-10's 32.
 
-    >>> shift(32), shift(28), shift(8)
-    (2, 2, 1)
+    >>> shift(32), shift(28), shift(12), shift(8)
+    (2, 2, 1, 0)
     """
-    return max(1, round(side / 16))
+    return round(side / 16)
 
 
 def complete(recipe: Recipe, images: float, side: int) -> Recipe:
@@ -45,7 +45,7 @@ def complete(recipe: Recipe, images: float, side: int) -> Recipe:
     images : float
         How many images the training goes through, each of them counted each time.
     side : int
-        Their height or width in pixels, the smaller one, as the network reads them.
+        Their height or width in pixels, the smaller one, as they are changed in training.
 
     Examples
     --------
@@ -54,6 +54,27 @@ def complete(recipe: Recipe, images: float, side: int) -> Recipe:
     (0.087, 2)
     """
     return filled(recipe, {"lr": muon_rate(images / recipe.batch_size), "translate": shift(side)})
+
+
+def bounded(recipe: Recipe, side: int, note: Callable[[str], None]) -> Recipe:
+    """Return ``recipe`` with shifts of a quarter of the side at most, and holes of half of it.
+
+    What suits photographs would leave nothing of small images.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With nothing left open.
+    side : int
+        Of the images, in pixels.
+    note : callable
+        Told in a sentence what was changed.
+    """
+    most = {"translate": side // 4, "cutout": side // 2}
+    less = {name: most[name] for name in most if getattr(recipe, name) > most[name]}
+    for name, pixels in less.items():
+        note(f"{name} is {pixels} instead of {getattr(recipe, name)}, for the images are small")
+    return recipe.replace(**less)
 
 
 def filled(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

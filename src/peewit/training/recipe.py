@@ -201,15 +201,14 @@ class Recipe:
     def budgeted(self, **changes: Any) -> Recipe:
         """Return the recipe with changes that may say what the training is to end with."""
         asked = {name: value for name, value in changes.items() if value is not None}
-        minutes, accuracy = asked.get("minutes"), asked.get("until_accuracy")
-        if "epochs" in asked and (minutes or accuracy):
-            other = "minutes" if minutes else "until_accuracy"
-            raise UsageError(f"epochs and {other} are both given", todo="give one of them")
+        budget = [name for name in ("minutes", "until_accuracy") if name in asked]
+        if "epochs" in asked and budget:
+            raise UsageError(f"epochs and {budget[0]} are both given", todo="give one of them")
         if "epochs" in asked:
             changes |= {"minutes": None, "until_accuracy": None}
-        if (minutes or accuracy) and find(self.model).family == "fast":
+        if budget and (self.model == AUTO or find(self.model).family == "fast"):
             changes.setdefault("model", AUTO)
-        if accuracy and self.validate_on == "holdout":
+        if "until_accuracy" in asked and self.validate_on == "holdout":
             changes.setdefault("validation_fraction", max(self.validation_fraction, 0.1))
         return self.replace(**changes)
 

@@ -20,7 +20,7 @@ from peewit.preprocessing import Preprocessing
 from peewit.training.augment import Augment
 from peewit.training.loop import Job
 from peewit.training.muon import Muon
-from peewit.training.open_fields import complete
+from peewit.training.open_fields import bounded, complete
 from peewit.training.optimizers import KerasAdam
 from peewit.training.recipe import Recipe
 from peewit.training.schedule import WHITENING_SHARE
@@ -121,7 +121,9 @@ def make_job(
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     images = (recipe.epochs or 1) * recipe.steps(len(training)) * recipe.batch_size
-    recipe = complete(recipe, images, min(size))
+    # an image that will be enlarged is changed as it is
+    side = min(*size, height, width)
+    recipe = bounded(complete(recipe, images, side), side, note)
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     if (fast or changed) and size[0] * size[1] < height * width:
         # once, not in each epoch; and a shift by pixels means the network's pixels

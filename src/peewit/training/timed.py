@@ -94,7 +94,7 @@ def choose(
     )
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
-    side = min(network_size(dataset, recipe))
+    side = min(*network_size(dataset, recipe), *dataset.image_shape[:2])
     recipe = complete(recipe, speed.images(seconds), side)
     ending = _ending(dataset, test, recipe, speed, clock)
     return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
