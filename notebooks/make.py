@@ -42,7 +42,10 @@ METADATA = {
 WIDE = "[\u2018-\u201d\u3000-\u9fff\uff00-\uffef]"
 STOPS = "[，。；：、（）？！”]"
 # what TensorFlow's C++ code says of this machine and moment on stderr, whatever is asked of it
-LOG = re.compile(r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:).*\n?", re.MULTILINE)
+LOG = re.compile(
+    r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:|To enable the following instr).*\n?",
+    re.MULTILINE,
+)
 # a cell that trains may take as long as it needs; a kernel that died is noticed all the same
 NO_LIMIT = None
 

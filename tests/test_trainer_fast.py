@@ -359,8 +359,12 @@ def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_p
 def test_calibrating_can_be_asked_for_afterwards(tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1, calibrate=False)
     run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent())
-    assert "temperature_scaling" not in run.metrics
-    asked = run.recipe.replace(calibrate=True)
-    run = train(DATA, asked, test=TEST, resume=run.path, progress=Silent())
-    assert run.metrics["temperature_scaling"]
+    asked, told = run.recipe.replace(calibrate=True), At()
+    run = train(DATA, asked, test=TEST, resume=run.path, progress=told)
+    assert any("held-out images are too few to calibrate by" in note for note in told.notes)
     assert (run.status, len(run.history)) == ("finished", 1)
+    assert run.recipe.calibrate
+    # asked for the same again, nothing is to be done
+    again = At()
+    train(DATA, asked, test=TEST, resume=run.path, progress=again)
+    assert "ask for more" in again.notes[-1]
