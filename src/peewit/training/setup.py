@@ -121,8 +121,7 @@ def make_job(
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     images = (recipe.epochs or 1) * recipe.steps(len(training)) * recipe.batch_size
-    # an image that will be enlarged is changed as it is
-    side = min(*size, height, width)
+    side = changed_side(training, size)
     recipe = bounded(complete(recipe, images, side), side, note)
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     if (fast or changed) and size[0] * size[1] < height * width:
@@ -252,6 +251,14 @@ def network_size(
         )
         return largest, largest
     return height, width
+
+
+def changed_side(dataset: Dataset, size: tuple[int, int]) -> int:
+    """Return the shorter side of the images as augmentation changes them, in pixels.
+
+    That is the network's ``size``, or their own where the network is given them enlarged.
+    """
+    return min(*size, *dataset.image_shape[:2])
 
 
 def describe_data(dataset: Dataset, test: Dataset | None, job: Job) -> dict[str, Any]:

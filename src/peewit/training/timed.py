@@ -19,7 +19,7 @@ from peewit.training.open_fields import complete
 from peewit.training.probe import best_rate, has_bfloat16, measure
 from peewit.training.recipe import AUTO, Recipe
 from peewit.training.rounds import next_round
-from peewit.training.setup import network_size
+from peewit.training.setup import changed_side, network_size
 
 # The planner may take such a part of the budget for measuring: the best rate, and the networks.
 MEASURING, RATE_SHARE, STEPS_SHARE = 0.06, 0.012, 0.012
@@ -94,7 +94,7 @@ def choose(
     )
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
-    side = min(*network_size(dataset, recipe), *dataset.image_shape[:2])
+    side = changed_side(dataset, network_size(dataset, recipe))
     recipe = complete(recipe, speed.images(seconds), side)
     ending = _ending(dataset, test, recipe, speed, clock)
     return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
