@@ -19,6 +19,7 @@ from pathlib import Path
 
 import rawlog
 import torch
+from tried import TRIED, train
 
 import peewit
 from peewit import Recipe
@@ -28,8 +29,6 @@ from peewit.training.allocator import freed_memory_kept
 from peewit.training.checkpoint import Position
 from peewit.training.environment import isolated, usable_threads
 from peewit.training.final import answer
-from peewit.training.loop import fit
-from peewit.training.progress import Silent
 from peewit.training.setup import make_job
 
 AS_IT_IS = "as it is"
@@ -60,28 +59,11 @@ PARTS = {
     "bfloat16": {"precision": "bfloat16"},
     "average of the weights, 0.95 a step": {"average": 0.95},
     "average of the weights, 0.98 a step": {"average": 0.98},
+    "1 epoch of small images": {"small_epochs": 1},
+    "2 epochs of small images": {"small_epochs": 2},
+    "without the easiest quarter": {"easy_share": 0.25},
+    "without the easiest half": {"easy_share": 0.5},
 }
-
-
-class Average:
-    """The exponential moving average of a model's state, floating point values only."""
-
-    def __init__(self, model, optimizer, decay):
-        self.model, self.decay = model, decay
-        self.kept = {name: value.clone() for name, value in self._state().items()}
-        optimizer.register_step_post_hook(self._step)
-
-    def _state(self):
-        state = self.model.state_dict()
-        return {name: value for name, value in state.items() if value.is_floating_point()}
-
-    def _step(self, optimizer, arguments, named):
-        for name, value in self._state().items():
-            self.kept[name].lerp_(value, 1 - self.decay)
-
-    def put(self):
-        """Make it the model's state."""
-        self.model.load_state_dict(self.kept, strict=False)
 
 
 def measure(dataset, part, model, epochs, seed, changes, training_images):
@@ -90,7 +72,7 @@ def measure(dataset, part, model, epochs, seed, changes, training_images):
     used = training_images + HELD_OUT
     if used < len(dataset):
         _, dataset = dataset.split(used / len(dataset), 0)
-    decay = changes.pop("average", None)
+    tried = {name: changes.pop(name) for name in TRIED if name in changes}
     recipe = Recipe.preset(
         "fast",
         model=model,
@@ -102,10 +84,7 @@ def measure(dataset, part, model, epochs, seed, changes, training_images):
     with isolated(usable_threads()), freed_memory_kept():
         torch.manual_seed(seed)
         job, position = make_job(dataset, None, recipe, lambda sentence: None), Position()
-        average = Average(job.model, job.optimizer, decay) if decay else None
-        fit(job, position, progress=Silent(), stop=lambda: False, save=lambda: None)
-        if average:
-            average.put()
+        train(job, position, **tried)
         answers = answer(job, job.validation, lambda: False)
     names, labels = dataset.class_names, job.validation.labels
     return {
