@@ -40,6 +40,7 @@ RECIPE = Recipe.preset(
     batch_size=3,
     translate=1,
     cutout=3,
+    skip_easy=0.5,
     threads=1,
     validation_fraction=0.1,
     checkpoint_minutes=0,

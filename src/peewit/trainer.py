@@ -235,7 +235,7 @@ def _work(
         torch.manual_seed(recipe.seed)
         position = Position()
         if file.is_file():
-            position = checkpoint.load(file, job.model, job.optimizer)
+            position = checkpoint.load(file, job.model, job.optimizer, job.hard)
             progress.note(f"going on after {position.epoch} epochs and {position.step} steps")
 
         def save() -> None:
@@ -245,7 +245,7 @@ def _work(
                     checkpoint.write_tensors(path / runfolder.WEIGHTS, weights, {})
                     runfolder.write_history(path, position.history)
                 # last: once it says that the epoch has ended, the others are there
-                checkpoint.save(file, job.model, job.optimizer, position)
+                checkpoint.save(file, job.model, job.optimizer, position, job.hard)
             except PeewitError as error:
                 raise PeewitError(
                     error.what, error.why, f"make room or mend the folder, then {go_on}"

@@ -16,6 +16,7 @@ from peewit.errors import PeewitError
 from peewit.preprocessing import Preprocessing
 from peewit.training import loop
 from peewit.training.checkpoint import Position
+from peewit.training.order import epoch_order
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
 
@@ -52,7 +53,7 @@ def nothing() -> None:
 def test_an_epoch_is_what_it_would_be_by_hand() -> None:
     job, position = make_job(epochs=1), Position()
     weight, bias = (tensor.detach().clone() for tensor in job.model.parameters())
-    order = loop.epoch_order(0, 0, 10)
+    order = epoch_order(0, 0, 10)
     losses, right = [], 0
     for batch in (order[:4], order[4:8], order[8:]):
         x = torch.tensor(job.training.images[batch].reshape(-1, 4) / 255).float()
@@ -96,11 +97,11 @@ def test_training_has_dropout_and_validation_has_not() -> None:
 
 
 def test_each_epoch_has_its_own_order_of_all_images() -> None:
-    orders = [loop.epoch_order(seed, epoch, 100) for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
+    orders = [epoch_order(seed, epoch, 100) for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
     for order in orders:
         assert sorted(order) == list(range(100))
     assert len({tuple(order) for order in orders}) == 3
-    assert (orders[0] == loop.epoch_order(0, 0, 100)).all()
+    assert (orders[0] == epoch_order(0, 0, 100)).all()
 
 
 def test_it_saves_at_each_epochs_end_and_in_between_when_asked() -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from peewit.errors import PeewitError
 from peewit.files import replacing
 from peewit.formats import cannot_read, check_format, damaged
+from peewit.training.order import HardExamples
 
 # raised with every change after which older versions would misread the file
 FORMAT = 1
@@ -114,7 +115,11 @@ class Position:
 
 
 def save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    hard: HardExamples | None = None,
 ) -> None:
     """Write everything that going on needs, PyTorch's random state included, to ``path``.
 
@@ -125,6 +130,9 @@ def save(
     """
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
+    if hard:
+        tensors["hard/losses"] = torch.from_numpy(hard.losses)
+        tensors["hard/kept"] = torch.from_numpy(hard.kept)
     state = optimizer.state_dict()
     plain: dict[str, dict[str, Any]] = {}  # what the optimiser keeps that is no tensor
     for index, values in state["state"].items():
@@ -141,7 +149,12 @@ def save(
     write_tensors(path, tensors, {"peewit": json.dumps(facts)})
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+def load(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    hard: HardExamples | None = None,
+) -> Position:
     """Put back everything that ``save`` wrote, PyTorch's random state included.
 
     Returns
@@ -169,6 +182,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Posi
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         load_weights(path, model, tensors, "model/")
         torch.set_rng_state(tensors["random"])
+        if hard:
+            hard.losses[:] = tensors["hard/losses"].numpy()
+            hard.kept[:] = tensors["hard/kept"].numpy()
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise _foreign(path) from error
     return position

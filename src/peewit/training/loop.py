@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -20,6 +19,7 @@ from peewit.models.flops import TrainingFlops
 from peewit.preprocessing import Preprocessing
 from peewit.training.augment import Augment
 from peewit.training.checkpoint import Position, Row
+from peewit.training.order import HardExamples, epoch_order
 from peewit.training.progress import Progress
 from peewit.training.recipe import Recipe
 from peewit.training.schedule import Schedule, StepSchedule, set_rates
@@ -40,6 +40,8 @@ class Job:
     recipe: Recipe
     augment: Augment | None = None
     """Changes the training images; None for a recipe that leaves them as they are."""
+    hard: HardExamples | None = None
+    """Leaves out the training images that are easy; None for a recipe that goes through all."""
     work: TrainingFlops | None = None
     """Counts the operations of a step; None leaves them out of the history."""
     best_rate: float | None = None
@@ -106,7 +108,13 @@ def fit(
 
     # with images that no row has counted yet there is at least a validation to do
     while position.images or not over():
-        order = epoch_order(recipe.seed, position.epoch, len(images))
+        if job.hard:
+            if position.step == 0:
+                job.hard.choose(position.epoch)
+            order, visits = job.hard.order(position.epoch)
+        else:
+            order = epoch_order(recipe.seed, position.epoch, len(images))
+            visits = np.full(len(images), position.epoch)
         model.train()
         while position.step < steps and not over():
             began = time.perf_counter()
@@ -116,7 +124,8 @@ def fit(
             first = position.step * recipe.batch_size
             batch = order[first : first + recipe.batch_size]  # the last one may be smaller
             # here and not in a thread of its own: beside the step it is next to nothing
-            pixels = job.augment.batch(batch, position.epoch) if job.augment else images[batch]
+            visit = int(visits[first])
+            pixels = job.augment.batch(batch, visit) if job.augment else images[batch]
             x, y = job.preprocessing.tensor(pixels), labels[batch]  # (n, C, H, W), (n,)
             with bfloat16:
                 logits = model(x).float()  # (n, classes)
@@ -126,6 +135,11 @@ def fit(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            if job.hard:
+                losses = F.cross_entropy(
+                    logits.detach(), y, label_smoothing=recipe.label_smoothing, reduction="none"
+                )
+                job.hard.saw(batch, losses.numpy())  # (n,)
 
             position.step += 1
             position.images += len(batch)
@@ -161,18 +175,6 @@ def fit(
         if row:
             progress.epoch_end(row)
     return True
-
-
-def epoch_order(seed: int, epoch: int, images: int) -> npt.NDArray[np.int64]:
-    """Return the order of the images in an epoch, int64, shape (images,).
-
-    It depends on its arguments alone, so that going on in the middle of an epoch needs no more
-    than the number of the step.
-
-    >>> epoch_order(seed=0, epoch=3, images=5).tolist()
-    [3, 0, 2, 1, 4]
-    """
-    return np.random.default_rng((seed, epoch)).permutation(images)
 
 
 def validate(job: Job, stop: Callable[[], bool]) -> tuple[float, float] | None:

@@ -98,6 +98,12 @@ class Recipe:
     cutout: int = setting(
         0, "side in pixels of a square to cut out of each training image", *at_least(0)
     )
+    skip_easy: float = setting(
+        0.0,
+        "share of the training images that epochs after the second leave out: those learned best",
+        "at least 0 and less than 1",
+        lambda share: 0 <= share < 1,
+    )
     normalize: bool = setting(
         False, "scale the channels by the training images' mean and deviation"
     )

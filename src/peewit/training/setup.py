@@ -22,6 +22,7 @@ from peewit.training.loop import Job
 from peewit.training.muon import Muon
 from peewit.training.open_fields import bounded, complete
 from peewit.training.optimizers import KerasAdam
+from peewit.training.order import HardExamples
 from peewit.training.recipe import Recipe
 from peewit.training.schedule import WHITENING_SHARE
 
@@ -131,6 +132,7 @@ def make_job(
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
     augment = _augment(training, recipe) if changed else None
+    hard = HardExamples(len(training), recipe.skip_easy, recipe.batch_size, recipe.seed)
     if fast:
         _whiten(model, training, rule)
     return Job(
@@ -141,6 +143,7 @@ def make_job(
         validation=validation,
         recipe=recipe,
         augment=augment,
+        hard=hard if recipe.skip_easy else None,
         work=TrainingFlops(model),
     )
 
