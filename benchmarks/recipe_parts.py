@@ -59,10 +59,11 @@ PARTS = {
     "bfloat16": {"precision": "bfloat16"},
     "average of the weights, 0.95 a step": {"average": 0.95},
     "average of the weights, 0.98 a step": {"average": 0.98},
-    "1 epoch of small images": {"small_epochs": 1},
-    "2 epochs of small images": {"small_epochs": 2},
-    "without the easiest quarter": {"easy_share": 0.25},
-    "without the easiest half": {"easy_share": 0.5},
+    "2 epochs of small images, all images": {"small_epochs": 2, "skip_easy": 0.0},
+    "all images in all epochs": {"skip_easy": 0.0},
+    "without the easiest half": {"skip_easy": 0.5},
+    "without the easiest quarter, chosen at each pass": {"easy_share": 0.25, "skip_easy": 0.0},
+    "without the easiest half, chosen at each pass": {"easy_share": 0.5, "skip_easy": 0.0},
 }
 
 

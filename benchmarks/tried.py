@@ -29,14 +29,12 @@ def train(job, position, average=None, small_epochs=0, easy_share=0.0):
         of the operations: progressive resizing [1]_.
     easy_share : float
         From the third epoch on, this share of the images, those with the lowest losses when they
-        were last seen, is left out: as in [2]_, of whole epochs.
+        were last seen, is left out of each pass: ``skip_easy`` chooses once an epoch.
 
     References
     ----------
     .. [1] M. Tan, Q. Le, "EfficientNetV2: Smaller models and faster training", arXiv 2104.00298,
        section 4.
-    .. [2] A. Jiang et al., "Accelerating deep learning by focusing on the biggest losers", arXiv
-       1910.00762.
     """
     kept = Average(job.model, job.optimizer, average) if average else None
     if small_epochs:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from peewit.data.dataset import Dataset
-from peewit.training.open_fields import bounded, complete, filled, muon_rate, shift
+from peewit.training.open_fields import (
+    FEW_EPOCHS,
+    SKIP_EASY,
+    bounded,
+    complete,
+    filled,
+    muon_rate,
+    shift,
+)
 from peewit.training.recipe import Recipe
 from peewit.training.setup import make_job
 
@@ -14,16 +22,25 @@ FAST = Recipe.preset("fast")
 
 
 def test_what_is_given_stays() -> None:
-    given = FAST.replace(lr=0.5, translate=0)
-    assert complete(given, 1e9, 32) == given
-    assert complete(Recipe(), 1e9, 32) == Recipe()
+    given = FAST.replace(lr=0.5, translate=0, skip_easy=0.1)
+    assert complete(given, 1e9, 1e5, 32) == given
+    assert complete(Recipe(), 1e9, 1e5, 32) == Recipe()
     assert filled(given, {}) == given
 
 
 def test_what_is_open_is_filled_field_by_field() -> None:
-    assert complete(FAST.replace(translate=7), 250_000, 32).translate == 7
-    assert complete(FAST.replace(translate=7), 250_000, 32).lr == muon_rate(1_000)
-    assert complete(FAST.replace(lr=0.5), 250_000, 16).translate == 1
+    assert complete(FAST.replace(translate=7), 250_000, 50_000, 32).translate == 7
+    assert complete(FAST.replace(translate=7), 250_000, 50_000, 32).lr == muon_rate(1_000)
+    assert complete(FAST.replace(lr=0.5), 250_000, 50_000, 16).translate == 1
+
+
+def test_only_short_trainings_leave_out_what_is_easy() -> None:
+    def chosen(epochs: float) -> float | None:
+        return complete(FAST, epochs * 1_000, 1_000, 32).skip_easy
+
+    assert (chosen(1.5), chosen(5)) == (SKIP_EASY, SKIP_EASY)
+    assert (chosen(FEW_EPOCHS), chosen(30)) == (0.0, 0.0)
+    assert complete(FAST.replace(skip_easy=0.0), 1_000, 1_000, 32).skip_easy == 0.0
 
 
 def test_longer_trainings_have_lower_rates() -> None:
@@ -40,7 +57,7 @@ def test_larger_images_are_moved_further() -> None:
 
 def test_nothing_is_lost_of_small_images() -> None:
     notes: list[str] = []
-    best = complete(Recipe.preset("best"), 1e6, 32)
+    best = complete(Recipe.preset("best"), 1e6, 1e5, 32)
     assert bounded(best, 32, pytest.fail) == best
     small = bounded(best, 8, notes.append)
     assert (small.translate, small.cutout) == (2, 4)

@@ -25,33 +25,33 @@ def test_the_first_epochs_go_through_all_images_in_their_usual_order() -> None:
 
 def test_later_ones_go_through_the_hardest_several_times() -> None:
     hard = of_losses(range(20), share=0.7)
-    hard.choose(2)
-    order, visits = hard.order(2)
+    hard.choose(WHOLE_EPOCHS)
+    order, visits = hard.order(WHOLE_EPOCHS)
     assert len(order) == len(visits) == 20
     hardest = list(range(14, 20))
     for first in (0, 6, 12):
         assert sorted(order[first : first + 6]) == hardest
     assert order[:6].tolist() != order[6:12].tolist()
     assert set(order[18:]) <= set(hardest)
-    assert visits.tolist() == [2] * 6 + [3] * 6 + [4] * 6 + [5] * 2
+    assert (visits - WHOLE_EPOCHS).tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 2
     # the next epoch's visits come after those, so that no picture comes in the same form again
-    assert hard.order(3)[1][0] == 6
+    assert hard.order(WHOLE_EPOCHS + 1)[1][0] == WHOLE_EPOCHS + 4
 
 
 def test_what_was_learned_leaves_room_for_what_was_not() -> None:
     hard = of_losses([3, 2, 1, 0])
-    hard.choose(2)
+    hard.choose(WHOLE_EPOCHS)
     hard.saw(np.array([0, 1]), np.array([0.5, 0.4], np.float32))
-    assert set(hard.order(2)[0]) == {0, 1}, "the present epoch stays as it began"
-    hard.choose(3)
-    assert set(hard.order(3)[0]) == {2, 0}
+    assert set(hard.order(WHOLE_EPOCHS)[0]) == {0, 1}, "the present epoch stays as it began"
+    hard.choose(WHOLE_EPOCHS + 1)
+    assert set(hard.order(WHOLE_EPOCHS + 1)[0]) == {2, 0}
 
 
 @pytest.mark.parametrize(("share", "batch_size"), [(0.5, 8), (0.3, 7), (0.9, 30), (0.99, 64)])
 def test_no_batch_has_an_image_twice_or_two_visits(share: float, batch_size: int) -> None:
     hard = of_losses(np.random.default_rng(0).random(100), share, batch_size)
-    hard.choose(2)
-    order, visits = hard.order(2)
+    hard.choose(WHOLE_EPOCHS)
+    order, visits = hard.order(WHOLE_EPOCHS)
     for first in range(0, 100, batch_size):
         batch = order[first : first + batch_size]
         assert len(set(batch)) == len(batch)
@@ -61,11 +61,11 @@ def test_no_batch_has_an_image_twice_or_two_visits(share: float, batch_size: int
 def test_among_equals_chance_decides() -> None:
     # sorted by class, the first half would be the first classes alone
     hard = HardExamples(1000, 0.5, batch_size=10, seed=0)
-    hard.choose(2)
+    hard.choose(WHOLE_EPOCHS)
     assert 200 < hard.kept[:500].sum() < 300
 
 
 def test_fewer_images_than_a_batch_are_all_kept() -> None:
     hard = of_losses(range(5), share=0.9, batch_size=8)
-    hard.choose(2)
-    assert sorted(hard.order(2)[0]) == [0, 1, 2, 3, 4]
+    hard.choose(WHOLE_EPOCHS)
+    assert sorted(hard.order(WHOLE_EPOCHS)[0]) == [0, 1, 2, 3, 4]

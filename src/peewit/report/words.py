@@ -136,6 +136,8 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     # a recipe that has not been trained may leave the rate open
     rate = f" at a learning rate of {values['lr']:g}{falling}" if values.get("lr") else falling
     extra = []
+    if values.get("skip_easy"):
+        extra.append(f"the {share(values['skip_easy'])} that it knew best left out after once")
     if values.get("label_smoothing"):
         extra.append(f"label smoothing {values['label_smoothing']:g}")
     if values.get("precision") not in (None, "float32"):

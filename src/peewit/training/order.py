@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# The first so many epochs go through all images: before, a loss tells more of chance than of the
-# image.
-WHOLE_EPOCHS = 2
+# The first so many epochs go through all images. With 2 of them, 4 epochs of fast-m without the
+# easiest quarter come to the same 88.3 % in six views, and to 87.4 instead of 87.7 % in one.
+WHOLE_EPOCHS = 1
 Numbers = npt.NDArray[np.int64]
 
 
 class HardExamples:
-    """Which images an epoch goes through: those that had the highest losses when last seen.
+    """Leaves the images out of an epoch that had the lowest losses when they were last seen.
 
-    An epoch has as many steps as ever, and goes through what is left several times. So what is
-    known already takes no more time: selective backpropagation [1]_, decided for an epoch at a
-    time.
+    The first epoch has all of them. Those after it have as many steps, and go through what is left
+    more than once, so that the time goes to what is not known yet: selective backpropagation
+    [1]_, decided for an epoch at a time.
 
     Parameters
     ----------
@@ -43,10 +43,10 @@ class HardExamples:
     --------
     >>> hard = HardExamples(images=6, share=0.5, batch_size=1, seed=0)
     >>> hard.saw(np.arange(6), np.array([0.1, 0.9, 0.2, 0.8, 0.3, 0.7], np.float32))
-    >>> hard.choose(epoch=2)
-    >>> order, visits = hard.order(epoch=2)
+    >>> hard.choose(epoch=1)
+    >>> order, visits = hard.order(epoch=1)
     >>> sorted(order[:3].tolist()), sorted(order[3:].tolist()), visits.tolist()
-    ([1, 3, 5], [1, 3, 5], [2, 2, 2, 3, 3, 3])
+    ([1, 3, 5], [1, 3, 5], [1, 1, 1, 2, 2, 2])
     """
 
     def __init__(self, images: int, share: float, batch_size: int, seed: int) -> None:

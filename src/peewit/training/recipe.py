@@ -30,8 +30,8 @@ class Recipe:
     """How to train: everything that decides the weights, besides the data.
 
     A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
-    Where ``lr`` (with muon) is None, it follows from the number of steps when that is known, and
-    ``translate`` from the images' size.
+    Where ``lr`` (with muon) is None, it follows from the number of steps when that is known,
+    ``translate`` from the images' size, and ``skip_easy`` from the number of epochs.
     Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
     made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
     None where there is no flag.
@@ -98,9 +98,10 @@ class Recipe:
     cutout: int = setting(
         0, "side in pixels of a square to cut out of each training image", *at_least(0)
     )
-    skip_easy: float = setting(
+    skip_easy: float | None = setting(
         0.0,
-        "share of the training images that epochs after the second leave out: those learned best",
+        "share of the training images, those learned best, that all epochs but the first leave out "
+        "(fast recipes: by the training's length)",
         "at least 0 and less than 1",
         lambda share: 0 <= share < 1,
     )
@@ -299,6 +300,7 @@ _FAST = Recipe(
     label_smoothing=0.2,
     flip="alternating",
     translate=None,  # by the size of the images
+    skip_easy=None,  # by the number of epochs
     normalize=True,
     tta=True,
     calibrate=True,
@@ -308,5 +310,7 @@ _FAST = Recipe(
 PRESETS: dict[str, Recipe] = {
     "tutorial": Recipe(),
     "fast": _FAST,
-    "best": _FAST.replace(name="best", model="fast-xl", epochs=30, translate=4, cutout=12),
+    "best": _FAST.replace(
+        name="best", model="fast-xl", epochs=30, translate=4, cutout=12, skip_easy=0.0
+    ),
 }

@@ -123,7 +123,7 @@ def make_job(
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     images = (recipe.epochs or 1) * recipe.steps(len(training)) * recipe.batch_size
     side = changed_side(training, size)
-    recipe = bounded(complete(recipe, images, side), side, note)
+    recipe = bounded(complete(recipe, images, len(training), side), side, note)
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
     if (fast or changed) and size[0] * size[1] < height * width:
         # once, not in each epoch; and a shift by pixels means the network's pixels
@@ -132,7 +132,8 @@ def make_job(
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
     augment = _augment(training, recipe) if changed else None
-    hard = HardExamples(len(training), recipe.skip_easy, recipe.batch_size, recipe.seed)
+    skipped = recipe.skip_easy or 0.0
+    hard = HardExamples(len(training), skipped, recipe.batch_size, recipe.seed)
     if fast:
         _whiten(model, training, rule)
     return Job(
@@ -143,7 +144,7 @@ def make_job(
         validation=validation,
         recipe=recipe,
         augment=augment,
-        hard=hard if recipe.skip_easy else None,
+        hard=hard if skipped else None,
         work=TrainingFlops(model),
     )
 

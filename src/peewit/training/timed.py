@@ -95,7 +95,9 @@ def choose(
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
     side = changed_side(dataset, network_size(dataset, recipe))
-    recipe = complete(recipe, speed.images(seconds), side)
+    held_out = recipe.validation_fraction if recipe.validate_on == "holdout" else 0.0
+    training = len(dataset) * (1 - held_out)
+    recipe = complete(recipe, speed.images(seconds), training, side)
     ending = _ending(dataset, test, recipe, speed, clock)
     return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
 
