@@ -18,8 +18,9 @@ STEPS, RATE, POWER = 400, 0.115, 0.3
 HIGHEST_RATE = 0.24  # airbench94's
 
 # What trainings of so few epochs leave out of the images that are learned already. On held-out
-# images in six views, single trainings: 4 epochs of fast-m 87.6 % with all images, 88.3 % without
-# that quarter; 4 of fast-l 88.9 and 89.8 %. 9 epochs of fast-l 90.8 % with all, 90.3 % without half.
+# images in six views, with all images and without that quarter: 2 epochs of fast-s 84.3 and 84.9 %
+# (two trainings each), 4 of fast-m 87.6 and 88.3 %, 4 of fast-l 88.9 and 89.8 %. 9 epochs of
+# fast-l: 90.8 % with all, 90.3 % without half.
 SKIP_EASY, FEW_EPOCHS = 0.25, 6
 
 
