@@ -162,13 +162,27 @@ def mixed_views(
     """
     height, width = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    other = forward(x[:, :, ::-1]) if mirror else logits
-    mixed: npt.NDArray[np.float32] = (logits + other) * np.float32(0.25)
-    for view in (padded[:, :height, :width], padded[:, 2:, 2:]):
-        seen = forward(view)
-        other = forward(view[:, :, ::-1]) if mirror else seen
-        mixed += (seen + other) * np.float32(0.125)
+    shifted = [padded[:, :height, :width], padded[:, 2:, 2:]]
+    views = [x[:, :, ::-1]] if mirror else []
+    for view in shifted:
+        views += [view, view[:, :, ::-1]] if mirror else [view]
+    seen = [logits, *_each(forward, views)]
+    # view and mirror image, or the view twice
+    pairs = [seen[at : at + 2] for at in (0, 2, 4)] if mirror else [[one, one] for one in seen]
+    mixed: npt.NDArray[np.float32] = (pairs[0][0] + pairs[0][1]) * np.float32(0.25)
+    for one, other in pairs[1:]:
+        mixed += (one + other) * np.float32(0.125)
     return mixed
+
+
+def _each(
+    forward: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    views: list[npt.NDArray[np.float32]],
+) -> list[npt.NDArray[np.float32]]:
+    """Return what ``forward`` gives for each of ``views``: at once, if they are few images."""
+    if len(views) * len(views[0]) > BATCH:
+        return [forward(view) for view in views]
+    return np.split(forward(np.concatenate(views)), len(views))
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -49,6 +49,9 @@ def test_a_fast_recipe(run: Run) -> None:
     assert "moved by up to 3 pixels and shown with a hole of 8 x 8 pixels" in text
     assert "looked at in several ways" in text
     assert "(mirrored, moved)" in text
+    assert "left out" not in text
+    short = said(run, recipe.replace(skip_easy=0.25))
+    assert "After the first epoch it left out the 25% of them that it knew best" in short
     # where left and right matter, the test does not mirror either
     assert "several ways (moved)" in said(run, recipe.replace(flip="none"))
 

@@ -139,6 +139,7 @@ def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path)
         ("a: !!python/object/apply:os.system ['true']", "it is not YAML"),
         ("", "it is not a list of fields and values; write one a line"),
         ("- epochs", "it is not a list of fields and values"),
+        ("epochs: 2\nlr: 1.0\nepochs: 3", "r.yaml: epochs is given twice, in its lines 1 and 3"),
         ("[" * 1500, "it is not YAML"),
     ],
 )

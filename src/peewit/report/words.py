@@ -136,17 +136,21 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     # a recipe that has not been trained may leave the rate open
     rate = f" at a learning rate of {values['lr']:g}{falling}" if values.get("lr") else falling
     extra = []
-    if values.get("skip_easy"):
-        extra.append(f"the {share(values['skip_easy'])} that it knew best left out after once")
     if values.get("label_smoothing"):
         extra.append(f"label smoothing {values['label_smoothing']:g}")
     if values.get("precision") not in (None, "float32"):
         extra.append(f"{values['precision']} arithmetic")
-    return (
+    text = (
         f"It went through the training set{of} {times}, {values['batch_size']} pictures "
         f"a step, following the gradient with {optimizer}{rate}"
         f"{''.join(f', with {one}' for one in extra)}."
     )
+    if values.get("skip_easy"):
+        text += (
+            f" After the first epoch it left out the {values['skip_easy']:.0%} of them that it knew "
+            "best and saw the others more often; the accuracy in training is that of the others."
+        )
+    return text
 
 
 def _variation(values: dict[str, Any]) -> str:

@@ -131,7 +131,7 @@ def fit(
                 logits = model(x).float()  # (n, classes)
             loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
             if not math.isfinite(loss.item()):
-                raise _diverged("the loss", position, recipe)
+                raise _diverged("the loss", position, position.step + 1, recipe)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -224,12 +224,12 @@ def _row(job: Job, position: Position, stop: Callable[[], bool]) -> Row | None:
 def _check_weights(model: nn.Module, position: Position, recipe: Recipe) -> None:
     # before each save, so that no broken state replaces a good one
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise _diverged("a weight", position, recipe)
+        raise _diverged("a weight", position, position.step, recipe)
 
 
-def _diverged(what: str, position: Position, recipe: Recipe) -> PeewitError:
+def _diverged(what: str, position: Position, step: int, recipe: Recipe) -> PeewitError:
     return PeewitError(
-        f"the training went out of bounds in epoch {position.epoch + 1}, step {position.step + 1}",
+        f"the training went out of bounds in epoch {position.epoch + 1}, step {step}",
         f"{what} is no longer a finite number (what was saved before, if anything, is good)",
         f"train with a lower learning rate (--lr) than {recipe.lr}",
     )

@@ -70,7 +70,8 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
         The file cannot be read.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise PeewitError(f"cannot read the recipe {path}", reason_of(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -83,6 +84,12 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
             "it is not a list of fields and values",
             'write one a line, such as "epochs: 10"',
         )
+    lines: dict[object, int] = {}
+    for key, _ in node.value:
+        if key.value in lines:  # YAML would take the last one, without a word
+            where = f"in its lines {lines[key.value]} and {key.start_mark.line + 1}"
+            raise UsageError(f"cannot read the recipe {path}", f"{key.value} is given twice, {where}")
+        lines[key.value] = key.start_mark.line + 1
     numbers = {}
     for name, value in values.items():
         numbers[str(name)] = value
