@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from made_runs import make_run, pictures
 from peewit import engines
@@ -37,7 +38,7 @@ def flat(images: object, batch_size: int = 64) -> np.ndarray:
 @pytest.fixture(scope="module", params=CASES)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = make_run(tmp_path_factory.mktemp("runs") / "run", **CASES[request.param])
-    engines._write_network(run)
+    engines.write_network(run, run.path / engines.NETWORK)
     return run
 
 
@@ -93,8 +94,9 @@ def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> 
 
 def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
-    # PyTorch, ONNX Runtime, OpenVINO, in three turns
-    seconds = iter([3.0, 1.1, 1.2, 3.0, 9.0, 1.2, 3.0, 1.0, 9.0])
+    # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three turns
+    seconds = iter([3.0, 3.0, 1.1, 1.2, 3.0, 3.0, 9.0, 1.2, 3.0, 3.0, 1.0, 9.0])
+    monkeypatch.setattr(engines, "usable_cores", lambda: 2)
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "ONNX Runtime"
     assert engines.fastest(run).name == "ONNX Runtime"  # there are no other values
@@ -105,11 +107,32 @@ def test_pytorch_is_taken_where_it_is_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
     seconds = cycle([1.0, 3.0, 2.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "PyTorch"
     # for one picture its import would take longer than all else
     assert engines.fastest(run, batch_size=1).name == "OpenVINO"
+
+
+def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", name="fast-xs", unsure_below=0.8, tta=True)
+    monkeypatch.setattr(engines, "usable_cores", lambda: 2)
+    seconds = cycle([2.0, 1.0, 3.0, 3.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    before = torch.get_num_threads()
+    for _ in range(2):  # measured, and known
+        engine = engines.fastest(run)
+        assert (engine.name, engine.streams) == ("PyTorch", 2)
+        assert engine._pool is not None  # type: ignore[attr-defined]
+        found = engine._pool.submit(torch.get_num_threads).result()  # type: ignore[attr-defined]
+        assert found == 1
+        assert torch.get_num_threads() == before
+        for count in (0, 1, 2, 70, 200):
+            images = pictures(count, 32, 32, 3)
+            np.testing.assert_allclose(engine.logits(images), run.logits(images), atol=1e-5)
 
 
 def test_other_weights_are_measured_again(tmp_path: Path) -> None:
@@ -128,6 +151,7 @@ def test_a_choice_holds_for_one_machine(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
     seconds = cycle([1.0, 3.0, 2.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "PyTorch"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,12 +24,12 @@ import numpy.typing as npt
 
 from peewit import runfolder
 from peewit.errors import PeewitError
-from peewit.files import replacing, write_text
+from peewit.files import write_text
 from peewit.inference import BATCH, mixed_views, softmax
 from peewit.preprocessing import Preprocessing
 from peewit.processor import processor_name, usable_cores
 from peewit.run import Run
-from peewit.runtimes import LOADERS, PACKAGES, Floats, Forward
+from peewit.runtimes import LOADERS, PACKAGES, Floats, Forward, write_network
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,7 @@ Images = npt.NDArray[np.uint8]
 Pictures = npt.NDArray[Any]  # uint8, as they come; or float32, as an engine has prepared them
 
 NETWORK, CHOICE = "engine.onnx", "engine.json"
+PARALLEL = "PyTorch, a thread a batch"
 FORMAT = 1
 # Logits of different runtimes differ by 1e-5 at most; more than this is another network
 TOLERANCE = 1e-3
@@ -54,6 +55,7 @@ class Engine(Protocol):
     name: str
     class_names: tuple[str, ...]
     streams: int  # how many threads at a time may ask it, each with a part, for the most a second
+    piece: int  # of how many pictures those parts should be
 
     def prepare(self, image: Images) -> Pictures:
         """Make a picture small as soon as it is read, so that many can be kept.
@@ -88,9 +90,15 @@ class AsTheyAre(Preprocessing):
 class _OfRun(ABC):
     """What the engines have in common."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    piece = PIECE  # the most pictures that one of several threads takes
+    anywhere = True  # whether a thread that is not of the pool computes as well as those
+
+    def __init__(self, run: Run, streams: int = 1, initializer: Callable[[], None] | None = None):
+        self.run, self.streams = run, streams
         self.class_names = run.class_names
+        self._pool = (
+            ThreadPoolExecutor(streams, "peewit-network", initializer) if streams > 1 else None
+        )
 
     def prepare(self, image: Images) -> Pictures:
         """Make ``image`` what the network reads."""
@@ -103,26 +111,57 @@ class _OfRun(ABC):
         """Return each class's probability."""
         return softmax(self.logits(images, batch_size))
 
-    @abstractmethod
     def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return the logits of ``images``."""
+        if not len(images):
+            return np.empty((0, len(self.class_names)), np.float32)
+        shared = min(batch_size, self.piece, -(-len(images) // self.streams))
+        size = shared if self._pool else batch_size
+        parts = [images[first : first + size] for first in range(0, len(images), size)]
+        if self._pool is None or (len(parts) == 1 and self.anywhere):
+            return np.concatenate([self._piece(part) for part in parts])
+        return np.concatenate(list(self._pool.map(self._piece, parts)))
+
+    @abstractmethod
+    def _piece(self, images: Pictures) -> Floats:
+        """Return the logits of one batch."""
 
 
 class Torch(_OfRun):
-    """PyTorch, which trained it: the answers that all others must agree with."""
+    """PyTorch, which trained it: the answers that all others must agree with.
+
+    Parameters
+    ----------
+    run : Run
+    streams : int
+        How many batches are computed at a time. Of several each has one thread; a single one has
+        all of PyTorch's.
+    """
 
     name = "PyTorch"
-    streams = 1  # it uses all cores for each batch
+    piece = BATCH
+    anywhere = False  # other threads have all cores for their batch
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run, streams: int = 1) -> None:
+        import torch
+
+        def alone() -> None:
+            # asked first, because the first question in a thread gives it as many as all have
+            torch.get_num_threads()
+            torch.set_num_threads(1)
+
+        super().__init__(run, streams, alone)
         # answers like the run itself, second looks included
         self._prepared = replace(run, preprocessing=AsTheyAre(**asdict(run.preprocessing)))
+        if self._pool is not None:
+            before, all_there = torch.get_num_threads(), Barrier(streams)
+            list(self._pool.map(lambda _: all_there.wait(), range(streams)))
+            # the last one to set it has set it for all threads to come as well
+            torch.set_num_threads(before)
 
-    def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
-        """Return the logits of ``images``."""
+    def _piece(self, images: Pictures) -> Floats:
         run = self.run if images.dtype == np.uint8 else self._prepared
-        return run.logits(images, batch_size)
+        return run.logits(images, len(images))
 
 
 class Runtime(_OfRun):
@@ -139,21 +178,8 @@ class Runtime(_OfRun):
     """
 
     def __init__(self, name: str, run: Run, forward: Forward, streams: int = 1) -> None:
-        super().__init__(run)
-        self.name, self.forward, self.streams = name, forward, streams
-        self._pool = ThreadPoolExecutor(streams, "peewit-network") if streams > 1 else None
-
-    def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
-        """Return the logits of ``images``."""
-        if not len(images):
-            return np.empty((0, len(self.class_names)), np.float32)
-        size = min(batch_size, PIECE, -(-len(images) // self.streams)) if self._pool else batch_size
-        parts = [images[first : first + size] for first in range(0, len(images), size)]
-        if len(parts) == 1:
-            return self._piece(images)
-        if self._pool is None:
-            return np.concatenate([self._piece(part) for part in parts])
-        return np.concatenate(list(self._pool.map(self._piece, parts)))
+        super().__init__(run, streams)
+        self.name, self.forward = name, forward
 
     def _piece(self, images: Pictures) -> Floats:
         x = self.run.preprocessing.array(images) if images.dtype == np.uint8 else images
@@ -180,18 +206,16 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
     Returns
     -------
     Engine
-        PyTorch where nothing else is installed, or nothing can be kept in the run's folder.
+        Measured once, if that can be kept in the run's folder.
     """
     installed = [name for name, package in PACKAGES.items() if find_spec(package)]
     stamp = _stamp(run, installed)
-    if not installed or stamp is None:
+    kind = "one" if batch_size == 1 else "many"
+    if stamp is None or (kind == "one" and not installed):
         return Torch(run)
     known = _known(run, stamp)
-    kind = "one" if batch_size == 1 else "many"
     if kind not in known:
         measured = _measured(run, installed, batch_size)
-        if not measured:
-            return Torch(run)
         if kind == "one" and len(measured) > 1:
             # a single answer mostly comes in a new process, where the import of PyTorch takes
             # longer than a thousand pictures
@@ -204,7 +228,7 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
     if name in installed:
         with suppress(PeewitError):
             return runtime(name, run, many=kind == "many")
-    return Torch(run)
+    return Torch(run, usable_cores() if name == PARALLEL else 1)
 
 
 def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
@@ -254,27 +278,27 @@ def _known(run: Run, stamp: str) -> dict[str, Any]:
         good = found["format"] == FORMAT and found["measured"] == stamp
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    if not good or not (run.path / NETWORK).is_file():
+    if not good:
         return {}
-    names = {"PyTorch", *PACKAGES}
+    names = {"PyTorch", PARALLEL, *(PACKAGES if (run.path / NETWORK).is_file() else ())}
     return {kind: found[kind] for kind in ("one", "many") if found.get(kind) in names}
 
 
 def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, float]:
-    """Return the seconds of each engine that agrees with PyTorch; nothing if none can be made."""
-    if find_spec("onnx"):
+    """Return the seconds of PyTorch, and of each engine that agrees with it."""
+    if installed and find_spec("onnx"):
         with suppress(PeewitError):  # a network that has no ONNX form, or a read-only folder
-            _write_network(run)
-    if not (run.path / NETWORK).is_file():  # one of other weights does not agree
-        return {}
+            write_network(run, run.path / NETWORK)
     rule = run.preprocessing
     random = np.random.default_rng(0)
     shape = (min(batch_size, BATCH), rule.height, rule.width, rule.channels)
     images = random.integers(0, 256, shape, np.uint8)
     wanted = run.logits(images)
     good: dict[str, Engine] = {"PyTorch": Torch(run)}
+    if batch_size > 1 and usable_cores() > 1:
+        good[PARALLEL] = Torch(run, usable_cores())
     for name in installed:
-        with suppress(PeewitError):
+        with suppress(PeewitError):  # a file of other weights does not agree
             engine = runtime(name, run, many=batch_size > 1)
             if np.abs(engine.logits(images) - wanted).max() <= TOLERANCE:
                 good[name] = engine
@@ -294,13 +318,3 @@ def _seconds(work: Callable[[], object], budget: float = 0.05) -> float:
         work()
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def _write_network(run: Run) -> Path:
-    from peewit.export import job, onnx
-
-    file = run.path / NETWORK
-    content = onnx.model(job.contents(run, raw=True)).SerializeToString()
-    with replacing(file) as partial:
-        partial.write_bytes(content)
-    return file

@@ -1,21 +1,42 @@
-"""ONNX Runtime and OpenVINO: from an ONNX file to a function of prepared pictures."""
+"""ONNX Runtime and OpenVINO: from a run to an ONNX file to a function of prepared pictures."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from peewit.export.compiled import compiled
 from peewit.export.quiet import quiet
+from peewit.files import replacing
 from peewit.processor import usable_cores
+
+if TYPE_CHECKING:
+    from peewit.run import Run
 
 Floats = npt.NDArray[np.float32]
 Forward = Callable[[Floats], Floats]  # prepared pictures (N, H, W, C) -> logits (N, classes)
 
 PACKAGES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
+
+
+def write_network(run: Run, file: Path) -> None:
+    """Write a run's network as an ONNX file, from prepared pictures to logits.
+
+    Raises
+    ------
+    PeewitError
+        The network has no ONNX form, or the file cannot be written.
+    """
+    from peewit.export import job, onnx
+
+    content = onnx.model(job.contents(run, raw=True)).SerializeToString()
+    with replacing(file) as partial:
+        partial.write_bytes(content)
 
 
 def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:

@@ -147,8 +147,8 @@ def _passes(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     )
     if values.get("skip_easy"):
         text += (
-            f" After the first epoch it left out the {values['skip_easy']:.0%} of them that it knew "
-            "best and saw the others more often; the accuracy in training is that of the others."
+            f" After the first epoch it left out the {values['skip_easy']:.0%} of them that it "
+            "knew best and saw the others more often; the accuracy in training is theirs."
         )
     return text
 

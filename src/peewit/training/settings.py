@@ -78,7 +78,7 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"see its line {mark.line + 1}" if mark else ""
         raise UsageError(f"cannot read the recipe {path}", "it is not YAML", where) from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or node is None:
         raise UsageError(
             f"cannot read the recipe {path}",
             "it is not a list of fields and values",
@@ -87,8 +87,10 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
     lines: dict[object, int] = {}
     for key, _ in node.value:
         if key.value in lines:  # YAML would take the last one, without a word
-            where = f"in its lines {lines[key.value]} and {key.start_mark.line + 1}"
-            raise UsageError(f"cannot read the recipe {path}", f"{key.value} is given twice, {where}")
+            twice = f"in its lines {lines[key.value]} and {key.start_mark.line + 1}"
+            raise UsageError(
+                f"cannot read the recipe {path}", f"{key.value} is given twice, {twice}"
+            )
         lines[key.value] = key.start_mark.line + 1
     numbers = {}
     for name, value in values.items():
