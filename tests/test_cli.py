@@ -100,7 +100,7 @@ def test_a_real_training_leaves_its_numbers(folder: Path) -> None:
 def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> None:
     values = {"model": "tutorial", "optimizer": "adam", "validate_on": "test", "image_size": 40}
     values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
-    values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random"}
+    values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random", "skip_easy": 0.25}
     values |= {"precision": "bfloat16", "normalize": True, "tta": True, "calibrate": True}
     values |= {"until_accuracy": 0.5, "minutes": 7.0}
     value = values.get(field.name, 7)
