@@ -38,9 +38,7 @@ class Service:
         self.limits = limits
         self.engine = Engine(run, limits)
         self.description = describe_model(run, limits)
-        self.batcher: Batcher[Prepared, Answer] = Batcher(
-            self._compute, size=self.engine.batch, threads=self.engine.threads
-        )
+        self.batcher: Batcher[Prepared, Answer] = Batcher(self._compute, size=self.engine.batch)
         self.metrics = counting.Metrics(lambda: self.batcher.waiting)
         self.buffer = Buffer(limits.buffered)
         self.decoders = ThreadPoolExecutor(usable_cores(), "peewit-decode")
