@@ -132,8 +132,9 @@ def make_job(
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
     augment = _augment(training, recipe) if changed else None
-    skipped = recipe.skip_easy or 0.0
-    hard = HardExamples(len(training), skipped, recipe.batch_size, recipe.seed)
+    hard = None
+    if recipe.skip_easy:
+        hard = HardExamples(len(training), recipe.skip_easy, recipe.batch_size, recipe.seed)
     if fast:
         _whiten(model, training, rule)
     return Job(
@@ -144,7 +145,7 @@ def make_job(
         validation=validation,
         recipe=recipe,
         augment=augment,
-        hard=hard if skipped else None,
+        hard=hard,
         work=TrainingFlops(model),
     )
 
