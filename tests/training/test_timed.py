@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,7 @@ class Machine:
     step: float = 0.1
     bfloat16: float = 1.0
     cost: float = 0.0
+    rates: tuple[float, float] = (1e11, 1e11)
     time: float = 0.0
     measured: list[tuple[str, str]] = field(default_factory=list)
     allowed: list[float] = field(default_factory=list)
@@ -51,6 +52,15 @@ class Machine:
         )
 
 
+class EvenMachine(Machine):
+    """Reaches 1.2e11 operations a second with every network."""
+
+    def measure(self, dataset: Dataset, recipe: Recipe, seconds: float, clock: Any) -> Speed:
+        speed = super().measure(dataset, recipe, seconds, clock)
+        flops = recipe.batch_size * training_flops(build(recipe.model, (8, 8, 3), 2, 0), (8, 8, 3))
+        return replace(speed, step=flops / 1.2e11, flops=flops)
+
+
 def choose(
     machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
@@ -62,7 +72,8 @@ def choose(
     monkeypatch.setattr(timed, "build", build)
     monkeypatch.setattr(timed, "training_flops", training_flops)
     monkeypatch.setattr(timed, "measure", machine.measure)
-    monkeypatch.setattr(timed, "best_rate", lambda seconds, clock: 1e11)
+    rates = iter(machine.rates)
+    monkeypatch.setattr(timed, "best_rate", lambda seconds, clock: next(rates))
     monkeypatch.setattr(timed, "has_bfloat16", lambda: machine.bfloat16 != 1)
     monkeypatch.setattr(timed.budgets, "python_seconds", lambda clock, best=True: 0.01)
     budget = {"minutes": seconds / 60} if seconds else {"until_accuracy": 0.8}
@@ -124,6 +135,15 @@ def test_what_has_been_trained_already_keeps_its_precision(
     assert choice.recipe.precision == "float32"
 
 
+def test_a_best_rate_that_was_disturbed_misleads_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed.kernels, "available", lambda: True)
+    quiet, disturbed = EvenMachine(), EvenMachine(rates=(3e10, 1e11))
+    right, wrong = (choose(machine, monkeypatch, 20.0) for machine in (quiet, disturbed))
+    # it was begun with a smaller network
+    assert disturbed.measured[0] != quiet.measured[0]
+    assert wrong == right
+
+
 def test_measuring_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(cost=5.0, bfloat16=2.0)
     choose(machine, monkeypatch, 60.0)
@@ -138,17 +158,17 @@ def test_an_accuracy_without_minutes_has_the_time_that_it_should_need(
     rate = 1e11 * timed.USUAL_SHARE_OF_KERNELS
     chosen = []
     for accuracy in (0.5, 0.8, 0.9):
-        machine, needed = Machine(), next_round(accuracy, [], rate)
+        machine, needed = EvenMachine(), next_round(accuracy, [], rate)
         assert needed is not None
         choice = choose(machine, monkeypatch, None, until_accuracy=accuracy)
         assert machine.allowed[0] == pytest.approx(timed.STEPS_SHARE * needed)
         # as if that time had been given
-        alike = choose(Machine(), monkeypatch, needed)
+        alike = choose(EvenMachine(), monkeypatch, needed)
         assert choice.recipe.model == alike.recipe.model
         chosen.append(choice.recipe.model)
         # minutes that are fewer count, and more do not
         for minutes, seconds in ((needed / 120, needed / 2), (needed / 30, needed)):
-            machine = Machine()
+            machine = EvenMachine()
             budget = {"minutes": minutes, "until_accuracy": accuracy}
             choose(machine, monkeypatch, 60 * minutes, **budget)
             assert machine.allowed[0] == pytest.approx(timed.STEPS_SHARE * seconds)

@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Threads that compute whatever waits, up to ``size`` items at a time each.
+    """A thread that computes whatever waits, up to ``size`` items at a time.
 
     Nothing waits for others to come: a lone item is computed at once, and while it is, those that
     arrive gather for the next batch. So batches grow with the load, and only with the load.
@@ -21,11 +21,9 @@ class Batcher(Generic[Item, Answer]):
     Parameters
     ----------
     compute : function
-        From up to ``size`` items to as many answers. Runs in the threads.
+        From up to ``size`` items to as many answers. Runs in the thread.
     size : int
         Most items of a batch.
-    threads : int
-        How many batches are computed at the same time.
 
     Examples
     --------
@@ -45,18 +43,13 @@ class Batcher(Generic[Item, Answer]):
         compute: Callable[[Sequence[Item]], Sequence[Answer]],
         *,
         size: int,
-        threads: int = 1,
     ) -> None:
         self._compute, self._size = compute, size
         self._jobs: deque[_Job[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"peewit-compute-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._work, name="peewit-compute", daemon=True)
+        self._thread.start()
 
     def submit(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
         """Put the answers to ``items``, in order, or what went wrong, into ``future``.
@@ -77,7 +70,7 @@ class Batcher(Generic[Item, Answer]):
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             self._jobs.append(job)
-            self._changed.notify(-(-len(items) // self._size))
+            self._changed.notify()
 
     @property
     def waiting(self) -> int:
@@ -86,16 +79,15 @@ class Batcher(Generic[Item, Answer]):
             return sum(len(job.items) - job.taken for job in self._jobs)
 
     def close(self) -> None:
-        """Compute what waits, then end the threads."""
+        """Compute what waits, then end the thread."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+            self._changed.notify()
+        self._thread.join()
 
     def _work(self) -> None:
         while shares := self._next():
-            items = [item for job, first, end in shares for item in job.items[first:end]]
+            items = [item for _, share in shares for item in share]
             answers: list[Answer] = []
             failure: BaseException | None = None
             try:
@@ -104,16 +96,14 @@ class Batcher(Generic[Item, Answer]):
                 # whatever it was, those who wait must hear of it, and the thread must go on
                 failure = error
             place, ended = 0, []
-            with self._changed:
-                for job, first, end in shares:
-                    count = end - first
-                    if job.add(first, answers[place : place + count], failure):
-                        ended.append(job)
-                    place += count
+            for job, share in shares:
+                if job.add(answers[place : place + len(share)], failure):
+                    ended.append(job)
+                place += len(share)
             deliver(ended)
 
-    def _next(self) -> list[tuple[_Job[Item, Answer], int, int]]:
-        """Wait for work; return (job, first, end) of up to ``size`` items, none at the end."""
+    def _next(self) -> list[tuple[_Job[Item, Answer], Sequence[Item]]]:
+        """Wait for work; return up to ``size`` items, each job's share, none at the end."""
         with self._changed:
             while True:
                 # those who hung up or failed want no more answers
@@ -125,10 +115,10 @@ class Batcher(Generic[Item, Answer]):
             shares, room = [], self._size
             while self._jobs and room:
                 job = self._jobs[0]
-                first = job.taken
-                job.taken = min(len(job.items), first + room)
-                room -= job.taken - first
-                shares.append((job, first, job.taken))
+                share = job.items[job.taken : job.taken + room]
+                job.taken += len(share)
+                room -= len(share)
+                shares.append((job, share))
                 if job.taken == len(job.items):
                     self._jobs.popleft()
             return shares
@@ -140,20 +130,14 @@ class _Job(Generic[Item, Answer]):
     def __init__(self, items: Sequence[Item], future: asyncio.Future[list[Answer]]) -> None:
         self.items, self.future = items, future
         self.taken = 0
-        self.parts: dict[int, Sequence[Answer]] = {}
+        self.answers: list[Answer] = []
         self.error: BaseException | None = None
-        self._missing = len(items)
 
-    def add(self, first: int, answers: Sequence[Answer], error: BaseException | None) -> bool:
-        """Take the answers from the item ``first`` on, or an error; return whether that is all."""
-        if self.error is not None:
-            return False
-        if error is not None:
-            self.error = error
-            return True
-        self.parts[first] = answers
-        self._missing -= len(answers)
-        return not self._missing
+    def add(self, answers: Sequence[Answer], error: BaseException | None) -> bool:
+        """Take the next answers, or an error; return whether that is all."""
+        self.answers.extend(answers)
+        self.error = error
+        return error is not None or len(self.answers) == len(self.items)
 
 
 def deliver(jobs: Sequence[_Job[Item, Answer]]) -> None:
@@ -166,8 +150,7 @@ def deliver(jobs: Sequence[_Job[Item, Answer]]) -> None:
             if job.error is not None:
                 job.future.set_exception(job.error)
             else:
-                parts = (job.parts[first] for first in sorted(job.parts))
-                job.future.set_result([answer for part in parts for answer in part])
+                job.future.set_result(job.answers)
 
     if jobs:
         jobs[0].future.get_loop().call_soon_threadsafe(in_loop)

@@ -82,16 +82,25 @@ def choose(
         Whether the recipe has been trained by already, so that nothing is open but the speed.
     """
     began = clock()
-    best = best_rate(min(LONGEST_RATE, RATE_SHARE * (seconds or math.inf)), clock=clock)
+    # half before the networks and half after them: what disturbs one may be gone by the other
+    each_rate = min(LONGEST_RATE, RATE_SHARE * (seconds or math.inf)) / 2
+    best = best_rate(each_rate, clock=clock)
     tries_bfloat16 = not settled and recipe.precision == "float32" and has_bfloat16()
     usual = best * _usual_share(tries_bfloat16 or recipe.precision == "bfloat16")
     needed = next_round(recipe.until_accuracy or 1.0, [], usual)
     seconds = min(seconds or math.inf, needed or math.inf) if recipe.until_accuracy else seconds
     assert seconds is not None, "a recipe with a budget has minutes or an accuracy"
-    models = _models(dataset, recipe, usual, seconds)
-    recipe, speeds = _measure_in_time(
-        dataset, recipe, models, tries_bfloat16, seconds, began + MEASURING * seconds, clock
-    )
+    flops = _flops(dataset, recipe)
+    first, *_ = _models(recipe, flops, usual, seconds)
+    each, end = min(LONGEST_STEPS, STEPS_SHARE * seconds), began + MEASURING * seconds
+    measuring = _Measuring(dataset, each, end, clock)
+    recipe, speed = measuring.first(recipe, first, tries_bfloat16)
+    speeds = [speed]
+    # by what that network reached, which tells more than a convolution did
+    for model in _models(recipe, flops, speed.flops / speed.step, seconds):
+        if model != first and measuring.has_time(speeds[-1]):
+            speeds.append(measuring.speed(recipe, model))
+    best = max(best, best_rate(each_rate, clock=clock))
     speed = budgets.choose(speeds, seconds)
     recipe = recipe.replace(model=speed.model)
     side = changed_side(dataset, network_size(dataset, recipe))
@@ -102,37 +111,43 @@ def choose(
     return Choice(recipe=recipe, speed=speed, ending=ending, best_rate=best)
 
 
-def _measure_in_time(
-    dataset: Dataset,
-    recipe: Recipe,
-    models: list[str],
-    tries_bfloat16: bool,
-    seconds: float,
-    end: float,
-    clock: Callable[[], float],
-) -> tuple[Recipe, list[Speed]]:
-    """Measure the first network always, bfloat16 and the others while ``end`` is not reached.
+@dataclass(frozen=True)
+class _Measuring:
+    """Measures networks as long as there is time for it.
 
-    Returns the recipe with the better precision, and the speeds in that precision.
+    Parameters
+    ----------
+    dataset : Dataset
+    each : float
+        Seconds for each network.
+    end : float
+        When it should be over, on the clock.
+    clock : callable
+        Returns seconds.
     """
-    each = min(LONGEST_STEPS, STEPS_SHARE * seconds)
 
-    def in_time(like: Speed) -> bool:
-        # a few more steps like those have to fit
-        return clock() + 2 * like.step < end
+    dataset: Dataset
+    each: float
+    end: float
+    clock: Callable[[], float]
 
-    first, *next_to_it = models
-    speed = measure(dataset, recipe.replace(model=first), each, clock)
-    if tries_bfloat16 and find(first).family == "fast" and in_time(speed):
-        less = recipe.replace(precision="bfloat16")
-        other = measure(dataset, less.replace(model=first), each, clock)
-        if speed.step >= WORTH_BFLOAT16 * other.step:
-            recipe, speed = less, other
-    speeds = [speed]
-    for model in next_to_it:
-        if in_time(speeds[-1]):
-            speeds.append(measure(dataset, recipe.replace(model=model), each, clock))
-    return recipe, speeds
+    def speed(self, recipe: Recipe, model: str) -> Speed:
+        """Return how fast ``model`` is."""
+        return measure(self.dataset, recipe.replace(model=model), self.each, self.clock)
+
+    def first(self, recipe: Recipe, model: str, tries_bfloat16: bool) -> tuple[Recipe, Speed]:
+        """Return the recipe with the better precision for ``model``, and its speed in that."""
+        speed = self.speed(recipe, model)
+        if tries_bfloat16 and find(model).family == "fast" and self.has_time(speed):
+            less = recipe.replace(precision="bfloat16")
+            other = self.speed(less, model)
+            if speed.step >= WORTH_BFLOAT16 * other.step:
+                return less, other
+        return recipe, speed
+
+    def has_time(self, like: Speed) -> bool:
+        """Tell whether a few more steps like those fit."""
+        return self.clock() + 2 * like.step < self.end
 
 
 def _ending(
@@ -166,16 +181,22 @@ def _usual_share(bfloat16: bool) -> float:
     return USUAL_SHARE_OF_BFLOAT16 if native else USUAL_SHARE_OF_KERNELS
 
 
-def _models(dataset: Dataset, recipe: Recipe, rate: float, seconds: float) -> list[str]:
-    """Return the networks to measure."""
+def _flops(dataset: Dataset, recipe: Recipe) -> dict[str, float]:
+    """Return the training operations an image of each network that is to choose from."""
     if recipe.model != AUTO:
-        return [recipe.model]
+        return {}
     size = network_size(dataset, recipe.replace(model=NETWORKS[0].model))
     shape = (*size, dataset.image_shape[2])
-    flops = {
+    return {
         entry.model: training_flops(build(entry.model, shape, len(dataset.class_names), 0), shape)
         for entry in NETWORKS
     }
+
+
+def _models(recipe: Recipe, flops: dict[str, float], rate: float, seconds: float) -> list[str]:
+    """Return the networks to measure on a machine that reaches ``rate``, the best fit first."""
+    if recipe.model != AUTO:
+        return [recipe.model]
     return [entry.model for entry in budgets.candidates(flops, rate, seconds)]
 
 
