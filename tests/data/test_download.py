@@ -13,10 +13,12 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import filelock
 import pytest
 
 from peewit.data import download, layouts
-from peewit.data.download import Patience, Progress, fetch_archive
+from peewit.data.download import Patience, fetch_archive
+from peewit.data.rate import Progress
 from peewit.data.sources import SourceNotAvailable
 
 CONTENT = b"\x1f\x8b" + os.urandom(400_000)
@@ -279,6 +281,31 @@ def test_what_is_there_is_not_downloaded(get: Get, server: Server) -> None:
     get("good")
     assert get("good").downloaded is False
     assert server.times("good") == [None]
+
+
+def test_who_waits_for_another_process_is_shown_how_far_that_is(
+    get: Get, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    folder.mkdir(parents=True)
+    other = filelock.FileLock(folder / ".cifar-10-python.tar.gz.lock")
+    part, seen = folder / "cifar-10-python.tar.gz.part", []
+
+    def progress(shown: Progress) -> None:
+        seen.append(shown)
+        if len(seen) < 4:
+            part.write_bytes(CONTENT[: 1000 * len(seen)])
+        elif len(seen) == 4:  # the other one has ended
+            part.write_bytes(CONTENT)
+            part.rename(folder / "cifar-10-python.tar.gz")
+            other.release()
+
+    other.acquire()
+    assert get("good", progress=progress) == (folder / "cifar-10-python.tar.gz", False, ())
+    assert [shown.received for shown in seen[:4]] == [0, 1000, 2000, 3000]
+    assert seen[0].rate == seen[1].rate == 0
+    assert seen[3].rate > 0
+    assert str(seen[1]) == "another process: 0.0 of 0.4 MB, 0.0 MB/s"
 
 
 FAULTS = {

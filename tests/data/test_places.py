@@ -60,6 +60,14 @@ def test_keras_in_its_usual_home(isolated: Path, monkeypatch: pytest.MonkeyPatch
     ]
 
 
+def test_an_empty_folder_is_nothing_that_was_found(tmp_path: Path) -> None:
+    folder = tmp_path / "keras" / "datasets" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    assert not any(place.found for place in where("cifar10"))
+    (folder / "anything").touch()
+    assert [place.path for place in where("cifar10") if place.found] == [folder]
+
+
 @pytest.mark.parametrize("outer", ["cifar-10-batches-py", "cifar-10-batches-py-target"])
 def test_newer_keras_extracts_a_folder_into_a_folder(
     outer: str, tmp_path: Path, make_files: Files, form: Form

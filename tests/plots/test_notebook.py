@@ -18,7 +18,7 @@ import peewit
 from made_runs import make_run
 from peewit import plots
 from peewit.data.dataset import Dataset
-from peewit.data.download import Progress
+from peewit.data.rate import Progress
 from peewit.data.sources import SourceNotAvailable
 from peewit.errors import PeewitError, UsageError
 from peewit.gallery import choose

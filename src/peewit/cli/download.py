@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from peewit.terminal import console_err
 
 if TYPE_CHECKING:
-    from peewit.data.download import Progress
+    from peewit.data.rate import Progress
 
 # between the lines of a log
 SECONDS_A_LINE = 10.0

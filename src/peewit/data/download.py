@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,54 +21,18 @@ from peewit.data.layouts import Layout, file_checksum, find_layout
 from peewit.data.mirror import (
     Answer,
     CutError,
-    Meter,
     MirrorError,
     NothingLeftError,
     SlowError,
     check_content,
 )
 from peewit.data.places import SourceNotAvailable
+from peewit.data.rate import Meter, Progress, host
 from peewit.errors import PeewitError
 from peewit.files import cannot_write
-from peewit.spoken import duration
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a download is."""
-
-    url: str
-    received: int
-    """Bytes on disk, those of an earlier attempt included."""
-    total: int | None
-    """Bytes in all, where known."""
-    rate: float
-    """Bytes a second, over the last seconds."""
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time left at this rate, in seconds, where it can be known.
-
-        >>> Progress("https://example.org/a", 50, 150, 20.0).seconds_left
-        5.0
-        """
-        if self.total is None or self.rate <= 0:
-            return None
-        return (self.total - self.received) / self.rate
-
-    def __str__(self) -> str:
-        """Return it in words.
-
-        >>> print(Progress("https://example.org/a/b.tar.gz?x=1", 52_000_000, 170_498_071, 2e6))
-        example.org: 52.0 of 170.5 MB, 2.0 MB/s, 59 s left
-        """
-        text = f"{urllib.parse.urlsplit(self.url).netloc}: {self.received / 1e6:.1f}"
-        if self.total is not None:
-            text += f" of {self.total / 1e6:.1f}"
-        text += f" MB, {self.rate / 1e6:.1f} MB/s"
-        if self.seconds_left is not None:
-            text += f", {duration(self.seconds_left)} left"
-        return text
+# Seconds between two looks at how far another process is.
+PAUSE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +69,8 @@ def fetch_archive(
 ) -> Fetched:
     """Download the published archive of a source, unless it is there.
 
-    Two processes may do this at once: the second waits for the first and takes what it got.
+    Two processes may do this at once: the second waits for the first and takes what it got, and
+    ``progress`` is told meanwhile how far the other one is.
 
     Parameters
     ----------
@@ -132,14 +96,12 @@ def fetch_archive(
         No mirror gave it, or the folder cannot be written to, or the disk is full; says which
         failed and why, and how to get it by hand.
     """
-    import filelock
-
     layout = find_layout(name)
     target = folder / layout.archive
     job = _Job(layout, target, progress or _silent, patience or Patience())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / f".{layout.archive}.lock"):
+        with job.alone():
             if target.is_file() and _sound(target, layout):
                 return Fetched(target, downloaded=False)
             return Fetched(target, True, tuple(job.run(mirrors or layouts.MIRRORS[name])))
@@ -171,6 +133,29 @@ class _Job:
         self.anew = target.with_name(f"{target.name}.anew.part")
         self.progress, self.patience = progress, patience
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process gets the archive, showing how far it is."""
+        import filelock
+
+        lock = filelock.FileLock(self.target.with_name(f".{self.target.name}.lock"))
+        meter, before = Meter(self.patience.window), 0
+        while True:
+            try:
+                lock.acquire(timeout=PAUSE)
+                break
+            except filelock.Timeout:
+                received = max(_size(self.part), _size(self.anew))
+                # what came before the first look is no sign of how fast it comes
+                meter.add(max(0, received - before) if before else 0)
+                before = received
+                total = self.layout.size
+                self.progress(Progress("another process", received, total, meter.rate))
+        try:
+            yield
+        finally:
+            lock.release()
+
     def run(self, mirrors: Sequence[str]) -> list[str]:
         """Try the mirrors until one has given the file; return what failed before."""
         self.check_room()
@@ -182,16 +167,16 @@ class _Job:
                 return failures
             except SlowError as error:
                 slow.append((error.rate, url))
-                failures.append(f"{_host(url)}: {error}")
+                failures.append(f"{host(url)}: {error}")
             except MirrorError as error:
-                failures.append(f"{_host(url)}: {error}")
+                failures.append(f"{host(url)}: {error}")
         # better slow than not at all, the fastest first
         for _, url in sorted(slow, reverse=True):
             try:
                 self.from_mirror(url, 0.0)
                 return failures
             except MirrorError as error:
-                failures.append(f"{_host(url)}, once more: {error}")
+                failures.append(f"{host(url)}, once more: {error}")
         raise self.unavailable(failures)
 
     def unavailable(self, failures: list[str]) -> SourceNotAvailable:
@@ -314,7 +299,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _host(url: str) -> str:
-    return urllib.parse.urlsplit(url).netloc or url

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import http.client
 import re
-import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 
 from peewit.data.archive import MAGIC, looks_like_a_page
 
 _CHUNK = 1 << 18
-# seconds between two reports of progress
-_PAUSE = 0.1
 
 
 class MirrorError(Exception):
@@ -156,37 +152,3 @@ def check_content(first: bytes) -> None:
         raise MirrorError("it served a web page instead of the archive")
     if not MAGIC.startswith(first[:2]):
         raise MirrorError("it served something that is not a gzip archive")
-
-
-class Meter:
-    """Bytes a second over the last ``window`` seconds, from however many requests."""
-
-    def __init__(self, window: float) -> None:
-        self.window = window
-        now = time.monotonic()
-        self.samples = deque([(now, 0)])
-        self.reported = now
-        self.full = False
-        """Whether it has been measured for as long as the window."""
-
-    def add(self, count: int) -> None:
-        """Note that so many bytes have come."""
-        now = time.monotonic()
-        self.full = self.full or now - self.samples[0][0] >= self.window
-        self.samples.append((now, self.samples[-1][1] + count))
-        while len(self.samples) > 2 and now - self.samples[1][0] >= self.window:
-            self.samples.popleft()
-
-    @property
-    def rate(self) -> float:
-        """Bytes a second."""
-        (before, had), (now, has) = self.samples[0], self.samples[-1]
-        return (has - had) / max(now - before, 1e-6)
-
-    def due(self) -> bool:
-        """Whether it is time to report progress again; then the pause starts anew."""
-        now = self.samples[-1][0]
-        if now - self.reported < _PAUSE:
-            return False
-        self.reported = now
-        return True

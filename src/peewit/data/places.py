@@ -30,7 +30,7 @@ class Place(NamedTuple):
     """Whose place it is: --data, PEEWIT_HOME, Keras, torchvision or Peewit."""
     path: Path
     found: bool
-    """Whether there is something at that path."""
+    """Whether there is something at that path: a file, or a folder that is not empty."""
 
 
 def where(name: str, data: str | Path | None = None) -> list[Place]:
@@ -45,7 +45,7 @@ def where(name: str, data: str | Path | None = None) -> list[Place]:
         raise UsageError("digits lies in no file of its own", "it ships inside scikit-learn")
     if name not in SOURCES:
         raise unknown_source(name)
-    return [Place(owner, path, exists(path)) for owner, path in _places(name, data)]
+    return [Place(owner, path, _holds_something(path)) for owner, path in _places(name, data)]
 
 
 def home() -> Path:
@@ -119,6 +119,13 @@ def _unfolded(path: Path) -> Path:
 def _holds(folder: Path, layout: Layout) -> bool:
     files = (folder / file for file in layout.batches)
     return any(exists(file) and file.is_file() for file in files)
+
+
+def _holds_something(path: Path) -> bool:
+    try:
+        return any(path.iterdir()) if path.is_dir() else exists(path)
+    except OSError:  # it may not be looked into: reading it will say so
+        return True
 
 
 def exists(path: Path) -> bool:

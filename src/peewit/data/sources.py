@@ -25,7 +25,8 @@ from peewit.errors import UsageError
 
 if TYPE_CHECKING:  # imported where used: they take time that `peewit --help` does not have
     from peewit.data.cache import Loaded
-    from peewit.data.download import Fetched, Progress
+    from peewit.data.download import Fetched
+    from peewit.data.rate import Progress
 
 __all__ = ["SOURCES", "Place", "SourceNotAvailable", "Splits", "fetch", "load", "moved", "where"]
 

@@ -18,7 +18,7 @@ from peewit.inference import softmax
 from peewit.run import Run
 
 if TYPE_CHECKING:
-    from peewit.data.download import Progress
+    from peewit.data.rate import Progress
 
 # Three rows of eight
 SHOWN = 24
