@@ -145,6 +145,19 @@ def test_of_an_imported_network_only_the_model_is_known() -> None:
     assert table([imported]).split()[-4:-2] == ["cifar10", "-"]
 
 
+def test_who_watched_the_test_set_is_named() -> None:
+    watched = made("two", recipe=Recipe(epochs=2, validate_on="test"))
+    equal, caution = readings([made("one"), watched])
+    assert equal == "two is as accurate as one."
+    assert caution.startswith("two was watched with the test set while it was trained")
+    # of an imported network nobody knows, and one that is not tested has nothing to be hopeful of
+    for other in (
+        dataclasses.replace(watched, status="imported"),
+        dataclasses.replace(watched, metrics={}),
+    ):
+        assert len(readings([made("one"), other])) == 1
+
+
 def test_equals_have_no_differences() -> None:
     assert differences([made("one"), made("two")]) == {}
     assert "same recipe, data and environment" in comparison([made("one"), made("two")])

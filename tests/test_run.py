@@ -135,7 +135,18 @@ def change(name: str, value: object) -> Callable[[Path], None]:
         ("run.json", lambda path: path.write_text('{"format": 1}'), "it lacks or misstates"),
         ("run.json", change("class_names", 3), r"run\.json: it lacks the class names"),
         ("run.json", change("class_names", []), r"run\.json: it lacks the class names"),
-        ("run.json", change("preprocessing", {"height": 1}), "is not a preprocessing"),
+        (
+            "run.json",
+            change("preprocessing", {"height": 1}),
+            r"run\.json: .*is not a preprocessing",
+        ),
+        (
+            "run.json",
+            change(
+                "preprocessing", {"height": -1, "width": 1, "channels": 1, "mean": [0], "std": [1]}
+            ),
+            r"cannot read .*run\.json: .* height and width are not both at least 1",
+        ),
         ("run.json", change("preprocessing", 3), r"run\.json: it lacks or misstates"),
         ("run.json", change("source", {"run": "rm"}), r"it misstates where the data came from"),
         ("run.json", change("source", {"source": 3}), r"it misstates where the data came from"),
@@ -147,6 +158,11 @@ def change(name: str, value: object) -> Callable[[Path], None]:
         ("history.csv", without_last_line, r"history\.csv: it has 1 epochs of 2"),
         ("metrics.json", Path.unlink, r"the run folder lacks .*metrics\.json"),
         ("metrics.json", cut, r"cannot read .*metrics\.json: it is not whole JSON"),
+        (
+            "metrics.json",
+            lambda path: path.write_text("{}"),
+            r"cannot read .*metrics\.json: it lacks the accuracy",
+        ),
     ],
 )
 def test_a_broken_folder_is_refused_with_the_files_name(

@@ -137,9 +137,22 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def readings(runs: Sequence[Run]) -> list[str]:
-    """Return, for each run after the first, what its accuracy against the first one's says."""
+    """Return, for each run after the first, what its accuracy against the first one's says.
+
+    And of which runs the accuracy says less than it seems to.
+    """
     base, *names = names_of(runs)
-    return [_reading(runs[0], base, run, name) for run, name in zip(runs[1:], names, strict=True)]
+    compared = zip(runs[1:], names, strict=True)
+    said = [_reading(runs[0], base, run, name) for run, name in compared]
+    for run, name in zip(runs, (base, *names), strict=True):
+        # of an imported run it is not known
+        watched = run.recipe.validate_on == "test" and run.status != "imported"
+        if watched and run.metrics.get("split") == "test":
+            said.append(
+                f"{name} was watched with the test set while it was trained: whatever was chosen "
+                "by watching it makes its accuracy too hopeful."
+            )
+    return said
 
 
 def comparison(runs: Sequence[Run], width: int | None = None) -> str:

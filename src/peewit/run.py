@@ -110,9 +110,9 @@ class Run:
                 path=path,
                 recipe=recipe,
                 class_names=tuple(str(name) for name in names),
-                preprocessing=Preprocessing.from_dict(facts["preprocessing"]),
+                preprocessing=_preprocessing(path, facts["preprocessing"]),
                 history=history,
-                metrics=runfolder.read_json(path / runfolder.METRICS) if tested else {},
+                metrics=_metrics(path) if tested else {},
                 environment=dict(facts["environment"]),
                 source=runfolder.checked_source(path, facts["source"]),
                 dataset=dict(facts["dataset"]),
@@ -252,6 +252,23 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status}, {counted(self.epochs, 'epoch')})"
+
+
+def _preprocessing(path: Path, values: Any) -> Preprocessing:
+    """Return what ``run.json`` says of how pictures become what the model reads."""
+    try:
+        return Preprocessing.from_dict(values)
+    except PeewitError as error:
+        raise damaged(path / runfolder.FACTS, f"{error.what}: {error.why}") from error
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    """Return the numbers of the final test in the folder ``path``."""
+    file = path / runfolder.METRICS
+    metrics = runfolder.read_json(file)
+    if not isinstance(metrics.get("accuracy"), float):
+        raise damaged(file, "it lacks the accuracy")
+    return metrics
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:

@@ -27,7 +27,11 @@ def test_output_time_and_memory() -> None:
     assert done.seconds > 0
     if hasattr(os, "wait4"):
         assert done.peak_memory_mib is not None
-        assert 1 < done.peak_memory_mib < 1000
+        # Linux counts from the fork on, so what the tests themselves use is in it for a moment
+        import resource
+
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        assert 1 < done.peak_memory_mib < max(1000, 2 * own)
 
 
 def test_a_failure_ends_the_benchmark_and_says_why() -> None:
