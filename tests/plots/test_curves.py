@@ -134,3 +134,14 @@ def test_more_runs_than_colours_can_be_told_apart(tmp_path: Path, figures: list[
     save_compared_curves(tmp_path / "a.png", runs(*[2] * 20))
     lines = figures[0].legends[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
+
+
+def test_curves_that_hide_each_other_say_so(tmp_path: Path, figures: list[Figure]) -> None:
+    save_compared_curves(tmp_path / "a.png", runs(3, 2, 3, 0, 0))
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
+        "number 0",
+        "number 1",
+        "number 2 (same curves as number 0)",
+        "number 3",
+        "number 4",
+    ]

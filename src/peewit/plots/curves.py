@@ -67,7 +67,7 @@ def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
     PeewitError
         The file cannot be written.
     """
-    names = names_of(runs)
+    names = _told_apart(runs, names_of(runs))
     # an eighth run has the first one's colour, so it must differ otherwise
     styles: list[dict[str, Any]] = [
         {"color": SERIES[n % len(SERIES)], "linestyle": ("-", "--", ":")[n // len(SERIES) % 3]}
@@ -84,6 +84,17 @@ def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
         # not the drawn lines: a run without an epoch has none, but it has a name
         lines = [Line2D([], [], linewidth=1.8, **style) for style in styles]
         figure.legend(lines, names, loc="outside lower left", ncols=columns)
+
+
+def _told_apart(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Return the names, and of runs that are drawn on top of each other that they are."""
+    keys = [f"{part}{measure}" for measure, _ in MEASURES for part in ("", "validation_")]
+    drawn = [[_line(run.history, key) for key in keys] for run in runs]
+    said = []
+    for name, run, curves in zip(names, runs, drawn, strict=True):
+        twin = names[drawn.index(curves)]
+        said.append(f"{name} (same curves as {twin})" if run.history and twin != name else name)
+    return said
 
 
 def _panels(figure: Figure, title: str) -> list[tuple[Axes, str]]:
