@@ -38,7 +38,10 @@ RULE = Preprocessing(22, 22, 3, (0.0,) * 3, (1.0,) * 3)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A finished run whose weights are the model's first ones."""
-    path = tmp_path / "runs" / "one"
+    return finished(tmp_path / "runs" / "one", RECIPE)
+
+
+def finished(path: Path, recipe: Recipe) -> Path:
     facts = {
         "class_names": NAMES,
         "preprocessing": RULE.to_dict(),
@@ -46,8 +49,8 @@ def folder(tmp_path: Path) -> Path:
         "dataset": {"origin": "made up"},
         "environment": {"torch": torch.__version__},
     }
-    runfolder.create(path, facts, RECIPE)
-    write_tensors(path / runfolder.WEIGHTS, build("tutorial", (22, 22, 3), 3, 3).state_dict(), {})
+    runfolder.create(path, facts, recipe)
+    write_tensors(path / runfolder.WEIGHTS, build(recipe.model, (22, 22, 3), 3, 3).state_dict(), {})
     runfolder.write_history(path, [ROW, ROW | {"epoch": 2}])
     runfolder.write_metrics(path, {"accuracy": 0.25, "loss": 1.5, "images": 8, "split": "test"})
     runfolder.write_finished(path, True)
@@ -172,6 +175,13 @@ def test_a_broken_folder_is_refused_with_the_files_name(
     with pytest.raises(PeewitError, match=sentence) as caught:
         Run.open(folder)
     assert caught.value.exit_code == 1
+
+
+def test_its_own_network_is_fixed_and_one_that_it_gives_away_is_not(tmp_path: Path) -> None:
+    run = Run.open(finished(tmp_path / "one", Recipe.preset("fast", model="fast-xs", epochs=2)))
+    run.logits(np.zeros((1, 22, 22, 3), np.uint8))
+    stages = [[s for s in n.modules() if hasattr(s, "fixed")] for n in (run._network, run.model())]
+    assert [[bool(stage.fixed) for stage in one] for one in stages] == [[True] * 6, [False] * 6]
 
 
 def test_epochs_are_whole_unless_the_time_ended_them(folder: Path) -> None:

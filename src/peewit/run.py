@@ -183,7 +183,11 @@ class Run:
 
     @cached_property
     def _network(self) -> nn.Module:
-        return self.model()
+        from peewit.models.fast import fix
+
+        network = self.model()
+        fix(network)
+        return network
 
     def logits(
         self, images: npt.NDArray[np.uint8], batch_size: int = BATCH

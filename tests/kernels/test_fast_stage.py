@@ -122,6 +122,30 @@ def test_inference_is_that_of_the_layers(shape):
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_kept_for_inference_changes_nothing(shape, bfloat16, monkeypatch):
+    monkeypatch.setattr(library, "multiplies_bfloat16", lambda: True)
+    inputs, outputs, height, width, pool = shape
+    conv, norm = (layer.eval() for layer in layers(inputs, outputs))
+    x = images(inputs, height, width)
+    fixed = fast_stage.Fixed.of(conv, norm)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        plain = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
+        assert torch.equal(kernels.conv_pool_norm_gelu(x, conv, norm, pool, fixed), plain)
+
+
+def test_filters_that_are_kept_are_not_transformed_again(monkeypatch):
+    conv, norm = (layer.eval() for layer in layers(64, 64))
+    x, fixed = images(64, 16, 16), fast_stage.Fixed.of(conv, norm)
+    monkeypatch.setattr(winograd, "_transform", None)
+    with torch.no_grad():
+        for pool in (1, 2):
+            kernels.conv_pool_norm_gelu(x, conv, norm, pool, fixed)
+            with pytest.raises(TypeError):
+                kernels.conv_pool_norm_gelu(x, conv, norm, pool)
+
+
 def test_reference_is_the_four_layers():
     conv, norm = layers(3, 8)
     x = images(3, 9, 9)
@@ -132,7 +156,7 @@ def test_reference_is_the_four_layers():
 def test_kernels_are_what_inference_uses(monkeypatch):
     """The comparison above would also pass if everything fell back to PyTorch."""
     conv, norm = layers(3, 8)
-    monkeypatch.setattr(fast_stage, "_inference", lambda y, norm, pool: "kernels")
+    monkeypatch.setattr(fast_stage, "_inference", lambda y, scale, shift, pool: "kernels")
     with torch.no_grad():
         assert kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.eval(), 2) == "kernels"
 
@@ -203,7 +227,7 @@ def test_nan_is_not_hidden_by_the_pooling(corner, monkeypatch):
     conv, norm = layers(3, 8)
     y = images(8, 8, 8)  # in place of the convolution's result, which is all NaN around one
     y[0, :, 2 + corner // 2, 2 + corner % 2] = float("nan")
-    monkeypatch.setattr(winograd, "forward", lambda x, weight, bfloat16: y)
+    monkeypatch.setattr(winograd, "forward", lambda x, weight, **_: y)
     with torch.no_grad():
         out = kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.eval(), 2)
         assert out[0, :, 1, 1].isnan().all()

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from peewit.models import FAST_WIDTHS, build
-from peewit.models.fast import ConvPoolNormGelu, Fast
+from peewit.models.fast import ConvPoolNormGelu, Fast, fix
 
 
 def make(
@@ -48,6 +48,18 @@ def test_it_is_what_it_says(shape: tuple[int, int, int], training: bool) -> None
     for name, value in other.named_buffers():  # the moving statistics
         if value.is_floating_point():
             assert torch.allclose(model.get_buffer(name), value, rtol=1e-3, atol=1e-4), name
+
+
+def test_a_network_that_is_fixed_gives_the_same_until_it_is_trained_on() -> None:
+    x = torch.randn(4, 3, 32, 32, generator=torch.manual_seed(0))
+    model = make("fast-s").eval()
+    stages = [module for module in model.modules() if isinstance(module, ConvPoolNormGelu)]
+    with torch.inference_mode():
+        before = model(x)
+        fix(model)
+        assert all(stage.fixed for stage in stages)
+        assert torch.equal(model.eval()(x), before)
+    assert not any(stage.fixed for stage in stages if stage.train())
 
 
 def test_what_is_trained_is_filters_biases_and_head() -> None:

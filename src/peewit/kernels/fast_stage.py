@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +16,38 @@ from peewit.kernels.memory import address, empty
 _CHANNELS_LAST = torch.channels_last
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """What inference makes of a stage's weights, kept where they stay as they are.
+
+    Parameters
+    ----------
+    filters : float32 tensor or None
+        What ``winograd.transformed`` gave, where that can be used.
+    scale, shift : float32 tensors, shape (out,)
+        Of the normalisation by the running statistics.
+    """
+
+    filters: torch.Tensor | None
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Fixed:
+        """Return it for the layers of ``conv_pool_norm_gelu``."""
+        weight = conv.weight.detach()
+        kept = library.usable(weight) and winograd.fits(conv.in_channels, conv.out_channels)
+        with torch.no_grad():
+            filters = winograd.transformed(weight) if kept else None
+            return cls(filters, *_scale_and_shift(norm))
+
+
 def conv_pool_norm_gelu(
-    x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int
+    x: torch.Tensor,
+    conv: nn.Conv2d,
+    norm: nn.BatchNorm2d,
+    pool: int,
+    fixed: Fixed | None = None,
 ) -> torch.Tensor:
     """Return ``gelu(norm(max_pool2d(conv(x), pool)))``, by the compiled kernels where they can.
 
@@ -34,6 +65,8 @@ def conv_pool_norm_gelu(
         With scale, shift and running statistics. In training mode these are updated.
     pool : int
         2: the maximum over each 2x2, odd last rows and columns left out; 1: no pooling.
+    fixed : Fixed, optional
+        ``Fixed.of(conv, norm)``, for inference: it makes few images faster, and changes nothing.
 
     Returns
     -------
@@ -52,9 +85,13 @@ def conv_pool_norm_gelu(
         )
         return result
     bfloat16 = torch.is_autocast_enabled("cpu")
+    filters = fixed.filters if fixed and not bfloat16 else None
+    scale, shift = (fixed.scale, fixed.shift) if fixed else _scale_and_shift(norm)
     if _pools_at_once(x, conv.weight, pool):
-        return _inference(winograd.forward_pooled(x, conv.weight, bfloat16=bfloat16)[0], norm, 1)
-    return _inference(winograd.forward(x, conv.weight, bfloat16=bfloat16), norm, pool)
+        y, _ = winograd.forward_pooled(x, conv.weight, bfloat16=bfloat16, filters=filters)
+        return _inference(y, scale, shift, 1)
+    y = winograd.forward(x, conv.weight, bfloat16=bfloat16, filters=filters)
+    return _inference(y, scale, shift, pool)
 
 
 def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
@@ -85,12 +122,18 @@ def _pools_at_once(x: torch.Tensor, weight: torch.Tensor, pool: int) -> bool:
     return pool == 2 and winograd.pays(len(x), inputs, outputs, *x.shape[2:])
 
 
-def _inference(y: torch.Tensor, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return by what the normalisation multiplies with its running statistics, and what it adds."""
     assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def _inference(
+    y: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, pool: int
+) -> torch.Tensor:
     y = y.contiguous(memory_format=_CHANNELS_LAST)
     n, channels, height, width = y.shape
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
     out = empty(n, channels, height // pool, width // pool)
     library.loaded().pool_norm_gelu_inference(
         y.data_ptr(),

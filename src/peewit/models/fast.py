@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peewit.kernels.fast_stage import conv_pool_norm_gelu
+from peewit.kernels.fast_stage import Fixed, conv_pool_norm_gelu
 from peewit.models.layers import GlobalMaxPool
 from peewit.models.whitening import PATCH
 
@@ -87,15 +87,30 @@ class ConvPoolNormGelu(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels, momentum=0.4)
         self.norm.weight.requires_grad_(False)
         self.pool = pool
+        self.fixed: Fixed | None = None
+
+    def train(self, mode: bool = True) -> ConvPoolNormGelu:
+        """Set the mode; what was kept for weights that stay as they are goes with training."""
+        if mode:
+            self.fixed = None
+        super().train(mode)
+        return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features of ``x``, (N, in, H, W) -> (N, out, H // pool, W // pool)."""
-        return conv_pool_norm_gelu(x, self.conv, self.norm, self.pool)
+        return conv_pool_norm_gelu(x, self.conv, self.norm, self.pool, self.fixed)
 
     def parts(self) -> list[nn.Module]:
         """Return the layers in the order in which they work, for the layer table."""
         pooling = [nn.MaxPool2d(self.pool)] if self.pool > 1 else []
         return [self.conv, *pooling, self.norm]
+
+
+def fix(network: nn.Module) -> None:
+    """Let a network answer sooner whose weights stay as they are, until its ``train()``."""
+    for stage in network.modules():
+        if isinstance(stage, ConvPoolNormGelu):
+            stage.fixed = Fixed.of(stage.conv, stage.norm)
 
 
 class Fast(nn.Module):
