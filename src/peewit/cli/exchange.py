@@ -91,7 +91,8 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The file to write. [model, with the format's ending, in the run's folder]",
+    help="The file to write. [in the run's folder, model, model-raw, model-int8 or model-raw-int8, "
+    "with the format's ending]",
 )
 def export(
     folder: Path, to: str, raw: bool, int8: bool, data: str | None, out: Path | None

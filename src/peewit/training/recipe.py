@@ -92,7 +92,7 @@ class Recipe:
     )
     translate: int | None = setting(
         0,
-        "shift the training images by up to so many pixels each way (fast recipes: by their size)",
+        "shift the training images by up to so many pixels each way (fast: by their size)",
         *at_least(0),
     )
     cutout: int = setting(
@@ -101,7 +101,7 @@ class Recipe:
     skip_easy: float | None = setting(
         0.0,
         "share of the training images, those learned best, that all epochs but the first leave out "
-        "(fast recipes: by the training's length)",
+        "(fast: by the training's length)",
         "at least 0 and less than 1",
         lambda share: 0 <= share < 1,
     )
@@ -112,7 +112,8 @@ class Recipe:
         "float32", "numbers to train with (bfloat16: faster on processors that have it)"
     )
     tta: bool = setting(
-        False, "look at the pictures that the network is least sure of in six views"
+        False,
+        "look at the pictures that the network is least sure of in six views (three without mirroring)",
     )
     calibrate: bool = setting(
         False, "after the training, make the network as sure as it is right on held-out images"
