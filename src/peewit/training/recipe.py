@@ -113,7 +113,7 @@ class Recipe:
     )
     tta: bool = setting(
         False,
-        "look at the pictures that the network is least sure of in six views (three with flip none)",
+        "look at the pictures that it is least sure of in six views (three with flip none)",
     )
     calibrate: bool = setting(
         False, "after the training, make the network as sure as it is right on held-out images"
