@@ -239,6 +239,8 @@ def test_resume_keeps_source_and_recipe(folder: Path, training: dict[str, Any]) 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     command = ["train", "digits", *FAST, "--epochs", "1000", "--out", str(tmp_path / "run")]
+    # what a shell starts with & ignores Ctrl-C, and hands that on to its children
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         [sys.executable, "-m", "peewit", *command], stderr=subprocess.PIPE, text=True
     )
@@ -250,6 +252,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         _, error = child.communicate(timeout=60)
     finally:
         child.kill()
+        signal.signal(signal.SIGINT, before)
     assert child.returncode == 130
     last = error.splitlines()[-1]
     assert last.startswith("peewit: ")

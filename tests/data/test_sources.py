@@ -163,6 +163,7 @@ def test_broken_things_in_the_usual_places_lead_to_the_next_with_a_note(
     keras.mkdir(parents=True)
     (keras / "cifar-10-batches-py.tar.gz").write_bytes(b"<html>outage</html>")
     (keras / "cifar-10-batches-py").mkdir()
+    (keras / "cifar-10-batches-py" / "readme.html").touch()  # an empty folder would be nothing
     Path("data").mkdir()
     Path("data/cifar-10-python.tar.gz").write_bytes(whole)
     splits = load("cifar10")
