@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,17 @@ def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
         for count in (0, 1, 2, 70, 200):
             images = pictures(count, 32, 32, 3)
             np.testing.assert_allclose(engine.logits(images), run.logits(images), atol=1e-5)
+    piece, threads = engine._piece, set()  # type: ignore[attr-defined]
+
+    def noted(images: np.ndarray) -> np.ndarray:
+        threads.add(current_thread().name)
+        return piece(images)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(engine, "_piece", noted)
+    engine.logits(pictures(7, 32, 32, 3))
+    assert threads == {"MainThread"}  # few by all of PyTorch's threads together
+    engine.logits(pictures(8, 32, 32, 3))
+    assert any(name.startswith("peewit-network") for name in threads)
 
 
 def test_other_weights_are_measured_again(tmp_path: Path) -> None:

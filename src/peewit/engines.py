@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from threading import Barrier
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,6 @@ from peewit.preprocessing import AsTheyAre
 from peewit.processor import processor_name, usable_cores
 from peewit.run import Run
 from peewit.runtimes import LOADERS, PACKAGES, Floats, Forward, write_network
-
-if TYPE_CHECKING:
-    pass
 
 Images = npt.NDArray[np.uint8]
 Pictures = npt.NDArray[Any]  # uint8, as they come; or float32, as an engine has prepared them
