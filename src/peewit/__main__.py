@@ -14,7 +14,7 @@ import click
 from peewit.errors import PeewitError, reason_of
 from peewit.startup import BEGAN
 
-NO_MEMORY = "the memory is not enough; close other programs or use smaller batches"
+NO_MEMORY = "the memory is not enough; close other programs or use smaller batches or images"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
