@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from threading import Barrier
@@ -26,7 +25,6 @@ from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.files import write_text
 from peewit.inference import BATCH, mixed_views, softmax
-from peewit.preprocessing import AsTheyAre
 from peewit.processor import processor_name, usable_cores
 from peewit.run import Run
 from peewit.runtimes import LOADERS, PACKAGES, Floats, Forward, write_network
@@ -139,8 +137,6 @@ class Torch(_OfRun):
             torch.set_num_threads(1)
 
         super().__init__(run, streams, alone)
-        # answers like the run itself, second looks included
-        self._prepared = replace(run, preprocessing=AsTheyAre(**asdict(run.preprocessing)))
         if self._pool is not None:
             before, all_there = torch.get_num_threads(), Barrier(streams)
             list(self._pool.map(lambda _: all_there.wait(), range(streams)))
@@ -153,8 +149,9 @@ class Torch(_OfRun):
         return self._piece(images) if few else super().logits(images, batch_size)
 
     def _piece(self, images: Pictures) -> Floats:
-        run = self.run if images.dtype == np.uint8 else self._prepared
-        return run.logits(images, len(images))
+        as_they_come = images.dtype == np.uint8
+        answers = self.run.logits if as_they_come else self.run.logits_of_prepared
+        return answers(images, len(images))
 
 
 class Runtime(_OfRun):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from peewit import runfolder
 from peewit.errors import PeewitError, UsageError
 from peewit.formats import cannot_read, damaged
 from peewit.inference import BATCH, logits_in_batches, second_looks, softmax
-from peewit.preprocessing import Preprocessing
+from peewit.preprocessing import AsTheyAre, Preprocessing
 from peewit.spoken import counted, resuming
 from peewit.training.recipe import Recipe
 
@@ -205,7 +205,28 @@ class Run:
         -------
         float32 array, shape (N, classes)
         """
-        network, rule = self._network, self.preprocessing
+        return self._answers(self.preprocessing, images, batch_size)
+
+    def logits_of_prepared(
+        self, pictures: npt.NDArray[np.float32], batch_size: int = BATCH
+    ) -> npt.NDArray[np.float32]:
+        """Return the model's logits for what ``preprocessing.array`` has made of pictures.
+
+        Parameters
+        ----------
+        pictures : float32 array, shape (N, height, width, C)
+        batch_size : int
+
+        Returns
+        -------
+        float32 array, shape (N, classes)
+        """
+        return self._answers(AsTheyAre(**asdict(self.preprocessing)), pictures, batch_size)
+
+    def _answers(
+        self, rule: Preprocessing, images: npt.NDArray[Any], batch_size: int
+    ) -> npt.NDArray[np.float32]:
+        network = self._network
         none = np.empty((0, len(self.class_names)), np.float32)
         logits = np.concatenate([none, *logits_in_batches(network, rule, images, batch_size)])
         if self.unsure_below:

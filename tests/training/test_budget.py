@@ -249,6 +249,7 @@ def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None
             position.seen += of.batch_size
             pace.done(position)
 
+    pace.done(position)
     steps(RECENT)
     assert used == [1]
     steps(10)  # no faster: it goes back to two
@@ -256,3 +257,18 @@ def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None
     machine.time = 56.0
     steps(10)
     assert used == [1, 2]
+
+
+def test_who_goes_on_does_not_count_what_was_done_before_as_a_step() -> None:
+    machine, of = Machine(), speed(step=0.1)
+    budget = Budget(60.0, 0.0, machine.now)
+    plan = make_plan(budget, of, ending(of), IMAGES)
+    pace = Pace(budget, plan, begun=0.5)
+    position = Position(seen=50_000, seconds=2000.0)
+    for _ in range(3):
+        pace.done(position)
+        position.seconds += 0.4
+        position.seen += of.batch_size
+    assert pace.slowdown == 1  # two steps are too few to tell
+    pace.done(position)
+    assert pace.slowdown == pytest.approx(4)

@@ -118,8 +118,12 @@ def where(name: str, place: str | None) -> None:
         # a folder has many names under which the data may lie in it: too many to list
         rows += found or [["-", owner, str(listed[0].path.parent if place is None else place)]]
     click.echo(text_table([], rows, "lll"))
-    if place is None and not any(spot.found for spot in places):
-        note(f"{name} is in none of these places: it will be downloaded when it is needed")
+    if not any(spot.found for spot in places):
+        note(
+            f"{name} is in none of these places: it will be downloaded when it is needed"
+            if place is None
+            else f"nothing lies at {place}: check the path"
+        )
 
 
 @data.command(epilog=examples("peewit data fetch cifar10"))

@@ -50,7 +50,7 @@ class Pace:
     _share: float = field(init=False)
     _over: bool = field(init=False, default=False)
     _steps: deque[float] = field(init=False)
-    _seen: tuple[int, float] = field(init=False, default=(0, 0.0))
+    _seen: tuple[int, float] | None = field(init=False, default=None)
     _python: tuple[float, float] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -111,7 +111,8 @@ class Pace:
 
     def _notice(self, position: Position) -> None:
         """Note how long the step since the last look took."""
-        seen, seconds = self._seen
+        # at the first look nothing is known of how long what was done before has taken
+        seen, seconds = self._seen or (position.seen, position.seconds)
         # the position's seconds begin again with each row of the history
         if position.seen > seen and position.seconds > seconds:
             batches = (position.seen - seen) / self.plan.speed.batch_size
