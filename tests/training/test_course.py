@@ -172,3 +172,24 @@ def test_what_cannot_be_learned_is_refused(
     data = Dataset(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels), names)
     with pytest.raises(PeewitError, match=sentence):
         Course.measured(data, None, Recipe(), 0.0, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("has", "precision", "settled", "told"),
+    [
+        (True, "float32", False, True),
+        (False, "float32", False, False),
+        (True, "bfloat16", False, False),
+        (True, "float32", True, False),
+    ],
+)
+def test_who_counts_epochs_is_told_of_bfloat16_where_it_is(
+    has: bool, precision: str, settled: bool, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peewit.training.course.best_rate", lambda: 1e11)
+    monkeypatch.setattr("peewit.training.course.has_bfloat16", lambda: has)
+    data = Dataset(np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2, ["cat", "dog"])
+    recipe, notes = Recipe.preset("fast", epochs=1, precision=precision), list[str]()
+    course = Course.measured(data, None, recipe, 0.0, notes.append, settled=settled)
+    assert course.recipe.precision == precision
+    assert any("multiplies bfloat16" in note for note in notes) is told

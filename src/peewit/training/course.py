@@ -19,7 +19,7 @@ from peewit.training.checkpoint import Position
 from peewit.training.environment import isolated
 from peewit.training.frontier import by_images
 from peewit.training.pace import Pace
-from peewit.training.probe import best_rate
+from peewit.training.probe import best_rate, has_bfloat16
 from peewit.training.recipe import AUTO, Recipe
 from peewit.training.rounds import Round, next_round, not_reached
 from peewit.training.schedule import Schedule
@@ -91,6 +91,12 @@ class Course:
             return cls(recipe, note, began=began, now=now)
         with isolated(recipe.threads or 1), freed_memory_kept():
             if recipe.by_epochs:
+                # not taken by itself: the same recipe and seed are to give the same weights
+                if recipe.precision == "float32" and has_bfloat16() and not settled:
+                    note(
+                        "this processor multiplies bfloat16 itself: with that precision the "
+                        "training may take much less time"
+                    )
                 return cls(recipe, note, best_rate(), began=began, now=now)
             left = None
             if recipe.minutes is not None:
