@@ -12,9 +12,9 @@ second and so on, so that whatever is interrupted has whole rounds. Each run app
 log; runs that are in the log already are not run again, so the same command goes on. The seeds are
 counted from 0; --seeds gives one number for all M, or one for each.
 
---table prints the means as Markdown, --plot draws them, with the TensorFlow tutorial and the
-reference of airbench94 with Muon (the logs of time_to_accuracy.py and airbench_reference.py) where
-they have been measured.
+--table prints the means as Markdown, --plot draws them, with the TensorFlow tutorial, the budgets
+measured in turns with it, and the reference of airbench94 with Muon (the logs of
+time_to_accuracy.py and airbench_reference.py) where they have been measured.
 """
 
 import argparse
@@ -236,8 +236,10 @@ def main():
     if options.table or options.data:
         print(table(rows))
     if options.plot:
-        tutorial = [r for r in rawlog.read(options.tutorial) if r["kind"] == "tensorflow"]
-        plot(rows, options.plot, rawlog.read(options.airbench), tutorial)
+        beside = rawlog.read(options.tutorial)
+        tutorial = [row for row in beside if row["kind"] == "tensorflow"]
+        short = [row for row in beside if row["kind"] == "peewit" and not row["same"]]
+        plot([*short, *rows], options.plot, rawlog.read(options.airbench), tutorial)
 
 
 if __name__ == "__main__":

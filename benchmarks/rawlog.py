@@ -67,8 +67,9 @@ def spread(values):
 def machine():
     """Return date, machine, versions and how busy the machine is, for a row."""
     from peewit.training.environment import describe, usable_threads
+    from peewit.training.probe import has_bfloat16
 
     found = describe(usable_threads())
     del found["command"]  # its paths are of one machine
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return found | {"load": load}
+    return found | {"has_bfloat16": has_bfloat16(), "load": load}

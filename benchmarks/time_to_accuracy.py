@@ -1,7 +1,7 @@
 """How soon Peewit is as good as the tutorial in TensorFlow 2.4.4, and as airbench94 with Muon.
 
 usage: python benchmarks/time_to_accuracy.py --data cifar-10-python.tar.gz --tensorflow24 PYTHON
-           [--rounds 3] [--minutes 0.5 0.75 1] [--log FILE]
+           [--rounds 3] [--minutes 0.4 0.5] [--log FILE]
        python benchmarks/time_to_accuracy.py --report [--log FILE] [--frontier FILE]
            [--airbench FILE]
 
@@ -210,7 +210,7 @@ def main():
     parser.add_argument("--data", help="CIFAR-10 archive or folder")
     parser.add_argument("--tensorflow24", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[0.5, 0.75, 1])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[0.4, 0.5])
     parser.add_argument("--log", type=Path, help="[today's; for --report the newest]")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--frontier", type=Path, default=rawlog.newest("frontier"))

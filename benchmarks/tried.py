@@ -1,9 +1,12 @@
-"""What was tried for the fast recipe and is not in it: its numbers are recipe_parts.py's."""
+"""What was tried for the fast recipe and is not in it, and what is in it left out where no field of
+a recipe says so: the numbers are recipe_parts.py's."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from peewit.training.loop import fit
@@ -11,10 +14,28 @@ from peewit.training.progress import Silent
 from peewit.training.schedule import StepSchedule
 
 # what `recipe_parts.PARTS` may say besides the fields of a recipe
-TRIED = ("average", "small_epochs", "easy_share")
+TRIED = (
+    "average",
+    "lookahead",
+    "small_epochs",
+    "easy_share",
+    "drawn_patches",
+    "drawn_filters",
+    "bias_rate",
+)
 
 
-def train(job, position, average=None, small_epochs=0, easy_share=0.0):
+def train(
+    job,
+    position,
+    average=None,
+    lookahead=None,
+    small_epochs=0,
+    easy_share=0.0,
+    drawn_patches=False,
+    drawn_filters=False,
+    bias_rate=1.0,
+):
     """Train to the end of the recipe's epochs.
 
     Parameters
@@ -24,18 +45,32 @@ def train(job, position, average=None, small_epochs=0, easy_share=0.0):
     average : float, optional
         The model ends as the exponential moving average of its weights, which keeps so much of
         itself at each step.
+    lookahead : int, optional
+        After each so many steps the weights go back half of the way to where they were before
+        them: Lookahead [2]_.
     small_epochs : int
         The first so many epochs see the images in three quarters of their side, and so take 0.56
         of the operations: progressive resizing [1]_.
     easy_share : float
         From the third epoch on, this share of the images, those with the lowest losses when they
         were last seen, is left out of each pass: ``skip_easy`` chooses once an epoch.
+    drawn_patches : bool
+        The first layer keeps filters that were drawn, instead of those that whiten the patches.
+    drawn_filters : bool
+        The convolutions begin with filters that were drawn, none of which passes on a channel.
+    bias_rate : float
+        By what the rate of batch normalisation's biases is multiplied.
 
     References
     ----------
     .. [1] M. Tan, Q. Le, "EfficientNetV2: Smaller models and faster training", arXiv 2104.00298,
        section 4.
+    .. [2] M. Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", arXiv 1907.08610,
+       algorithm 1.
     """
+    _start(job, drawn_patches, drawn_filters, bias_rate)
+    if lookahead:
+        Lookahead(job.optimizer, lookahead)
     kept = Average(job.model, job.optimizer, average) if average else None
     if small_epochs:
         rule = job.preprocessing
@@ -47,6 +82,42 @@ def train(job, position, average=None, small_epochs=0, easy_share=0.0):
         _fit(job, position, job.recipe.epochs)
     if kept:
         kept.put()
+
+
+def _start(job, drawn_patches, drawn_filters, bias_rate):
+    """Undo what the network and its optimiser begin with."""
+    generator = torch.Generator().manual_seed(job.recipe.seed)
+    drawn = [job.model.whitening.weight] if drawn_patches else []
+    if drawn_filters:
+        drawn += [stage.conv.weight for stage in job.model.blocks]
+    for weight in drawn:
+        nn.init.kaiming_uniform_(weight.data, a=math.sqrt(5), generator=generator)
+    if bias_rate != 1:
+        biases = {id(stage.norm.bias) for stage in job.model.blocks}
+        (group,) = [
+            group
+            for group in job.optimizer.param_groups
+            if {id(parameter) for parameter in group["params"]} == biases
+        ]
+        group["first_lr"] *= bias_rate
+        group["weight_decay"] /= bias_rate  # rate times decay stays
+
+
+class Lookahead:
+    """Every ``each`` steps, half of the way back to the weights of before."""
+
+    def __init__(self, optimizer, each):
+        self.each, self.steps = each, 0
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.slow = [(p, p.detach().clone()) for p in trained]
+        optimizer.register_step_post_hook(self._step)
+
+    @torch.no_grad()
+    def _step(self, optimizer, arguments, named):
+        self.steps += 1
+        if self.steps % self.each == 0:
+            for parameter, slow in self.slow:
+                parameter.copy_(slow.lerp_(parameter, 0.5))
 
 
 class Average:
