@@ -137,7 +137,7 @@ def plot(rows, path, airbench=(), tutorial=()):
         if old:
             axes.errorbar(*old, color=INK, marker="D", markersize=6, capsize=3, zorder=3)
             axes.annotate(f"the Keras tutorial\nin TensorFlow 2.4.4: {old[1]:.1f}", old[:2],
-                          xytext=(9, 0), textcoords="offset points", va="center",
+                          xytext=(-40, -9), textcoords="offset points", va="top",
                           color=INK)  # fmt: skip
         axes.errorbar(
             [point["minutes"] for point in points],
