@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from peewit.models import build
 from peewit.run import Run
 from peewit.trainer import train
 from peewit.training.checkpoint import read_tensors
+from peewit.training.course import Course
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
 from watching import At
@@ -273,6 +275,26 @@ def test_one_signal_saves_and_stops(
     where = At(1, 3, lambda: where.notes.append("went on in the middle of the epoch"))
     assert_same(train(data, resume=run.path, progress=where), whole)
     assert where.notes[-2] == "went on in the middle of the epoch"
+
+
+def test_stopped_before_anything_was_changed_all_is_as_it_was(
+    whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any, **named: Any) -> Course:
+        signal.raise_signal(signal.SIGINT)
+        return measured(*arguments, **named)
+
+    measured = Course.measured
+    monkeypatch.setattr(Course, "measured", stopped)
+    path = tmp_path / "run"
+    with pytest.raises(Interrupted, match="nothing was saved yet"):
+        train(data, RECIPE, out=path, progress=Silent())
+    assert not path.exists()
+    shutil.copytree(whole.path, path)
+    before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    with pytest.raises(Interrupted, match="the run is as it was; go on with peewit train --resume"):
+        train(data, RECIPE.replace(epochs=5), resume=path, progress=Silent())
+    assert before == {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from peewit.cli import cli
 
         # this process is the command, unless somebody in it calls this function with arguments
-        began = BEGAN if arguments is None else time.monotonic()
+        began = BEGAN if arguments is None else time.perf_counter()
         code = cli.main(arguments, prog_name="peewit", standalone_mode=False, obj=began)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

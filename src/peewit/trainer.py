@@ -29,7 +29,7 @@ from peewit.training.known import (
     check_fits,
     check_reached,
     check_same,
-    same_recipe,
+    recipe_to_go_on,
 )
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
@@ -75,7 +75,7 @@ def train(
     progress : Progress, optional
         What shows how it goes: by default what suits the terminal, the notebook or the log.
     began : float, optional
-        The value of ``time.monotonic()`` from which the recipe's ``minutes`` count: by default
+        The value of ``time.perf_counter()`` from which the recipe's ``minutes`` count: by default
         that at the call.
 
     Returns
@@ -107,7 +107,7 @@ def train(
     >>> run.status, len(run.history)
     ('finished', 1)
     """
-    began = time.monotonic() if began is None else began
+    began = time.perf_counter() if began is None else began
     shown = progress or automatic()
     try:
         with StopRequest() as stop:
@@ -147,6 +147,7 @@ def _begin(
         "dataset": describe_data(dataset, test, job),
         "environment": environment.describe(recipe.threads or 1),
     }
+    stop.check("nothing was saved yet", "begin again")
     # only now, so that two trainings that begin in the same second do not take the same
     path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
     runfolder.create(path, facts, recipe)
@@ -171,8 +172,8 @@ def _resume(
     with runfolder.locked(path):
         runfolder.sweep(path)
         run = Run.open(path)
-        recipe = same_recipe(path, run.recipe, recipe, path / runfolder.CHECKPOINT)
-        environment.check_threads(recipe.threads or 1)
+        file, note = path / runfolder.CHECKPOINT, progress.note
+        recipe = recipe_to_go_on(path, run.recipe, recipe, dataset, file, note)
         asked, done = (
             (settings.epochs, settings.minutes, settings.until_accuracy)
             for settings in (recipe, run.recipe)
@@ -181,33 +182,36 @@ def _resume(
         if run.status == "finished" and as_before:
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as it was asked for"
             check_reached(path, recipe, run.history)
-            progress.note(f"{path} is finished {after}; ask for more to train it on")
+            note(f"{path} is finished {after}; ask for more to train it on")
             return run
-        if run.status == "finished" or len(run.history) > 1 or "fingerprints" not in run.dataset:
-            check_checkpoint(path, path / runfolder.CHECKPOINT)
-        job = make_job(dataset, test, recipe, progress.note)
+        imported = "fingerprints" not in run.dataset
+        if run.status == "finished" or len(run.history) > 1 or imported:
+            check_checkpoint(path, file)
+        job = make_job(dataset, test, recipe, note)
         data = describe_data(dataset, test, job)
-        if "fingerprints" in run.dataset:
+        if imported:
+            check_fits(path, run.class_names, run.preprocessing, job, note)
+        else:
             check_same(path, run.dataset, data)
-        else:  # imported
-            check_fits(path, run.class_names, run.preprocessing, job, progress.note)
-            runfolder.write_data(path, data, runfolder.lasting_source(source or run.source))
         if run.status == "finished" and test is not None:
-            progress.note(
+            note(
                 "the test set has been used for this run before: choosing the number of epochs "
                 "by it makes the final accuracy too hopeful"
             )
         if recipe.schedule == "linear" and asked != done:
-            progress.note(
+            note(
                 "the learning rate follows the new length from here on, so the weights will "
                 "differ from those of a training that was planned for it from the start"
             )
         if recipe.threads != run.recipe.threads:
-            progress.note(
+            note(
                 f"with {recipe.threads} threads instead of {run.recipe.threads} the weights "
                 "will differ in their last bits from those of a training that was never stopped"
             )
-        course = Course.measured(dataset, test, recipe, began, progress.note, settled=True)
+        course = Course.measured(dataset, test, recipe, began, note, settled=True)
+        stop.check("the run is as it was", f"go on with {resuming(path)}")
+        if imported:
+            runfolder.write_data(path, data, runfolder.lasting_source(source or run.source))
         # in this order: whenever a kill comes, the folder tells the truth
         runfolder.write_finished(path, False)
         # begun when and how it was, it goes on where this is

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,9 +23,13 @@ from peewit.training.budget import (
     make_plan,
 )
 from peewit.training.checkpoint import Position
+from peewit.training.course import Course
 from peewit.training.frontier import NETWORKS
 from peewit.training.pace import Pace
+from peewit.training.probe import best_rate, measure
+from peewit.training.recipe import Recipe
 from peewit.training.threads import RECENT, Threads
+from peewit.training.timed import choose as choose_by_measuring
 
 IMAGES = 45_000
 LOADING = 3.0
@@ -165,6 +171,26 @@ def test_what_a_plan_has_no_time_for_is_left_out() -> None:
     cheap = Ending(test=1.0, augmentation=1.5, rest=1.5)
     assert make_plan(budget, of, cheap, IMAGES).augmented
     assert not make_plan(budget, of, cheap, IMAGES, augmented=False).augmented
+
+
+def test_late_in_a_training_augmentation_is_as_cheap_as_at_its_beginning() -> None:
+    machine, of = Machine(), speed()
+    machine.work(270.0)
+    budget = Budget(300.0, 0.0, machine.now)
+    end = Ending(test=2.0, augmentation=3.5, rest=1.5)
+    assert make_plan(budget, of, end, IMAGES, fewest=0, trained=255.0).augmented
+    # as much as a training that has only these 30 seconds would not pay
+    assert not make_plan(budget, of, end, IMAGES).augmented
+
+
+def test_the_clock_of_budgets_has_no_steps() -> None:
+    # time.monotonic moves in steps of 16 ms in Windows before Python 3.13: too coarse for probes
+    assert Budget(1.0, 0.0).now is time.perf_counter
+    assert Course(Recipe(), print).now is time.perf_counter
+    for measuring in (Course.measured, choose_by_measuring, best_rate, measure):
+        clocks = inspect.signature(measuring).parameters
+        (clock,) = (clocks[name] for name in ("now", "clock") if name in clocks)
+        assert clock.default is time.perf_counter
 
 
 def test_too_small_a_budget_says_the_least_that_is_possible() -> None:

@@ -150,6 +150,13 @@ def test_minutes_bound_the_rounds() -> None:
     assert until.given_up == "the time is over (1 min)"
 
 
+def test_what_is_left_after_the_rounds_has_augmentation_if_the_whole_has() -> None:
+    now = [0.0]
+    until, _ = course(now, until_accuracy=0.5, minutes=1)
+    train_all(until, Position(), now, 51.0, 0.6)
+    assert until.augmentation_fits(1.0)
+
+
 def test_rounds_that_were_given_up_count_no_more_when_more_is_asked_for() -> None:
     now = [0.0]
     until, _ = course(now, until_accuracy=1.0)

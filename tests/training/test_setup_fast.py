@@ -11,6 +11,7 @@ import torch
 from made_data import noise
 from peewit.data import dataset as dataset_module
 from peewit.data.dataset import Dataset
+from peewit.errors import UsageError
 from peewit.inference import logits_in_batches
 from peewit.models import build
 from peewit.training.checkpoint import Position
@@ -128,6 +129,29 @@ def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
     logits = next(logits_in_batches(job.model, rule, data.images))
     assert logits.shape[1] == len(data.class_names)
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "lr": 1e-3, "batch_size": 4}])
+def test_no_step_takes_a_single_small_image(changes: dict[str, Any]) -> None:
+    # of 8 x 8 pixels one arrives at the last layers, and of one value there is no deviation
+    data = noise(15, 8, classes=2)
+    recipe = fitted(FAST.replace(epochs=1, validation_fraction=0.15, **changes), data, quiet)
+    job, position = make_job(data, None, recipe, quiet), Position()
+    assert len(job.training) == 13
+    assert job.recipe.batch_size >= 2
+    fit(*(job, position), progress=Silent(), stop=lambda: False, save=lambda: None)
+    assert position.seen == 12
+
+
+def test_steps_of_one_image_need_images_that_are_not_small() -> None:
+    single = FAST.replace(epochs=1, batch_size=1, validation_fraction=0.1)
+    with pytest.raises(
+        UsageError, match=r"batch_size is 1: of images of 8 x 8 .* 2 images or more"
+    ):
+        make_job(noise(40, 8), None, single, quiet)
+    job, position = make_job(noise(40, 16), None, single, quiet), Position()
+    fit(*(job, position), progress=Silent(), stop=lambda: position.seen > 1, save=lambda: None)
+    assert np.isfinite(position.loss)
 
 
 def test_without_augmentation_large_images_are_made_small_too() -> None:

@@ -150,7 +150,7 @@ def _going_on(
         if typed:
             raise click.UsageError(f"a run that goes on keeps its {what}: leave out {typed}")
     same = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
-    settings = earlier.recipe.budgeted(**(same | changes))
+    settings = earlier.recipe.budgeted(**(same | {"threads": None} | changes))
     if earlier.source:
         place = moved(earlier.source, place["data"])
     elif not source:

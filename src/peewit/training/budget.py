@@ -35,7 +35,7 @@ class Budget:
 
     seconds: float
     began: float
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.perf_counter
 
     @property
     def elapsed(self) -> float:
@@ -194,6 +194,7 @@ def make_plan(
     images: int,
     augmented: bool = True,
     fewest: int = FEWEST_STEPS,
+    trained: float = 0.0,
 ) -> Plan:
     """Return what to do with what is left of ``budget``.
 
@@ -210,6 +211,8 @@ def make_plan(
         Whether the recipe asks for test-time augmentation.
     fewest : int
         Steps that have to fit; 0 for a training that goes on, which may have had all its time.
+    trained : float
+        Seconds that it has had so far: what the end costs is weighed against the whole of it.
 
     Raises
     ------
@@ -218,7 +221,7 @@ def make_plan(
     """
     left = budget.left
     extra = ending.reserve() - ending.reserve(augmented=False)
-    augmented = augmented and extra <= DEAREST_AUGMENTATION * left
+    augmented = augmented and extra <= DEAREST_AUGMENTATION * (left + trained)
     if augmented and left - ending.reserve() < fewest * speed.step:
         augmented = False
     training = max(0.0, left - ending.reserve(augmented=augmented))

@@ -14,7 +14,7 @@ from peewit.errors import PeewitError
 from peewit.models import find
 from peewit.spoken import duration
 from peewit.training.allocator import freed_memory_kept
-from peewit.training.budget import Budget, Ending, Plan, make_plan
+from peewit.training.budget import FEWEST_STEPS, Budget, Ending, Plan, make_plan
 from peewit.training.checkpoint import Position
 from peewit.training.environment import isolated
 from peewit.training.frontier import by_images
@@ -54,7 +54,7 @@ class Course:
     best_rate: float | None = None
     choice: Choice | None = None
     began: float = 0.0
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.perf_counter
     given_up: str = field(init=False, default="")
     _pace: Pace | None = field(init=False, default=None)
     _threads: Threads = field(init=False)
@@ -70,7 +70,7 @@ class Course:
         recipe: Recipe,
         began: float,
         note: Callable[[str], None],
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.perf_counter,
         *,
         settled: bool = False,
     ) -> Course:
@@ -164,8 +164,11 @@ class Course:
 
     def _plan(self, budget: Budget, position: Position, images: int) -> Plan:
         choice = self._measured()
-        more = {"fewest": 0} if position.seen else {}
-        return make_plan(budget, choice.speed, choice.ending, images, self.recipe.tta, **more)
+        return make_plan(
+            *(budget, choice.speed, choice.ending, images, self.recipe.tta),
+            fewest=0 if position.seen else FEWEST_STEPS,
+            trained=position.spent,
+        )
 
     def _rounds(self, position: Position, images: int, target: float) -> Iterator[Schedule]:
         choice, bound = self._measured(), self._budget(position)

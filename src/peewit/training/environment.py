@@ -44,8 +44,14 @@ def usable_threads() -> int:
     return within_limit(torch.get_num_threads())
 
 
-def check_threads(threads: int) -> None:
+def check_threads(threads: int, todo: str = "leave it out for one a core") -> None:
     """Refuse far more threads than there are cores: each step would wait for all of them.
+
+    Parameters
+    ----------
+    threads : int
+    todo : str
+        What to do then.
 
     Raises
     ------
@@ -57,7 +63,7 @@ def check_threads(threads: int) -> None:
         raise UsageError(
             f"threads is {threads:,}",
             f"this machine has {counted(cores, 'core')}, and more threads than cores only wait",
-            "leave it out for one a core",
+            todo,
         )
 
 

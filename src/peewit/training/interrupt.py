@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from peewit.errors import Interrupted
+
 
 class StopRequest:
     """While entered, turns the first SIGINT (Ctrl-C) or SIGTERM into ``requested``.
@@ -47,6 +49,17 @@ class StopRequest:
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
+
+    def check(self, why: str, todo: str) -> None:
+        """Raise Interrupted if it is requested: where nothing was changed yet, so nothing is lost.
+
+        Parameters
+        ----------
+        why, todo : str
+            How things are, and what to do next.
+        """
+        if self.requested:
+            raise Interrupted("the training was stopped", why, todo)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
 from peewit.preprocessing import Preprocessing
 from peewit.spoken import duration, minutes, resuming
 from peewit.training.checkpoint import Position, read_position
+from peewit.training.environment import check_threads, usable_threads
 from peewit.training.loop import Job
 from peewit.training.open_fields import filled
-from peewit.training.recipe import FREE_TO_CHANGE, Recipe
+from peewit.training.recipe import AUTO, FREE_TO_CHANGE, Recipe
 from peewit.training.rounds import not_reached
+from peewit.training.setup import fitted
 
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -82,29 +85,40 @@ def check_fits(
     )
 
 
-def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: Path) -> Recipe:
-    """Return the recipe to go on with in the run ``path``.
+def recipe_to_go_on(
+    path: Path,
+    before: Recipe,
+    asked: Recipe | None,
+    dataset: Dataset,
+    checkpoint: Path,
+    note: Callable[[str], None],
+) -> Recipe:
+    """Return the recipe to go on with in the run ``path``, what it leaves open included.
+
+    Where epochs are counted, its threads are those that the run began with, for the same weights
+    bit by bit. By time the weights differ anyhow: then no more than are of use here.
 
     Parameters
     ----------
     path : Path
     before : Recipe
         What it was trained by so far.
-    recipe : Recipe or None
-        What is asked for; None for the same.
+    asked : Recipe or None
+        What is asked for, as it was given; None for the same.
+    dataset : Dataset
+        The training set.
     checkpoint : Path
         The file that says how far the training is, if it is there.
+    note : callable
+        Told where there are more threads than this machine has cores.
 
     Raises
     ------
     UsageError
-        It would make other weights, or ends before where the training is.
+        It would make other weights, or ends before where the training is, or the threads are far
+        too many for this machine.
     """
-    if recipe is None:
-        return before
-    if recipe.threads is None:
-        recipe = recipe.replace(threads=before.threads)
-    recipe = filled(recipe, before.to_dict())
+    recipe = before if asked is None else _as_then(asked, before, dataset)
     old, new = before.to_dict(), recipe.to_dict()
     for name in old.keys() - FREE_TO_CHANGE:
         if new[name] != old[name]:
@@ -125,7 +139,38 @@ def same_recipe(path: Path, before: Recipe, recipe: Recipe | None, checkpoint: P
             f"cannot go on with {path} to the end of {minutes(other_minutes)}",
             f"it has been trained for {duration(position.spent)} already, which count",
         )
-    return recipe
+    return recipe.replace(threads=_threads(before, asked.threads if asked else None, note))
+
+
+def _as_then(recipe: Recipe, before: Recipe, dataset: Dataset) -> Recipe:
+    """Return the recipe as the run that began with it has it, if it did."""
+    if recipe.model == AUTO:
+        recipe = recipe.replace(model=before.model)
+    if not recipe.by_epochs:  # the planner has chosen it
+        recipe = recipe.replace(precision=before.precision)
+    if (recipe.batch_size, recipe.validation_fraction) != (
+        before.batch_size,
+        before.validation_fraction,
+    ):
+        recipe = fitted(recipe, dataset, lambda sentence: None)
+    return filled(recipe, before.to_dict())
+
+
+def _threads(before: Recipe, asked: int | None, note: Callable[[str], None]) -> int:
+    if asked is not None:
+        check_threads(asked)
+        return asked
+    usable = usable_threads()
+    threads = before.threads or usable
+    if not before.by_epochs:
+        return min(threads, usable)
+    check_threads(threads, f"the run began with so many: give --threads {usable}")
+    if threads > usable:
+        note(
+            f"going on with {threads} threads, as the run began, for weights that are the same bit "
+            f"by bit: --threads {usable} is faster on this machine"
+        )
+    return threads
 
 
 def check_checkpoint(path: Path, checkpoint: Path) -> None:

@@ -169,7 +169,7 @@ class Recipe:
         if self.lr is None and self.optimizer == "adam":
             object.__setattr__(self, "lr", ADAM_RATE)
         info = find(NETWORKS[0].model if self.model == AUTO else self.model)
-        if self.optimizer == "muon" and info.family != "fast":
+        if self.optimizer == "muon" and not self._is_fast:
             raise UsageError(
                 f"the model {self.model} cannot be trained with muon",
                 "that is for the fast networks",
@@ -214,7 +214,7 @@ class Recipe:
             raise UsageError(f"epochs and {budget[0]} are both given", todo="give one of them")
         if "epochs" in asked:
             changes |= {"minutes": None, "until_accuracy": None}
-        if budget and (self.model == AUTO or find(self.model).family == "fast"):
+        if budget and self._is_fast:
             changes.setdefault("model", AUTO)
         if "until_accuracy" in asked and self.validate_on == "holdout":
             changes.setdefault("validation_fraction", max(self.validation_fraction, 0.1))
@@ -249,13 +249,20 @@ class Recipe:
         """Return how many steps an epoch of ``images`` training images has.
 
         The last one is smaller where they do not divide, but not with Muon: a handful of images
-        would tell batch normalisation, which forgets quickly there, too little.
+        would tell batch normalisation, which forgets quickly there, too little. Nor is it a
+        single image with the fast networks, whose last layers may have one value of it.
 
         >>> Recipe(batch_size=32).steps(100), Recipe.preset("fast", batch_size=32).steps(100)
         (4, 3)
         """
         whole, rest = divmod(images, self.batch_size)
-        return whole if whole and self.optimizer == "muon" else whole + (rest > 0)
+        if whole and (self.optimizer == "muon" or (rest == 1 and self._is_fast)):
+            return whole
+        return whole + (rest > 0)
+
+    @property
+    def _is_fast(self) -> bool:
+        return self.model == AUTO or find(self.model).family == "fast"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values by name, ready for YAML or JSON."""

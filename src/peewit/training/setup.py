@@ -37,6 +37,7 @@ WEIGHT_DECAY = 2e-6
 WHITENING_IMAGES = 5_000
 RESIZED_AT_ONCE = 256
 FEWEST_STEPS = 10  # an epoch
+LEAST_OF_ONE = 16  # pixels: three halvings leave two
 
 
 def fitted(recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Recipe:
@@ -61,7 +62,7 @@ def fitted(recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rec
         note(f"{least:.2g} of the images are held out for validation, because there are few")
         recipe = recipe.replace(validation_fraction=least)
     kept = count if recipe.validate_on == "test" else count * (1 - recipe.validation_fraction)
-    batch = max(1, int(kept / FEWEST_STEPS))
+    batch = max(min(2, int(kept)), int(kept / FEWEST_STEPS))
     if recipe.batch_size > batch:
         note(f"a step takes {batch:,} images instead of {recipe.batch_size:,}, for there are few")
         recipe = recipe.replace(batch_size=batch)
@@ -128,6 +129,13 @@ def make_job(
     if (fast or changed) and size[0] * size[1] < height * width:
         # once, not in each epoch; and a shift by pixels means the network's pixels
         training = replace(training, images=resized(training.images, *size))
+    if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:
+        raise UsageError(
+            "batch_size is 1",
+            f"of images of {size[0]} x {size[1]} nothing but a pixel arrives at the last layers of "
+            f"{recipe.model}, and one value cannot be normalised",
+            "take steps of 2 images or more",
+        )
     rule = _preprocessing(training, recipe, *size)
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)

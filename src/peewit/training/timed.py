@@ -62,7 +62,7 @@ def choose(
     test: Dataset | None,
     recipe: Recipe,
     seconds: float | None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.perf_counter,
     *,
     settled: bool = False,
 ) -> Choice:
