@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from peewit import runfolder
+from peewit.evaluation import evaluate
 from peewit.models import build
 from peewit.models.fast import Fast
 from peewit.preprocessing import Preprocessing
@@ -69,7 +70,8 @@ def make_run(
     checkpoint.write_tensors(path / runfolder.WEIGHTS, model.state_dict(), {})
     row = {name: 1 if name in runfolder.WHOLE else 0.5 for name in runfolder.COLUMNS}
     runfolder.write_history(path, [row])
-    metrics = {"split": "test", "accuracy": 0.5, "images": 4}
+    answers = np.eye(len(class_names))[[0, 0, 1, 1]]
+    metrics = {"split": "test", **evaluate(answers, [0, 1, 1, 0], class_names).to_dict()}
     if unsure_below:
         runfolder.write_unsure(path, unsure_below)
         metrics["single_view_accuracy"] = 0.25

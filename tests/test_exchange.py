@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from made_runs import make_run
 from peewit.__main__ import main
+from peewit.errors import UsageError
+from peewit.importing.keras import import_keras
 from peewit.run import Run
 from saved_model_golden import GOLDEN
 
@@ -48,6 +51,8 @@ def test_export_says_what_was_not_checked(
         (["--to", "torch", "--int8"], 2, "there is no int8 form of torch"),
         (["--to", "onnx", "--data", "x"], 2, "--data goes with --int8"),
         (["--to", "onnx", "--int8", "--out", "x.xml"], 2, "ends in .onnx"),
+        (["--to", "torch", "--out", "d\udce8/m.pt2"], 2, "d\\udce8/m.pt2' is not in UTF-8"),
+        (["--to", "onnx", "--int8", "--out", "d\udce8.onnx"], 2, "d\\udce8.onnx' is not in UTF-8"),
         (["--to", "onnx", "--int8"], 1, "name its archive or folder with --data"),
         (["--to", "onnx", "--int8", "--data", "missing"], 1, "missing; check the path"),
         (["--to", "onnx", "--int8", "--data", "."], 1, "needs its training pictures"),
@@ -176,12 +181,43 @@ def test_the_first_evaluation_of_an_import_is_kept(
     assert Run.open(imported).status == "finished"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are always text here")
+def test_import_refuses_a_model_whose_name_no_run_could_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, model, out = make_run(tmp_path / "run"), tmp_path / "caf\udce9.h5", tmp_path / "back"
+    assert main(["export", str(run.path), "--to", "keras", "--raw"]) == 0
+    shutil.copy(run.path / "model-raw.h5", model)
+    capsys.readouterr()
+    assert main(["import", str(model), "--classes", "a,b,c", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "caf\\udce9.h5' is not in UTF-8" in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_import_keeps_a_source_with_its_path_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "keras", "--raw"]) == 0
+    monkeypatch.chdir(tmp_path)
+    model, source = run.path / "model-raw.h5", {"source": "cifar10", "data": "here"}
+    names = ["a", "b", "c"]
+    imported = import_keras(model, names, out=tmp_path / "back", source=source)
+    assert imported.source["data"] == str((tmp_path / "here").resolve())
+    with pytest.raises(UsageError, match="is not in UTF-8"):
+        import_keras(model, names, out=tmp_path / "b", source=source | {"data": "d\udce8"})
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
         ("names.text", "--classes names.text: it is no file that is there, and no source"),
         ("cat,dog,cat", "two classes have the name 'cat'"),
         ("cat,dog", "2 class names are given: the model has 3 outputs"),
+        ("cat,dog,caf\udce9", "'caf\\udce9' is not in UTF-8"),
     ],
 )
 def test_import_says_what_is_wrong_with_the_classes(

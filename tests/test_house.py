@@ -22,7 +22,7 @@ LAYERS = (
     {"models"},
     {"calibration", "evaluation", "inference", "saliency"},
     {"training"},
-    {"runfolder"},
+    {"runfields", "runfolder"},
     {"run"},
     {"export", "importing"},
     {"runtimes"},

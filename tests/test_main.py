@@ -67,6 +67,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
     [
         (peewit.PeewitError("a is bad", "it is old", "take b"), 1, "a is bad: it is old; take b"),
         (peewit.UsageError("epochs is 0"), 2, "epochs is 0"),
+        (peewit.PeewitError("no \x1b[2Ja\npeewit: b"), 1, "no ?[2Ja?peewit: b"),
         (peewit.Interrupted("stopped after step 7"), 130, "stopped after step 7"),
         (KeyboardInterrupt(), 130, "stopped"),
         (click.Abort(), 130, "stopped"),

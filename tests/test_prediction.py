@@ -90,6 +90,15 @@ def test_to_dict_is_json(run: Run, tmp_path: Path) -> None:
     assert told["labels"] == [{"class": "night", "probability": pytest.approx(0.9)}]
 
 
+def test_names_as_text_steer_no_terminal_and_forge_no_line() -> None:
+    name = "a\x1b]0;title\x07.png: cat 99.0%\nb.png"
+    answer = Prediction(name, (("dog\x1b[8m", 0.5), ("猫", 0.25)))
+    assert str(answer) == "a?]0;title?.png: cat 99.0%?b.png: dog?[8m 50.0%, 猫 25.0%"
+    # a program gets them as they are
+    assert answer.to_dict()["image"] == name
+    assert answer.to_dict()["labels"][0]["class"] == "dog\x1b[8m"
+
+
 def test_a_bad_picture_stops_no_other(run: Run, tmp_path: Path) -> None:
     good = [paint(tmp_path / f"{name}.png", 255) for name in "ace"]
     bad = tmp_path / "b.png"

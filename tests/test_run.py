@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 
 from peewit import runfolder
 from peewit.__main__ import main
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, UsageError
+from peewit.evaluation import evaluate
 from peewit.models import build
 from peewit.preprocessing import Preprocessing
 from peewit.run import Run
@@ -52,7 +54,8 @@ def finished(path: Path, recipe: Recipe) -> Path:
     runfolder.create(path, facts, recipe)
     write_tensors(path / runfolder.WEIGHTS, build(recipe.model, (22, 22, 3), 3, 3).state_dict(), {})
     runfolder.write_history(path, [ROW, ROW | {"epoch": 2}])
-    runfolder.write_metrics(path, {"accuracy": 0.25, "loss": 1.5, "images": 8, "split": "test"})
+    result = evaluate(np.eye(3)[[0] * 8], [0, 0, 1, 1, 1, 1, 2, 2], NAMES)
+    runfolder.write_metrics(path, {"split": "test", **result.to_dict()})
     runfolder.write_finished(path, True)
     return path
 
@@ -164,7 +167,7 @@ def change(name: str, value: object) -> Callable[[Path], None]:
         (
             "metrics.json",
             lambda path: path.write_text("{}"),
-            r"cannot read .*metrics\.json: it lacks the accuracy",
+            r"cannot read .*metrics\.json: it lacks accuracy; put a whole copy",
         ),
     ],
 )
@@ -222,6 +225,31 @@ def test_what_is_no_run_folder_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PeewitError, match=r"there is no run folder .*file"):
         Run.open(tmp_path / "file")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of folders are always text here")
+def test_a_sound_run_in_a_folder_whose_name_is_no_text_is_not_called_damaged(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = folder.parent / "bad\udcff"
+    bad.mkdir()
+    inside, itself = bad / "one", folder.parent / "two\udcff"
+    shutil.copytree(folder, inside)
+    shutil.copytree(folder, itself)
+    for path in (inside, itself):
+        with pytest.raises(UsageError, match=r"udcff.* is not in UTF-8: .*; use another name"):
+            Run.open(path)
+        for command in (["report"], ["compare", str(folder)], ["export", "--to", "onnx"]):
+            assert main([*command, str(path)]) == 2
+            said = capsys.readouterr().err
+            assert "is not in UTF-8" in said
+            assert said.count("\n") == 1
+    # where one is, needs no name unless a report says it
+    monkeypatch.chdir(bad)
+    assert Run.open("one").logits(np.zeros((1, 22, 22, 3), np.uint8)).shape == (1, 3)
+    monkeypatch.chdir(itself)
+    with pytest.raises(UsageError, match=r"^'two.udcff' is not in UTF-8"):
+        Run.open(".")
 
 
 def test_a_run_without_an_epoch_has_no_weights_yet(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from peewit.errors import PeewitError
 from peewit.run import Run
 from peewit.tensorboard import EVERY, FOLDER, TensorBoard
 from peewit.trainer import train
-from peewit.training.progress import Silent
+from peewit.training.progress import Lines, Silent
 from peewit.training.recipe import Recipe
 
 # 54 training images: 14 steps an epoch, so that the tens fall into the middle of the epochs
@@ -67,7 +68,7 @@ def without_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 def logged(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Telling]:
     """A whole training with logs."""
     path, told = tmp_path_factory.mktemp("logged") / "run", Telling()
-    return train(tiny, RECIPE, out=path, progress=TensorBoard(told, path)), told
+    return train(tiny, RECIPE, out=path, progress=TensorBoard(told)), told
 
 
 def read(run: Path, log: str) -> Any:
@@ -144,12 +145,12 @@ def test_a_training_that_goes_on_goes_on_in_its_logs(
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         # at step 20, of which the log knows and the checkpoint does not
-        train(tiny, RECIPE, out=path, progress=TensorBoard(Telling((1, 6)), path))
+        train(tiny, RECIPE, out=path, progress=TensorBoard(Telling((1, 6))))
     for file in path.glob(f"{FOLDER}/*/events*"):
         # the name has the second in it, and a test may begin again within the same one
         file.rename(file.with_name("events.out.tfevents.0000000001.first"))
     assert not (path / FOLDER / "final").exists()
-    train(tiny, resume=path, progress=TensorBoard(Telling(), path))
+    train(tiny, resume=path, progress=TensorBoard(Telling()))
     # what was done twice counts once
     for name, expected in (("epoch/loss", [STEPS, 2 * STEPS]), ("step/loss", [10, 20])):
         assert [one.step for one in read(path, "training").Scalars(name)] == expected
@@ -168,7 +169,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_training(
             raise OSError(28, "No space left on device")
 
     told = Telling()
-    progress = TensorBoard(told, tmp_path / "run")
+    progress = TensorBoard(told)
     progress._writer = Full
     run = train(tiny, RECIPE, out=tmp_path / "run", progress=progress)
     assert run.status == "finished"
@@ -194,10 +195,18 @@ def test_where_tensorboard_is_not_installed_nothing_is_begun(
     assert not Path("runs").exists()
 
 
-def test_the_command_gives_the_training_a_log_in_its_folder(
-    monkeypatch: pytest.MonkeyPatch,
-    logged: tuple[Run, Telling],
-    capsys: pytest.CaptureFixture[str],
+def test_the_command_that_shows_the_curves_names_the_folder(
+    logged: tuple[Run, Telling], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, told = logged
+    assert f"tensorboard --logdir {run.path / FOLDER} shows the curves" in told.notes
+    TensorBoard(Lines()).folder(Path("my run"))
+    place = Path("my run") / FOLDER
+    assert capsys.readouterr() == ("", f"note: tensorboard --logdir '{place}' shows the curves\n")
+
+
+def test_the_command_gives_the_training_a_log_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, logged: tuple[Run, Telling]
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -207,15 +216,31 @@ def test_the_command_gives_the_training_a_log_in_its_folder(
 
     monkeypatch.setattr(peewit.trainer, "train", work)
     assert main(["train", "digits", "--tensorboard"]) == 0
-    capsys.readouterr()
     assert main(["train", "digits", "--tensorboard", "--out", "my run"]) == 0
-    place = Path("my run") / FOLDER
-    assert capsys.readouterr().err == f"note: tensorboard --logdir '{place}' shows the curves\n"
     assert main(["train", "digits"]) == 0
-    first, second, third = asked
-    assert first["progress"].path == first["out"]
-    assert first["out"].parent == Path("runs")
-    assert first["out"].name.endswith("-digits-tutorial")
-    assert second["progress"].path == second["out"] == Path("my run")
-    assert not isinstance(third["progress"], TensorBoard)
-    assert third["out"] is None
+    assert [options["out"] for options in asked] == [None, Path("my run"), None]
+    kinds = [isinstance(options["progress"], TensorBoard) for options in asked]
+    assert kinds == [True, True, False]
+
+
+def test_trainings_that_begin_in_the_same_second_have_each_their_own_logs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
+    command = ["train", "digits", "--tensorboard", "--epochs", "1", "--image-size", "22"]
+    begun: list[Any] = []
+
+    def work(*data: Any, **options: Any) -> Run:
+        begun.append(options)
+        if len(begun) == 1:  # while this one still plans, a second makes its folder
+            assert main(command) == 0
+        return train(*data, **options)
+
+    monkeypatch.setattr(peewit.trainer, "train", work)
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    first = Path("runs/2026-07-01-120000-digits-tutorial")
+    for path in (first, first.with_name(f"{first.name}-2")):
+        assert len(scalars(path, "validation", "epoch/loss")) == 1
+        assert f"note: tensorboard --logdir {path / FOLDER} shows the curves\n" in said

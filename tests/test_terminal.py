@@ -12,7 +12,6 @@ from peewit.terminal import (
     can_show_pictures,
     console_err,
     console_out,
-    printable,
     show_picture,
     show_pictures,
     text_table,
@@ -119,10 +118,6 @@ def test_consoles_know_their_streams_and_print_data_as_it_is(
     console_err().print("note")
     assert capsys.readouterr() == (text + "\n", "note\n")
     assert console_out().width == UNLIMITED
-
-
-def test_printable() -> None:
-    assert printable("Käse 猫 \x1b]0;title\x07\r\n") == "Käse 猫 ?]0;title???"
 
 
 def test_table_is_aligned_whatever_the_width_of_its_letters() -> None:

@@ -459,6 +459,45 @@ def test_the_default_folder_has_date_source_and_recipe(
     assert first.source == source
 
 
+@pytest.mark.parametrize("out", [None, "mine"])
+def test_a_folder_taken_in_the_same_moment_stays_theirs_and_refuses_only_who_named_it(
+    out: str | None, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
+    create, asked = runfolder.create, list[Path]()
+
+    def slow(path: Path, *rest: Any) -> None:
+        asked.append(path)
+        assert len(asked) <= 2
+        if len(asked) == 1:
+            path.mkdir(parents=True)
+            (path / "theirs").touch()
+        create(path, *rest)
+
+    monkeypatch.setattr(runfolder, "create", slow)
+    if out is None:
+        run = train(data, RECIPE.replace(epochs=1), progress=Silent())
+        assert run.path == Path("runs/2026-07-01-120000-data-tutorial-2")
+    else:  # a name that was given is not another
+        with pytest.raises(UsageError, match="mine is taken"):
+            train(data, RECIPE, out=out, progress=Silent())
+    assert [path.name for path in asked[0].iterdir()] == ["theirs"]
+
+
+def test_a_folder_that_is_refused_for_another_reason_is_not_tried_again(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def refuse(path: Path, *_: Any) -> None:
+        asked.append(path)
+        raise UsageError("no") if len(asked) == 1 else AssertionError("tried again")
+
+    monkeypatch.setattr(runfolder, "create", refuse)
+    with pytest.raises(UsageError, match=r"^no$"):
+        train(data, RECIPE, progress=Silent())
+
+
 def test_the_source_is_kept_with_full_paths(data: Dataset, tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1)
     source = {"source": "cifar10", "data": "my/archive.tar.gz", "coarse": False}

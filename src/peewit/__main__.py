@@ -12,6 +12,7 @@ from types import TracebackType
 import click
 
 from peewit.errors import PeewitError, reason_of
+from peewit.spoken import printable
 from peewit.startup import BEGAN
 
 NO_MEMORY = "the memory is not enough; close other programs or use smaller batches or images"
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(f"peewit: {sentence}", file=sys.stderr)
+    # it may name files, which may have any name
+    print(f"peewit: {printable(sentence)}", file=sys.stderr)
     return code
 
 

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from peewit.errors import PeewitError, reason_of
+from peewit.errors import PeewitError, UsageError, reason_of
+
+# characters on each side of what is not UTF-8
+NEARBY = 30
 
 
 @contextmanager
@@ -45,9 +48,43 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
+    """Write ``text`` to ``path`` in UTF-8, whole or not at all.
+
+    Raises
+    ------
+    PeewitError
+        It cannot be written, or names something that is not in UTF-8.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        # names of any length stand in a line of their own: enough of it to know them by
+        before, after = text[: error.start].split("\n")[-1], text[error.start :].split("\n")[0]
+        raise PeewitError(
+            f"cannot write {path}",
+            f"a name in it is not in UTF-8: {before[-NEARBY:] + after[:NEARBY]!a}",
+            "give what has that name another",
+        ) from error
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_bytes(content)
+
+
+def check_text(name: Path | str) -> None:
+    """Refuse a name that is not in UTF-8: few files and programs could say it.
+
+    Raises
+    ------
+    UsageError
+        On Linux names are bytes; these are no text.
+    """
+    try:
+        str(name).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{str(name)!a} is not in UTF-8",
+            "the files of a run and other programs could not name it",
+            "use another name",
+        ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> PeewitError:

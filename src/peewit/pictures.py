@@ -38,9 +38,11 @@ PIXEL_LIMIT = 50_000_000
 # 50,000,000 x 1 pixels would take gigabytes. Panoramas of phones have up to 20,000.
 LONGEST_SIDE = 30_000
 
-# A picture takes 15 bytes a pixel while it is made small, one of 50 megapixels 750 MB: of those
-# with more pixels than this, one at a time
+# A picture takes up to 16 bytes a pixel while it is made small, one of 50 megapixels 800 MB: of
+# those with more pixels than this, one at a time
 LARGE = 4_000_000
+# pixels that are laid over white at one time
+BAND = 1_000_000
 _ONE_LARGE = threading.Semaphore()
 
 # What Pillow's readers raise when a file is damaged: 170,000 damaged files gave the first three,
@@ -228,19 +230,26 @@ def _pixels(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
         return _deep_grey(picture, name)
     if picture.has_transparency_data:
         grey = picture.mode in ("1", "L", "LA", "La")
-        return _over_white(np.asarray(picture.convert("LA" if grey else "RGBA")))
+        return _over_white(picture, "LA" if grey else "RGBA")
     grey = picture.mode in ("1", "L")
     kept = picture.mode in ("L", "RGB")  # a copy costs a tenth of the time of a small picture
     pixels = np.array(picture if kept else picture.convert("L" if grey else "RGB"))
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Lay (H, W, C + 1) with alpha last over white: (H, W, C)."""
-    wide = pixels.astype(np.uint32)
-    colour, alpha = wide[:, :, :-1], wide[:, :, -1:]
-    blended = (colour * alpha + 255 * (255 - alpha) + 127) // 255
-    return np.asarray(blended, dtype=np.uint8)
+def _over_white(picture: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """Lay a picture, as one of ``mode`` ("LA" or "RGBA"), over white: (H, W, 1 or 3)."""
+    width, height = picture.size
+    laid = np.empty((height, width, len(mode) - 1), np.uint8)
+    # in bands, because of a large one all of it at once would take gigabytes
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        part = picture.crop((0, top, width, min(top + rows, height)))
+        wide = np.asarray(part.convert(mode)).astype(np.uint16)
+        colour, alpha = wide[:, :, :-1], wide[:, :, -1:]
+        # 65,152 at most
+        laid[top : top + rows] = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return laid
 
 
 def _deep_grey(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:

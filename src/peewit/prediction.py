@@ -19,6 +19,7 @@ from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.inference import BATCH
 from peewit.pictures import SUFFIXES, each_in_turn, read_picture
 from peewit.processor import usable_cores
+from peewit.spoken import printable
 
 if TYPE_CHECKING:
     from peewit.engines import Engine
@@ -50,7 +51,8 @@ class Prediction:
 
     def __str__(self) -> str:
         likely = ", ".join(f"{name} {share:.1%}" for name, share in self.labels)
-        return f"{self.name}: {likely}"
+        # a picture from anywhere may have any name, also one that forges a line
+        return printable(f"{self.name}: {likely}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return name and labels as JSON has them."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit import runfolder
+from peewit import runfields, runfolder
 from peewit.errors import PeewitError, UsageError
+from peewit.files import check_text
 from peewit.formats import cannot_read, damaged
 from peewit.inference import BATCH, logits_in_batches, second_looks, softmax
 from peewit.preprocessing import AsTheyAre, Preprocessing
@@ -85,9 +86,13 @@ class Run:
         ------
         PeewitError
             It is no run folder, a file is missing or broken, or a newer Peewit wrote it.
+        UsageError
+            The folder's name is not in UTF-8.
         """
         path = Path(path)
         facts = runfolder.read_facts(path)
+        check_text(path)
+        check_text(path.resolve().name)  # which reports say, also where the path is "."
         status = runfolder.status(path, facts)
         finished = status == "finished"
         # an imported one may be tested as it is
@@ -106,16 +111,17 @@ class Run:
             names = facts["class_names"]
             if not isinstance(names, list) or len(names) < 2:
                 raise damaged(path / runfolder.FACTS, "it lacks the class names")
+            runfields.check_facts(path / runfolder.FACTS, facts)
             return cls(
                 path=path,
                 recipe=recipe,
                 class_names=tuple(str(name) for name in names),
                 preprocessing=_preprocessing(path, facts["preprocessing"]),
                 history=history,
-                metrics=_metrics(path) if tested else {},
-                environment=dict(facts["environment"]),
+                metrics=_metrics(path, len(names)) if tested else {},
+                environment=facts["environment"],
                 source=runfolder.checked_source(path, facts["source"]),
-                dataset=dict(facts["dataset"]),
+                dataset=facts["dataset"],
                 status=status,
                 unsure_below=float(facts.get("unsure_below", 0.0)) if finished else 0.0,
             )
@@ -287,12 +293,11 @@ def _preprocessing(path: Path, values: Any) -> Preprocessing:
         raise damaged(path / runfolder.FACTS, f"{error.what}: {error.why}") from error
 
 
-def _metrics(path: Path) -> dict[str, Any]:
+def _metrics(path: Path, classes: int) -> dict[str, Any]:
     """Return the numbers of the final test in the folder ``path``."""
     file = path / runfolder.METRICS
     metrics = runfolder.read_json(file)
-    if not isinstance(metrics.get("accuracy"), float):
-        raise damaged(file, "it lacks the accuracy")
+    runfields.check_metrics(file, metrics, classes)
     return metrics
 
 

@@ -18,7 +18,7 @@ import filelock
 
 from peewit.data.places import SOURCES, expanded
 from peewit.errors import PeewitError, UsageError
-from peewit.files import cannot_write, write_text
+from peewit.files import cannot_write, check_text, write_text
 from peewit.formats import cannot_read, check_format, damaged
 from peewit.training.recipe import Recipe
 
@@ -84,21 +84,9 @@ def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("data", "source"):
         if lasting.get(name) and lasting[name] not in SOURCES:
             path = expanded(Path(lasting[name])).resolve()
-            _check_text(path)
+            check_text(path)
             lasting[name] = str(path)
     return lasting
-
-
-def _check_text(path: Path) -> None:
-    """Refuse a path that the run's files, which are in UTF-8, cannot name."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{str(path)!a} is not in UTF-8",
-            "the files of a run could not name it",
-            "give the file or folder another name",
-        ) from error
 
 
 def default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
@@ -120,7 +108,7 @@ def check_free(path: Path) -> None:
     UsageError
         It has, or it is no folder, or its name is not in UTF-8.
     """
-    _check_text(path)
+    check_text(path)
     if path.resolve() == Path.cwd():
         raise UsageError(f"{path} is the folder that you are in", todo="name one inside of it")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):

@@ -1,13 +1,35 @@
-"""Numbers as people say them, and commands as they type them."""
+"""Numbers as people say them, commands as they type them, and names as a terminal may show them."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import unicodedata
 from collections.abc import Iterable
 
 # in cmd or in PowerShell
 _SPECIAL_ON_WINDOWS = set(" \t&|<>^()%;,$'`@{}#")
+# zero-width, between the letters of some languages and the parts of some emoji
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything that could steer a terminal made visible.
+
+    That is also what ends a line. Spaces of other widths stay: macOS puts one into the name of each
+    screenshot.
+
+    >>> printable("a\\x1b[31mb\\n")
+    'a?[31mb?'
+    """
+    return "".join(
+        character
+        if character.isprintable()
+        or character in _JOINERS
+        or unicodedata.category(character) == "Zs"
+        else "?"
+        for character in text
+    )
 
 
 def command(words: Iterable[object], system: str = os.name) -> str:

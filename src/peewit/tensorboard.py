@@ -11,6 +11,7 @@ import numpy as np
 
 from peewit import runfolder
 from peewit.errors import PeewitError
+from peewit.spoken import command
 from peewit.training.checkpoint import Position, Row
 from peewit.training.progress import Progress
 
@@ -47,9 +48,7 @@ class TensorBoard:
     Parameters
     ----------
     shown : Progress
-        What shows the training to the user, besides.
-    path : Path
-        The run's folder. Nothing is made there before the training begins.
+        What shows the training to the user, besides. It is also told how to see the curves.
 
     Raises
     ------
@@ -57,12 +56,18 @@ class TensorBoard:
         TensorBoard is not installed.
     """
 
-    def __init__(self, shown: Progress, path: Path) -> None:
+    def __init__(self, shown: Progress) -> None:
         self._writer = summary_writer()
-        self.shown, self.path = shown, path
+        self.shown = shown
         self._logs: dict[str, Any] = {}
         self._steps = self._step = 0
         self._before = (0, 0, 0.0)
+
+    def folder(self, path: Path) -> None:
+        """Say which command shows the curves. Nothing is made before the training begins."""
+        self.path = path
+        self.shown.folder(path)
+        self.note(f"{command(['tensorboard', '--logdir', path / FOLDER])} shows the curves")
 
     def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Open the logs. Of a training that was stopped, what is done again counts no more."""

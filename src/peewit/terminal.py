@@ -16,6 +16,8 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 
+from peewit.spoken import printable
+
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, JustifyMethod, RenderResult
 
@@ -58,15 +60,6 @@ class NotebookOutput:
             self._handle = display(content, raw=True, display_id=True)
         else:
             self._handle.update(content, raw=True)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with everything that could steer a terminal made visible.
-
-    >>> printable("a\\x1b[31mb\\n")
-    'a?[31mb?'
-    """
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:

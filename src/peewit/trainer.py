@@ -30,6 +30,7 @@ from peewit.training.known import (
     check_reached,
     check_same,
     recipe_to_go_on,
+    say_what_differs,
 )
 from peewit.training.loop import Job, fit
 from peewit.training.progress import Progress, automatic
@@ -148,9 +149,15 @@ def _begin(
         "environment": environment.describe(recipe.threads or 1),
     }
     stop.check("nothing was saved yet", "begin again")
-    # only now, so that two trainings that begin in the same second do not take the same
-    path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
-    runfolder.create(path, facts, recipe)
+    while True:
+        # only now, so that two trainings that begin in the same second do not take the same
+        path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
+        try:
+            runfolder.create(path, facts, recipe)
+            break
+        except UsageError:
+            if out is not None or not path.exists():
+                raise  # else another was faster by a moment, and the next name is free
     with runfolder.locked(path):
         return _work(path, job, test, progress, stop, course)
 
@@ -198,16 +205,7 @@ def _resume(
                 "the test set has been used for this run before: choosing the number of epochs "
                 "by it makes the final accuracy too hopeful"
             )
-        if recipe.schedule == "linear" and asked != done:
-            note(
-                "the learning rate follows the new length from here on, so the weights will "
-                "differ from those of a training that was planned for it from the start"
-            )
-        if recipe.threads != run.recipe.threads:
-            note(
-                f"with {recipe.threads} threads instead of {run.recipe.threads} the weights "
-                "will differ in their last bits from those of a training that was never stopped"
-            )
+        say_what_differs(run.recipe, recipe, asked != done, note)
         course = Course.measured(dataset, test, recipe, began, note, settled=True)
         stop.check("the run is as it was", f"go on with {resuming(path)}")
         if imported:
@@ -232,6 +230,7 @@ def _work(
     course: Course,
 ) -> Run:
     """Train in the run folder ``path`` from where its checkpoint stands, and test."""
+    progress.folder(path)
     job = dataclasses.replace(job, best_rate=course.best_rate)
     recipe, file = job.recipe, path / runfolder.CHECKPOINT
     go_on = f"go on with {resuming(path)}"

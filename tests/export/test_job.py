@@ -150,6 +150,51 @@ def test_wrong_names_are_refused(tmp_path: Path, place: Path) -> None:
         job.export(run, "tflite")
 
 
+SIBLINGS = [
+    ("openvino", "net.xml", "net.bin"),
+    ("openvino", "net.bin", "net.xml"),
+    ("keras", "net.keras", "net.h5"),
+    ("keras", "net.h5", "net.keras"),
+]
+
+
+@pytest.mark.parametrize(("to", "name", "other"), SIBLINGS)
+def test_a_file_that_was_not_named_is_not_replaced(
+    to: str, name: str, other: str, tmp_path: Path, place: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    (place / other).write_text("somebody's own")
+    with pytest.raises(UsageError, match="another name, or move that file") as caught:
+        job.export(run, to, out=place / name)
+    assert f"also writes {place / other}, which is there already" in str(caught.value)
+    assert [file.name for file in place.iterdir()] == [other]
+    assert (place / other).read_text() == "somebody's own"
+
+
+@pytest.mark.parametrize(("to", "name", "other"), SIBLINGS)
+def test_an_export_can_be_repeated(
+    to: str, name: str, other: str, tmp_path: Path, place: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    for file in (name, other):
+        (place / file).write_text("of an earlier export")
+    job.export(run, to, out=place / name)
+    assert {file.name for file in place.iterdir()} == {name, other}
+    for file in (name, other):
+        assert (place / file).stat().st_size > 1_000
+
+
+def test_a_format_writes_a_file_of_each_suffix(tmp_path: Path, place: Path) -> None:
+    # which is what the refusal above goes by
+    run = make_run(tmp_path / "run")
+    for to in job.FORMATS:
+        form = job.find(to)
+        folder = place / to
+        folder.mkdir()
+        form.write(job.contents(run, False), folder / "net.v1")
+        assert {file.name for file in folder.iterdir()} == {f"net.v1{end}" for end in form.SUFFIXES}
+
+
 def test_only_the_tutorial_has_a_keras_form(tmp_path: Path, place: Path) -> None:
     with pytest.raises(PeewitError, match="Keras has no layer for its RepeatEdge"):
         job.export(make_run(tmp_path / "run", "fast-xs"), "keras", out=place / "net.keras")

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from peewit.__main__ import main
+from peewit.pictures import read_picture
 from peewit.run import Run
 from peewit.serving.app import create_app
 from peewit.serving.limits import Limits
-from peewit.serving.server import LARGEST_HEAD, bind, server_of
+from peewit.serving.server import LARGEST_HEAD, bind, most_connections, server_of
 
 Start = Callable[..., Any]
 POST = b"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
@@ -182,6 +183,85 @@ def test_heads_are_counted_one_by_one(served: Run, encode: Callable[..., bytes])
         assert answers.count(b"HTTP/1.1 200 ") == 4
 
     with_server(served, Limits(), talk)
+
+
+def test_pictures_of_who_hangs_up_are_dropped(
+    served: Run, encode: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peewit.serving.service.SECONDS_UNWATCHED", 0.05)
+    seen = []
+
+    def decode(content: bytes, name: str, *, limit: int) -> np.ndarray:
+        seen.append(name)
+        time.sleep(0.1)
+        return read_picture(content, name, limit=limit)
+
+    monkeypatch.setattr("peewit.serving.engine.read_picture", decode)
+    part = b'--b\r\nContent-Disposition: form-data; name="x"; filename="a"\r\n\r\n'
+    body = (part + encode() + b"\r\n") * 40 + b"--b--\r\n"
+    head = b"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n" % len(body)
+
+    async def talk(port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        writer.transport.abort()
+        await asyncio.sleep(0.5)
+        before = len(seen)
+        assert 0 < before < 30
+        await asyncio.sleep(0.3)
+        assert len(seen) == before
+
+    with_server(served, Limits(), talk)
+
+
+def test_more_connections_than_may_be_open_are_closed_at_once(
+    served: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peewit.serving.server.most_connections", lambda: 3)
+
+    async def talk(port: int) -> None:
+        kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert await ask(port, b"") == b""
+        question = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for reader, writer in kept:
+            writer.write(question)
+            assert (await asyncio.wait_for(reader.read(100), 60)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        await asyncio.sleep(0.1)
+
+    with_server(served, Limits(), talk)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked", "most"),
+    [
+        (256, 10**6, (1216, 10**6), 1024),  # macOS
+        (1024, 1024, (1024, 1024), 832),
+        (1024, -1, (1216, -1), 1024),
+        (-1, -1, None, 1024),
+        (20_000, 20_000, None, 1024),
+        (50, 50, (50, 50), 8),
+    ],
+)
+def test_as_many_connections_may_be_open_as_files(
+    monkeypatch: pytest.MonkeyPatch,
+    soft: int,
+    hard: int,
+    asked: tuple[int, int] | None,
+    most: int,
+) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "RLIM_INFINITY", -1)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, hard))
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, wanted: found.append(wanted))
+    assert most_connections() == most
+    assert found == ([asked] if asked else [])
 
 
 def test_a_client_that_asks_first_is_told_before_it_sends(served: Run) -> None:

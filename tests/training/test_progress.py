@@ -79,6 +79,12 @@ def test_plain_lines_have_every_number(clock: Clock) -> None:
     assert len(HEADER) == len(shown(lines).splitlines()[-1])
 
 
+def test_a_name_in_a_note_steers_no_terminal_and_forges_no_line() -> None:
+    lines = Lines(console(terminal=False))
+    lines.note("cannot write a\x1b[2J\nnote: b")
+    assert shown(lines) == "note: cannot write a?[2J?note: b\n"
+
+
 def test_plain_lines_come_twice_a_minute(clock: Clock) -> None:
     lines = Lines(console(terminal=False))
     lines.start(10, 3200, 32, Position())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peewit.spoken import printable
+
 if TYPE_CHECKING:
     from peewit.errors import PeewitError
     from peewit.run import Run
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
 
 def note(sentence: str) -> None:
     """Tell something on stderr that is no result."""
-    click.echo(f"note: {sentence}", err=True)
+    click.echo(f"note: {printable(sentence)}", err=True)
 
 
 def complain(error: PeewitError) -> None:
     """Tell a failure on stderr that does not end the command."""
-    click.echo(f"peewit: {error}", err=True)
+    click.echo(f"peewit: {printable(str(error))}", err=True)
 
 
 def shortened(names: Sequence[str], most: int = 10) -> str:

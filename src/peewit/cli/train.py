@@ -85,9 +85,7 @@ def train(
     """
     from peewit.cli.output import note, print_run
     from peewit.cli.usage import flags_named
-    from peewit.runfolder import default_folder, lasting_source
-    from peewit.spoken import command
-    from peewit.tensorboard import FOLDER, TensorBoard, summary_writer
+    from peewit.tensorboard import TensorBoard, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
 
@@ -110,10 +108,7 @@ def train(
         note(sentence)
     progress = automatic()
     if logged:
-        path = resume or out or default_folder(lasting_source(place), settings)
-        out = None if resume else path
-        progress = TensorBoard(progress, path)
-        note(f"{command(['tensorboard', '--logdir', path / FOLDER])} shows the curves")
+        progress = TensorBoard(progress)
     with flags_named(changes):
         run = work(
             splits.train,

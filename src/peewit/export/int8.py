@@ -140,7 +140,7 @@ def export(
         The data or a package is missing, the data has other classes, the network has a layer that
         the format has no form for, or the file cannot be written: then nothing is kept.
     UsageError
-        The format has no such form, or ``out`` has another format's suffix.
+        The format has no such form, or ``out`` is refused as by ``job.export``.
     """
     if to not in TOOLS:
         raise UsageError(f"there is no int8 form of {to}", todo="export to onnx or openvino")

@@ -20,7 +20,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.export import agreement
 from peewit.export.agreement import Agreement, Answers
 from peewit.export.chain import Operation, chain
-from peewit.files import cannot_write
+from peewit.files import cannot_write, check_text
 from peewit.inference import softmax
 from peewit.preprocessing import Preprocessing
 from peewit.run import Run
@@ -108,7 +108,8 @@ def export(run: Run, to: str, *, raw: bool = False, out: str | Path | None = Non
         A package is missing, the network has a layer that the format has no form for, the file
         cannot be written, or it does not agree with the run: then nothing is kept.
     UsageError
-        There is no such format, or ``out`` has another format's suffix.
+        There is no such format, ``out`` has another format's suffix, or it is new and a file that
+        would be written beside it is there.
     """
     form = find(to)
     target = target_file(run, form, "model-raw" if raw else "model", out)
@@ -149,14 +150,24 @@ def find(to: str) -> Format:
 
 
 def target_file(run: Run, form: Format, name: str, out: str | Path | None) -> Path:
-    """Return where the main file goes."""
+    """Return where the main file goes; refuse to replace another that ``out`` does not name."""
     target = Path(out) if out is not None else run.path / name
+    check_text(target.absolute())  # PyTorch would end the process, without a word to the user
     if out is None:
         return target.with_name(name + form.SUFFIXES[0])
     if target.suffix not in form.SUFFIXES:
         raise UsageError(
             f"cannot export to {target}", todo=f"give a name that ends in {form.SUFFIXES[0]}"
         )
+    # every format writes a file of each of its suffixes. Where the named one is there too, they
+    # are an earlier export's; alone, the other is somebody's own, such as the model of an import
+    for other in map(target.with_suffix, form.SUFFIXES):
+        if other.exists() and not target.exists():
+            raise UsageError(
+                f"cannot export to {target}",
+                f"the export also writes {other}, which is there already",
+                "give another name, or move that file",
+            )
     return target
 
 

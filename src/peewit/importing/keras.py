@@ -12,6 +12,7 @@ from torch import nn
 
 from peewit import runfolder
 from peewit.errors import PeewitError, UsageError
+from peewit.files import check_text
 from peewit.importing import keras_archive, keras_h5, saved_model
 from peewit.importing.keras_config import THIS_MODEL, Architecture, read_architecture
 from peewit.importing.keras_h5 import Array
@@ -104,9 +105,13 @@ def import_keras(
     PeewitError
         It cannot be read, or the model is none of Peewit's networks.
     UsageError
-        The number of names is not that of the outputs, or ``out`` is taken.
+        The number of names is not that of the outputs, ``out`` is taken, or a name is not in
+        UTF-8.
     """
-    path = Path(path)
+    path, names = Path(path), [str(name) for name in class_names]
+    for given in (str(path), *names):
+        check_text(given)
+    lasting = runfolder.lasting_source(source or {})
     folder = Path(out) if out is not None else Path("runs") / _name(path)
     runfolder.check_free(folder)
     try:
@@ -117,7 +122,6 @@ def import_keras(
             raise
         raise PeewitError(f"cannot import {path}", error.why, error.todo) from error
     outputs = found.architecture.outputs
-    names = [str(name) for name in class_names]
     if len(names) != outputs:
         raise UsageError(
             f"{len(names)} class names are given",
@@ -129,7 +133,7 @@ def import_keras(
         raise UsageError(
             f"two classes have the name {twice!r}", todo="give each class a name of its own"
         )
-    _keep(folder, name, model, found, names, path, dict(source or {}))
+    _keep(folder, name, model, found, names, path, lasting)
     return Run.open(folder)
 
 

@@ -1,10 +1,9 @@
-"""From picture files to answers: decoding and computing, both in several threads."""
+"""From picture files to answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,10 @@ import numpy.typing as npt
 from peewit.engines import fastest
 from peewit.errors import PeewitError
 from peewit.inference import BATCH
-from peewit.pictures import each_in_turn, read_picture
+from peewit.pictures import read_picture
 from peewit.preprocessing import AsTheyAre
 from peewit.saliency import heat_maps
 from peewit.serving.body import Upload
-from peewit.serving.limits import Limits
 
 if TYPE_CHECKING:
     from peewit.run import Run
@@ -73,9 +71,8 @@ class Engine:
         With how many pictures ``answer`` should be called at most.
     """
 
-    def __init__(self, run: Run, limits: Limits) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self._pixels = limits.pixels
         # what is seen inside of the network is kept in the network
         self._one_look = Lock()
         rule = run.preprocessing
@@ -89,17 +86,22 @@ class Engine:
         for engine in (self._fast, self._one):
             engine.probabilities(np.zeros((1, rule.height, rule.width, rule.channels), np.uint8))
 
-    def prepare(self, uploads: Sequence[Upload], explain: bool) -> list[Prepared | PeewitError]:
-        """Decode pictures and make them what the network reads; an error stands in its place."""
-        return [self._prepare(upload, explain) for upload in uploads]
+    def prepare(self, upload: Upload, explain: bool, limit: int) -> Prepared:
+        """Decode a picture and make it what the network reads.
 
-    def _prepare(self, upload: Upload, explain: bool) -> Prepared | PeewitError:
-        try:
-            return each_in_turn(partial(self._decode, upload, explain), self._pixels)
-        except PeewitError as error:
-            return error
+        Parameters
+        ----------
+        upload : Upload
+        explain : bool
+            Whether a heat map is wanted.
+        limit : int
+            Pixels that it may declare.
 
-    def _decode(self, upload: Upload, explain: bool, limit: int) -> Prepared:
+        Raises
+        ------
+        PeewitError
+            It cannot be read.
+        """
         image = read_picture(upload.content, upload.name, limit=limit)
         height, width = image.shape[:2]
         # here, because a photograph would keep a thread that computes busy for a while, and

@@ -22,6 +22,11 @@ from peewit.serving.limits import Limits
 LARGEST_HEAD = 64 * 1024
 # answers that are being computed when the server is told to stop get this long
 SECONDS_TO_FINISH = 30
+# Connections that are open at one time, and that the system keeps until they are taken up
+MOST_OPEN, QUEUE = 1024, 1024
+# Connections that are taken up at one time, before the first of them is heard of; and the open
+# files that are left to them and to everything else
+AT_A_TIME, SPARE_FILES = 16, 192
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -92,6 +97,7 @@ def server_of(app: App, limits: Limits) -> Server:
 
     class Protocol(CarefulProtocol):
         seconds = limits.seconds
+        most_open = most_connections()
 
     config = uvicorn.Config(
         app,
@@ -103,17 +109,41 @@ def server_of(app: App, limits: Limits) -> Server:
         # behind a proxy the proxy's checks count; here nobody's word is taken for another's
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=1024,
+        backlog=AT_A_TIME,
         timeout_keep_alive=max(1, round(limits.seconds)),
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
     return Server(config)
 
 
+def most_connections() -> int:
+    """Return how many connections may be open, after asking for as many open files as one may.
+
+    A server without files to open takes no connections up, and asyncio logs each that it cannot.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MOST_OPEN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    files = wanted if soft == resource.RLIM_INFINITY else soft
+    return max(8, min(MOST_OPEN, files - SPARE_FILES))
+
+
 class Server(uvicorn.Server):
     """Ends like any other function when it was told to; uvicorn's raises the signal once more."""
 
     finished = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # asyncio takes up as many connections in one go as it lets the system keep: fewer here
+        for listener in sockets or []:
+            listener.listen(QUEUE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         began = time.monotonic()
@@ -141,6 +171,7 @@ class CarefulProtocol(HttpToolsProtocol):
     """
 
     seconds = 10.0
+    most_open = MOST_OPEN
     _clock: asyncio.TimerHandle | None = None
     # how often something came to its end or was handed on, and the bytes since the last time
     _steps = 0
@@ -148,6 +179,9 @@ class CarefulProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > self.most_open:
+            transport.abort()
+            return
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from starlette.requests import ClientDisconnect
 
 from peewit.errors import PeewitError
 from peewit.pictures import NotAPicture, TooManyPixels
-from peewit.processor import usable_cores
 from peewit.serving import metrics as counting
 from peewit.serving.batching import Batcher
 from peewit.serving.body import Buffer, Upload, read_body, uploads
+from peewit.serving.decoding import Decoders, Decoding, fail
 from peewit.serving.engine import Answer, Engine, Prepared
 from peewit.serving.limits import Limits, Refused, too_many_waiting
 from peewit.serving.schema import describe_model
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from peewit.run import Run
 
 LOG = logging.getLogger(__name__)
+# From then on it is noticed that a client hangs up, and its pictures are dropped.
+SECONDS_UNWATCHED = 1.0
 
 
 class Service:
@@ -36,12 +37,12 @@ class Service:
 
     def __init__(self, run: Run, limits: Limits) -> None:
         self.limits = limits
-        self.engine = Engine(run, limits)
+        self.engine = Engine(run)
         self.description = describe_model(run, limits)
         self.batcher: Batcher[Prepared, Answer] = Batcher(self._compute, size=self.engine.batch)
         self.metrics = counting.Metrics(lambda: self.batcher.waiting)
         self.buffer = Buffer(limits.buffered)
-        self.decoders = ThreadPoolExecutor(usable_cores(), "peewit-decode")
+        self.decoders = Decoders(self.engine, limits.pixels, self.batcher.submit)
         self.inside = 0
 
     def _compute(self, pictures: Sequence[Prepared]) -> list[Answer]:
@@ -50,8 +51,8 @@ class Service:
         return self.engine.answer(pictures)
 
     def close(self) -> None:
-        """Finish what waits."""
-        self.decoders.shutdown()
+        """Finish what is being computed."""
+        self.decoders.close()
         self.batcher.close()
 
     async def predict(self, request: Request, top: int | None, heat_map: bool) -> Response:
@@ -67,17 +68,25 @@ class Service:
                     request.stream(), headers.get("content-length"), self.limits, self.buffer, mine
                 )
                 found = uploads(body, headers.get("content-type"), self.limits)
-                return await self._answer(found, top, heat_map)
+                return await self._answer(request, found, top, heat_map)
         finally:
             self.inside -= 1
             self.metrics.seconds.observe(time.perf_counter() - started)
 
-    async def _answer(self, found: list[Upload], top: int | None, heat_map: bool) -> Response:
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+    async def _answer(
+        self, request: Request, found: list[Upload], top: int | None, heat_map: bool
+    ) -> Response:
+        loop = asyncio.get_running_loop()
+        decoding = Decoding(found, heat_map, loop.create_future())
         # the decoding thread hands over to the computing one: the loop is woken at the end only
-        decoding = self.decoders.submit(self._decode, found, heat_map, future)
-        answers = iter(await future)
-        prepared = decoding.result()
+        self.decoders.submit(decoding)
+        # not at once: it costs more than most answers take
+        watch = loop.call_later(SECONDS_UNWATCHED, _watch, request, decoding.future)
+        try:
+            answers = iter(await decoding.future)
+        finally:
+            watch.cancel()
+        prepared = decoding.prepared
         good = any(isinstance(picture, Prepared) for picture in prepared)
         rows = []
         for upload, picture in zip(found, prepared, strict=True):
@@ -90,19 +99,6 @@ class Service:
         if not good and isinstance(first, PeewitError):
             raise Refused(_status_of(first), first.what, first.why, first.todo)
         return json_answer({"predictions": rows})
-
-    def _decode(
-        self, found: list[Upload], heat_map: bool, future: asyncio.Future[list[Answer]]
-    ) -> list[Prepared | PeewitError]:
-        try:
-            prepared = self.engine.prepare(found, heat_map)
-            good = [picture for picture in prepared if isinstance(picture, Prepared)]
-            self.batcher.submit(good, future)
-        except BaseException as error:
-            # whoever waits for the answer must hear of it
-            future.get_loop().call_soon_threadsafe(_fail, future, error)
-            raise
-        return prepared
 
     def _row(
         self, upload: Upload, picture: Prepared, answer: Answer, top: int | None
@@ -121,9 +117,16 @@ class Service:
         return row
 
 
-def _fail(future: asyncio.Future[list[Answer]], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _watch(request: Request, future: asyncio.Future[list[Answer]]) -> None:
+    """Let ``future`` end where the client hangs up, so that nobody works for it any more."""
+
+    async def hang_up() -> None:
+        # the whole body has been read: what comes now is that the connection is lost
+        if (await request.receive())["type"] == "http.disconnect":
+            fail(future, ClientDisconnect())
+
+    task = asyncio.ensure_future(hang_up())
+    future.add_done_callback(lambda _: task.cancel())
 
 
 def _status_of(error: PeewitError) -> int:

@@ -189,6 +189,22 @@ def check_checkpoint(path: Path, checkpoint: Path) -> None:
         )
 
 
+def say_what_differs(
+    before: Recipe, now: Recipe, other_length: bool, note: Callable[[str], None]
+) -> None:
+    """Tell in what the weights will not be those of a training that was never stopped."""
+    if now.schedule == "linear" and other_length:
+        note(
+            "the learning rate follows the new length from here on, so the weights will "
+            "differ from those of a training that was planned for it from the start"
+        )
+    if now.threads != before.threads:
+        note(
+            f"with {now.threads} threads instead of {before.threads} the weights "
+            "will differ in their last bits from those of a training that was never stopped"
+        )
+
+
 def check_reached(path: Path, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> None:
     """Raise PeewitError if the finished run did not come to the accuracy that it was asked for."""
     if recipe.until_accuracy is None or not history:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from peewit.spoken import printable
 from peewit.terminal import NotebookOutput, console_err
 from peewit.training.checkpoint import Position, Row
 
@@ -20,6 +22,9 @@ HEADER = "  epoch      loss  accuracy  validation loss  accuracy  images/s     t
 
 class Progress(Protocol):
     """What a training tells of itself."""
+
+    def folder(self, path: Path) -> None:
+        """The run's folder is there. Comes before ``start``."""
 
     def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Training begins at ``position``; each epoch has ``images``.
@@ -42,6 +47,9 @@ class Progress(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def folder(self, path: Path) -> None:
+        """Do nothing."""
 
     def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Do nothing."""
@@ -69,6 +77,9 @@ class Lines:
         self.epochs: int | None = None
         self.images = self.batch_size = self.steps = 0
         self._next = 0.0
+
+    def folder(self, path: Path) -> None:
+        """Do nothing: the end tells of it."""
 
     def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
         """Show the head of the table."""
@@ -103,7 +114,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Show a sentence."""
-        self.say(f"note: {text}")
+        self.say(f"note: {printable(text)}")
 
     def close(self) -> None:
         """Do nothing: lines are complete at any time."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from peewit.errors import UsageError
-from peewit.models import find
+from peewit.models import ModelInfo, find
 from peewit.training.frontier import NETWORKS
 from peewit.training.settings import at_least, read_values, setting, typed
 
@@ -168,17 +168,16 @@ class Recipe:
             )
         if self.lr is None and self.optimizer == "adam":
             object.__setattr__(self, "lr", ADAM_RATE)
-        info = find(NETWORKS[0].model if self.model == AUTO else self.model)
-        if self.optimizer == "muon" and not self._is_fast:
+        if self.optimizer == "muon" and self._info.family != "fast":
             raise UsageError(
                 f"the model {self.model} cannot be trained with muon",
                 "that is for the fast networks",
                 "train it with adam",
             )
-        if self.image_size is not None and self.image_size < info.minimum_size:
+        if self.image_size is not None and self.image_size < self._info.minimum_size:
             raise UsageError(
                 f"image_size is {self.image_size}",
-                f"the model {self.model} needs at least {info.minimum_size}",
+                f"the model {self.model} needs at least {self._info.minimum_size}",
             )
 
     @classmethod
@@ -214,7 +213,7 @@ class Recipe:
             raise UsageError(f"epochs and {budget[0]} are both given", todo="give one of them")
         if "epochs" in asked:
             changes |= {"minutes": None, "until_accuracy": None}
-        if budget and self._is_fast:
+        if budget and self._info.family == "fast":
             changes.setdefault("model", AUTO)
         if "until_accuracy" in asked and self.validate_on == "holdout":
             changes.setdefault("validation_fraction", max(self.validation_fraction, 0.1))
@@ -248,21 +247,19 @@ class Recipe:
     def steps(self, images: int) -> int:
         """Return how many steps an epoch of ``images`` training images has.
 
-        The last one is smaller where they do not divide, but not with Muon: a handful of images
-        would tell batch normalisation, which forgets quickly there, too little. Nor is it a
-        single image with the fast networks, whose last layers may have one value of it.
+        The last one is smaller where they do not divide. With Muon, where batch normalisation
+        forgets quickly, it is left out, and a single image also with the fast networks by Adam.
 
         >>> Recipe(batch_size=32).steps(100), Recipe.preset("fast", batch_size=32).steps(100)
         (4, 3)
         """
         whole, rest = divmod(images, self.batch_size)
-        if whole and (self.optimizer == "muon" or (rest == 1 and self._is_fast)):
-            return whole
-        return whole + (rest > 0)
+        no_rest = self.optimizer == "muon" or (rest == 1 and self._info.family == "fast")
+        return whole + (rest > 0 and not (whole and no_rest))
 
     @property
-    def _is_fast(self) -> bool:
-        return self.model == AUTO or find(self.model).family == "fast"
+    def _info(self) -> ModelInfo:
+        return find(NETWORKS[0].model if self.model == AUTO else self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values by name, ready for YAML or JSON."""
@@ -295,8 +292,7 @@ class Recipe:
 
 
 # airbench94 with Muon (arXiv 2404.00498, kellerjordan.github.io/posts/muon), in batches of 250
-# instead of 2,000: as fast on a processor, and more steps. benchmarks/recipe_parts.py tells what
-# other sizes of the batch come to, and what each part of the recipe is worth.
+# instead of 2,000: as fast on a processor, and more steps (benchmarks/recipe_parts.py).
 _FAST = Recipe(
     name="fast",
     model="fast-l",

@@ -1,0 +1,102 @@
+"""The pictures of requests, decoded in several threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from peewit import pictures
+from peewit.errors import PeewitError
+from peewit.pictures import TooManyPixels
+from peewit.processor import usable_cores
+from peewit.serving.body import Upload
+from peewit.serving.engine import Answer, Engine, Prepared
+
+
+@dataclass
+class Decoding:
+    """The pictures of one request, and what became of each of them so far.
+
+    Attributes
+    ----------
+    uploads : sequence of Upload
+    explain : bool
+        Whether heat maps are wanted.
+    future : asyncio.Future
+        Of the answers to those that could be read; done before that, nobody waits any more.
+    prepared : list of Prepared or PeewitError
+    """
+
+    uploads: Sequence[Upload]
+    explain: bool
+    future: asyncio.Future[list[Answer]]
+    prepared: list[Prepared | PeewitError] = field(default_factory=list)
+
+
+class Decoders:
+    """Threads that make pictures what the network reads, a request at a time each.
+
+    A picture of 50 megapixels takes seconds and some hundred megabytes. Requests with large ones go
+    on in a thread of their own, one after the other: the others pass them by.
+
+    Parameters
+    ----------
+    engine : Engine
+    limit : int
+        Pixels that one picture may declare.
+    hand_on : callable
+        Called in a decoding thread with what could be read of a request, and its future.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limit: int,
+        hand_on: Callable[[list[Prepared], asyncio.Future[list[Answer]]], None],
+    ) -> None:
+        self._engine, self._limit, self._hand_on = engine, limit, hand_on
+        self._threads = ThreadPoolExecutor(usable_cores(), "peewit-decode")
+        self._one_large = ThreadPoolExecutor(1, "peewit-decode-large")
+        self._closed = False
+
+    def submit(self, request: Decoding) -> None:
+        """Decode the pictures of ``request`` when it is their turn."""
+        self._threads.submit(self._decode, request, min(pictures.LARGE, self._limit))
+
+    def close(self) -> None:
+        """End the threads, each after the picture that it is at: nobody waits for more."""
+        self._closed = True
+        self._threads.shutdown(cancel_futures=True)
+        self._one_large.shutdown(cancel_futures=True)
+
+    def _decode(self, request: Decoding, limit: int) -> None:
+        """Go on with a request, whose pictures may have ``limit`` pixels in this thread."""
+        try:
+            for upload in request.uploads[len(request.prepared) :]:
+                if self._closed or request.future.done():
+                    return
+                try:
+                    picture = self._engine.prepare(upload, request.explain, limit)
+                except TooManyPixels as error:  # said before anything is decoded
+                    if limit < self._limit:
+                        self._one_large.submit(self._decode, request, self._limit)
+                        return
+                    request.prepared.append(error)
+                except PeewitError as error:
+                    request.prepared.append(error)
+                else:
+                    request.prepared.append(picture)
+            good = [picture for picture in request.prepared if isinstance(picture, Prepared)]
+            self._hand_on(good, request.future)
+        except BaseException as error:
+            # whoever waits for the answer must hear of it
+            request.future.get_loop().call_soon_threadsafe(fail, request.future, error)
+            raise
+
+
+def fail(future: asyncio.Future[list[Answer]], error: BaseException) -> None:
+    """Let ``future`` end with ``error``, unless it has ended. Called in its loop."""
+    if not future.done():
+        future.set_exception(error)
