@@ -21,8 +21,7 @@ FREE_TO_CHANGE = frozenset(
     {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
 )
 ADAM_RATE = 1e-3  # Keras's
-# the model that stands for whichever fast network fits the budget
-AUTO = "auto"
+AUTO = "auto"  # the model that stands for whichever fast network fits the budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +173,11 @@ class Recipe:
                 "that is for the fast networks",
                 "train it with adam",
             )
-        if self.image_size is not None and self.image_size < self._info.minimum_size:
+        least = self._info.minimum_size  # which refuses a model that is not known
+        if self.image_size is not None and self.image_size < least:
             raise UsageError(
                 f"image_size is {self.image_size}",
-                f"the model {self.model} needs at least {self._info.minimum_size}",
+                f"the model {self.model} needs at least {least}",
             )
 
     @classmethod
