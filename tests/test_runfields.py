@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,20 @@ def put(file: Path, name: str, value: object) -> None:
     change(file, work)
 
 
+def check_refused(file: Path, name: str, value: object) -> None:
+    """Put a value into a file of a run, which must then be refused by its name."""
+    put(file, name, value)
+    verb = "lacks" if value is GONE else "misstates"
+    sentence = rf"cannot read .*{re.escape(file.name)}: it {verb} {name}; put"
+    with pytest.raises(PeewitError, match=sentence):
+        Run.open(file.parent)
+
+
 @pytest.mark.parametrize(("name", "value"), [*((name, GONE) for name in NEEDED), *WRONG])
 def test_a_number_of_the_test_that_is_missing_or_of_another_kind_is_named(
     folder: Path, name: str, value: object
 ) -> None:
-    put(folder / runfolder.METRICS, name, value)
-    verb = "lacks" if value is GONE else "misstates"
-    with pytest.raises(PeewitError, match=rf"cannot read .*metrics\.json: it {verb} {name}; put"):
-        Run.open(folder)
+    check_refused(folder / runfolder.METRICS, name, value)
 
 
 @pytest.mark.parametrize("field", ["name", "images", "predicted", "precision", "recall", "f1"])
@@ -107,10 +114,7 @@ def test_a_class_without_one_of_its_numbers_is_refused(folder: Path, field: str)
 def test_facts_that_are_missing_or_of_another_kind_are_named(
     folder: Path, name: str, value: object
 ) -> None:
-    put(folder / runfolder.FACTS, name, value)
-    verb = "lacks" if value is GONE else "misstates"
-    with pytest.raises(PeewitError, match=rf"cannot read .*run\.json: it {verb} {name}; put"):
-        Run.open(folder)
+    check_refused(folder / runfolder.FACTS, name, value)
 
 
 def test_what_only_some_runs_have_is_not_asked_for(folder: Path) -> None:

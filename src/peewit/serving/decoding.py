@@ -61,9 +61,9 @@ class Decoders:
         self._one_large = ThreadPoolExecutor(1, "peewit-decode-large")
         self._closed = False
 
-    def submit(self, request: Decoding) -> None:
-        """Decode the pictures of ``request`` when it is their turn."""
-        self._threads.submit(self._decode, request, min(pictures.LARGE, self._limit))
+    def submit(self, decoding: Decoding) -> None:
+        """Decode the pictures of ``decoding`` when it is their turn."""
+        self._threads.submit(self._decode, decoding, min(pictures.LARGE, self._limit))
 
     def close(self) -> None:
         """End the threads, each after the picture that it is at: nobody waits for more."""
@@ -71,28 +71,28 @@ class Decoders:
         self._threads.shutdown(cancel_futures=True)
         self._one_large.shutdown(cancel_futures=True)
 
-    def _decode(self, request: Decoding, limit: int) -> None:
+    def _decode(self, decoding: Decoding, limit: int) -> None:
         """Go on with a request, whose pictures may have ``limit`` pixels in this thread."""
         try:
-            for upload in request.uploads[len(request.prepared) :]:
-                if self._closed or request.future.done():
+            for upload in decoding.uploads[len(decoding.prepared) :]:
+                if self._closed or decoding.future.done():
                     return
                 try:
-                    picture = self._engine.prepare(upload, request.explain, limit)
+                    picture = self._engine.prepare(upload, decoding.explain, limit)
                 except TooManyPixels as error:  # said before anything is decoded
                     if limit < self._limit:
-                        self._one_large.submit(self._decode, request, self._limit)
+                        self._one_large.submit(self._decode, decoding, self._limit)
                         return
-                    request.prepared.append(error)
+                    decoding.prepared.append(error)
                 except PeewitError as error:
-                    request.prepared.append(error)
+                    decoding.prepared.append(error)
                 else:
-                    request.prepared.append(picture)
-            good = [picture for picture in request.prepared if isinstance(picture, Prepared)]
-            self._hand_on(good, request.future)
+                    decoding.prepared.append(picture)
+            good = [picture for picture in decoding.prepared if isinstance(picture, Prepared)]
+            self._hand_on(good, decoding.future)
         except BaseException as error:
             # whoever waits for the answer must hear of it
-            request.future.get_loop().call_soon_threadsafe(fail, request.future, error)
+            decoding.future.get_loop().call_soon_threadsafe(fail, decoding.future, error)
             raise
 
 

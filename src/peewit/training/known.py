@@ -148,6 +148,7 @@ def _as_then(recipe: Recipe, before: Recipe, dataset: Dataset) -> Recipe:
         recipe = recipe.replace(model=before.model)
     if not recipe.by_epochs:  # the planner has chosen it
         recipe = recipe.replace(precision=before.precision)
+    # only where they differ, so that other data is refused as what it is and not by its size
     if (recipe.batch_size, recipe.validation_fraction) != (
         before.batch_size,
         before.validation_fraction,

@@ -126,9 +126,6 @@ def make_job(
     side = changed_side(training, size)
     recipe = bounded(complete(recipe, images, len(training), side), side, note)
     fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
-    if (fast or changed) and size[0] * size[1] < height * width:
-        # once, not in each epoch; and a shift by pixels means the network's pixels
-        training = replace(training, images=resized(training.images, *size))
     if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:
         raise UsageError(
             "batch_size is 1",
@@ -136,6 +133,9 @@ def make_job(
             f"{recipe.model}, and one value cannot be normalised",
             "take steps of 2 images or more",
         )
+    if (fast or changed) and size[0] * size[1] < height * width:
+        # once, not in each epoch; and a shift by pixels means the network's pixels
+        training = replace(training, images=resized(training.images, *size))
     rule = _preprocessing(training, recipe, *size)
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
