@@ -34,7 +34,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import peewit
-from peewit.training.probe import best_rate
+from peewit.training.budget.benchmark import best_rate
 
 WIDTHS = (64, 256, 256)
 EPOCHS, BATCH = 8, 2000

@@ -18,9 +18,9 @@ import rawlog
 import torch
 
 from peewit.kernels import winograd
-from peewit.models import FAST_WIDTHS
-from peewit.training.allocator import freed_memory_kept
-from peewit.training.probe import best_rate
+from peewit.models.registry import FAST_WIDTHS
+from peewit.system.malloc import freed_memory_kept
+from peewit.training.budget.benchmark import best_rate
 
 LEAST_SECONDS = 0.05  # a measurement repeats the convolution for at least this long
 

@@ -58,8 +58,8 @@ shares = by_hand.probabilities(by_hand.onnx_runtime(sys.argv[1])(x))[0]
 print(rule.class_names[shares.argmax()], shares.max())
 """
 IMPORTS = (
-    "import peewit.__main__, peewit.cli.after, peewit.engines, peewit.prediction, peewit.run, "
-    "onnxruntime"
+    "import peewit.__main__, peewit.cli.runs, peewit.prediction.engines, "
+    "peewit.prediction.predict, peewit.runs.run, onnxruntime"
 )
 
 
@@ -78,8 +78,8 @@ def made_up(random, count, height, width, channels):
 def prepare(run, folder):
     """Put the network in every form, pictures, and what is to be known of them into ``folder``."""
     from peewit.errors import PeewitError
+    from peewit.evaluation.inference import unsure_below
     from peewit.export import job, keras, onnx, torch
-    from peewit.inference import unsure_below
 
     content, rule = job.contents(run, raw=True), run.preprocessing
     for form in (onnx, torch, keras):
@@ -255,7 +255,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.dry_run:
         arguments.seconds, arguments.rounds = 0.0, 1
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
     run, rows, log = Run.open(arguments.run), [], rawlog.today("inference")
 

@@ -40,9 +40,9 @@ def peewit(folder, second_looks):
     """Return the same for what Peewit itself picks, for as many pictures as are given."""
     from dataclasses import replace
 
-    from peewit.engines import fastest
-    from peewit.prediction import predict
-    from peewit.run import Run
+    from peewit.prediction.engines import fastest
+    from peewit.prediction.predict import predict
+    from peewit.runs.run import Run
 
     facts = json.loads((Path(folder) / "facts.json").read_text(encoding="utf-8"))
     run = replace(Run.open(facts["run"]), unsure_below=facts["unsure_below"] * second_looks)

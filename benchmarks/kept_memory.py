@@ -1,4 +1,4 @@
-"""What keeping freed memory while training gains (peewit.training.allocator), with glibc.
+"""What keeping freed memory while training gains (peewit.system.malloc), with glibc.
 
 usage: python benchmarks/kept_memory.py --data cifar-10-python.tar.gz [--rounds 5] [--images 6400]
 

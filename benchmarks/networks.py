@@ -5,9 +5,10 @@ usage: python benchmarks/networks.py --data cifar-10-python.tar.gz
            [--changes batch_size=500 lr=0.24 ...] [--log FILE]
        python benchmarks/networks.py --table [--log FILE]
 
-The measurements behind peewit.training.frontier, by which `--minutes` picks a network. Each trains
-on nine tenths of CIFAR-10's training images for so many minutes (loading and measuring included)
-and validates on the last tenth, which is the same for all; the test set is not touched. --changes
+The measurements behind peewit.training.budget.frontier, by which `--minutes` picks a network. Each
+trains on nine tenths of CIFAR-10's training images for a number of minutes (loading and measuring
+included) and validates on the last tenth, which is the same for all; the test set is not touched.
+--changes
 tries other values of the recipe's fields, and keeps them in the log. What is in the log already is
 not measured again.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 import rawlog
 
 import peewit
-from peewit.models import FAST_WIDTHS
+from peewit.models.registry import FAST_WIDTHS
 from peewit.training.progress import Silent
 
 

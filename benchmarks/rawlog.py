@@ -66,8 +66,8 @@ def spread(values):
 
 def machine():
     """Return date, machine, versions and how busy the machine is, for a row."""
+    from peewit.training.budget.benchmark import has_bfloat16
     from peewit.training.environment import describe, usable_threads
-    from peewit.training.probe import has_bfloat16
 
     found = describe(usable_threads())
     del found["command"]  # its paths are of one machine

@@ -23,13 +23,13 @@ from tried import TRIED, train
 
 import peewit
 from peewit import Recipe
-from peewit.evaluation import evaluate
-from peewit.models import FAST_WIDTHS
-from peewit.training.allocator import freed_memory_kept
+from peewit.evaluation.metrics import evaluate
+from peewit.models.registry import FAST_WIDTHS
+from peewit.report.final_test import answer
+from peewit.system.malloc import freed_memory_kept
+from peewit.training.build import make_job
 from peewit.training.checkpoint import Position
 from peewit.training.environment import isolated, usable_threads
-from peewit.training.final import answer
-from peewit.training.setup import make_job
 
 AS_IT_IS = "as it is"
 TRAINING, HELD_OUT = 45_000, 5_000

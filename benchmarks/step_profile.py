@@ -4,8 +4,8 @@ usage: python benchmarks/step_profile.py [--steps 200] [--rounds 5]
 
 Each round profiles both forms, in turns; the table gives the median over the rounds of milliseconds
 a step. `ceiling` is the time that the step's convolutions would take at the rate of the fastest
-large 3x3 convolution found in the same round (`peewit.training.probe.best_rate`): what is above it
-in the convolutions' own rows is lost inside PyTorch's operators. The raw log goes to
+large 3x3 convolution found in the same round (`peewit.training.budget.benchmark.best_rate`): what
+is above it in the convolutions' own rows is lost inside PyTorch's operators. The raw log goes to
 benchmarks/results/.
 """
 
@@ -21,12 +21,12 @@ import torch
 from torch.nn import functional as F
 from torch.profiler import profile
 
+from peewit.images.preprocessing import Preprocessing
 from peewit.kernels import library
-from peewit.models import build
-from peewit.preprocessing import Preprocessing
-from peewit.training.allocator import freed_memory_kept
-from peewit.training.optimizers import KerasAdam
-from peewit.training.probe import best_rate
+from peewit.models.registry import build
+from peewit.system.malloc import freed_memory_kept
+from peewit.training.budget.benchmark import best_rate
+from peewit.training.optimizers.keras_adam import KerasAdam
 
 BATCH = 32
 # forward and twice as much backward, but the images need no gradient; multiply-add = 2 operations

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from peewit.training.loop import fit
 from peewit.training.progress import Silent
-from peewit.training.schedule import StepSchedule
+from peewit.training.schedules import StepSchedule
 
 # what `recipe_parts.PARTS` may say besides the fields of a recipe
 TRIED = (

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from peewit import runfolder
-from peewit.evaluation import evaluate
-from peewit.models import build
+from peewit.evaluation.metrics import evaluate
+from peewit.images.preprocessing import Preprocessing
 from peewit.models.fast import Fast
-from peewit.preprocessing import Preprocessing
-from peewit.run import Run
+from peewit.models.registry import build
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.recipe import Recipe
 

@@ -23,7 +23,7 @@ import peewit
 import peewit.trainer
 from peewit.__main__ import main
 from peewit.cli import cli
-from peewit.cli.parameters import parse_indices
+from peewit.cli.options import parse_indices
 
 # 22 pixels are the fewest that the tutorial's network can take, so this is the fastest real run
 FAST = ["--epochs", "1", "--image-size", "22", "--batch-size", "64"]

@@ -37,7 +37,7 @@ import pages
 import peewit
 from peewit import plots, report
 from peewit.__main__ import main
-from peewit.data import layouts
+from peewit.data.cifar import layouts
 from peewit.serving.schema import Predictions
 
 # pattern, what stands there in the test

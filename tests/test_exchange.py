@@ -12,7 +12,7 @@ from made_runs import make_run
 from peewit.__main__ import main
 from peewit.errors import UsageError
 from peewit.importing.keras import import_keras
-from peewit.run import Run
+from peewit.runs.run import Run
 from saved_model_golden import GOLDEN
 
 

@@ -10,26 +10,24 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "peewit"
 FILES = sorted(SOURCE.rglob("*.py"))
-LINES = 320
+LINES = 500
 
 # From left to right along the way of the data. A box may import from its own layer and from those
 # before it, never from one after it. A new box gets its place here first.
 LAYERS = (
-    {"errors", "files", "formats", "processor", "signal_stack", "spoken", "startup", "terminal"},
+    {"errors"},
+    {"system"},
     {"data"},
-    {"gallery", "pictures", "preprocessing"},
+    {"images"},
     {"kernels"},
     {"models"},
-    {"calibration", "evaluation", "inference", "saliency"},
+    {"evaluation"},
     {"training"},
-    {"runfields", "runfolder"},
-    {"run"},
+    {"runs"},
     {"export", "importing"},
-    {"runtimes"},
-    {"engines"},
-    {"comparison", "plots", "prediction", "tensorboard"},
+    {"prediction"},
+    {"plots"},
     {"report"},
-    {"tested"},
     {"trainer"},
     {"serving"},
     {"cli"},

@@ -37,11 +37,11 @@ from torch.nn import functional as F
 
 import tensorflow_golden as golden
 from keras_reference import KerasReference, cross_entropy
-from peewit.models import build
+from peewit.images.preprocessing import Preprocessing
 from peewit.models.keras_weights import keras_weights, load_keras_weights
 from peewit.models.layers import FlattenHWC
-from peewit.preprocessing import Preprocessing
-from peewit.training.optimizers import KerasAdam
+from peewit.models.registry import build
+from peewit.training.optimizers.keras_adam import KerasAdam
 
 Weights = list[npt.NDArray[np.float32]]
 Data = dict[str, npt.NDArray]

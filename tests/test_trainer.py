@@ -19,14 +19,15 @@ import pytest
 import torch
 
 from made_data import brightness
-from peewit import plots, report, runfolder
+from peewit import plots, report
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
-from peewit.models import build
-from peewit.run import Run
+from peewit.models.registry import build
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 from peewit.trainer import train
+from peewit.training.budget.schedules import Course
 from peewit.training.checkpoint import read_tensors
-from peewit.training.course import Course
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
 from watching import At

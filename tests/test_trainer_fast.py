@@ -14,22 +14,24 @@ import pytest
 import torch
 
 from made_data import brightness
-from peewit import plots, report, runfolder
+from peewit import plots, report
 from peewit.__main__ import main
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, UsageError
-from peewit.evaluation import evaluate
-from peewit.inference import logits_in_batches
-from peewit.run import Run
+from peewit.evaluation.inference import logits_in_batches
+from peewit.evaluation.metrics import evaluate
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 from peewit.trainer import train
-from peewit.training import course, loop
+from peewit.training import loop
 from peewit.training.augment import Augment
-from peewit.training.budget import Ending, Speed
+from peewit.training.budget import schedules as course
+from peewit.training.budget.plan import Ending, Speed
+from peewit.training.budget.planner import Choice
+from peewit.training.budget.schedules import Course
 from peewit.training.checkpoint import read_position, read_tensors
-from peewit.training.course import Course
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
-from peewit.training.timed import Choice
 from watching import At
 
 # 37 training images and 3 held out, in steps of 3: 12 an epoch, one image left over

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from peewit.errors import Interrupted as Interrupted
     from peewit.errors import PeewitError as PeewitError
     from peewit.errors import UsageError as UsageError
-    from peewit.evaluation import Evaluation as Evaluation
-    from peewit.evaluation import evaluate as evaluate
+    from peewit.evaluation.metrics import Evaluation as Evaluation
+    from peewit.evaluation.metrics import evaluate as evaluate
+    from peewit.images.preprocessing import Preprocessing as Preprocessing
     from peewit.plots.notebook import show as show
-    from peewit.prediction import Prediction as Prediction
-    from peewit.prediction import predict as predict
-    from peewit.preprocessing import Preprocessing as Preprocessing
-    from peewit.run import Run as Run
+    from peewit.prediction.predict import Prediction as Prediction
+    from peewit.prediction.predict import predict as predict
+    from peewit.runs.run import Run as Run
     from peewit.trainer import train as train
     from peewit.training.recipe import Recipe as Recipe
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 # `import peewit` and `peewit --help` do not wait for torch.
 _PLACES = {
     "Dataset": "peewit.data.dataset",
-    "Evaluation": "peewit.evaluation",
+    "Evaluation": "peewit.evaluation.metrics",
     "Interrupted": "peewit.errors",
     "PeewitError": "peewit.errors",
-    "Prediction": "peewit.prediction",
-    "Preprocessing": "peewit.preprocessing",
+    "Prediction": "peewit.prediction.predict",
+    "Preprocessing": "peewit.images.preprocessing",
     "Recipe": "peewit.training.recipe",
-    "Run": "peewit.run",
+    "Run": "peewit.runs.run",
     "Splits": "peewit.data.sources",
     "UsageError": "peewit.errors",
-    "evaluate": "peewit.evaluation",
+    "evaluate": "peewit.evaluation.metrics",
     "load": "peewit.data.sources",
-    "predict": "peewit.prediction",
+    "predict": "peewit.prediction.predict",
     "show": "peewit.plots.notebook",
     "train": "peewit.trainer",
 }

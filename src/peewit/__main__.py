@@ -12,8 +12,8 @@ from types import TracebackType
 import click
 
 from peewit.errors import PeewitError, reason_of
-from peewit.spoken import printable
-from peewit.startup import BEGAN
+from peewit.system.startup import BEGAN
+from peewit.system.text import printable
 
 NO_MEMORY = "the memory is not enough; close other programs or use smaller batches or images"
 

@@ -10,20 +10,24 @@ from typing import Any
 
 import torch
 
-from peewit import plots, report, runfolder
+from peewit import plots, report
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
-from peewit.evaluation import evaluate
-from peewit.run import Run
-from peewit.spoken import command, resuming
-from peewit.tested import write_result
+from peewit.evaluation.metrics import evaluate
+from peewit.report.final_test import answer, costs, write_result
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
+from peewit.system.malloc import freed_memory_kept
+from peewit.system.text import command, resuming
 from peewit.training import checkpoint, environment
-from peewit.training.allocator import freed_memory_kept
+from peewit.training.budget.schedules import Course
+from peewit.training.build import describe_data, fitted, make_job
 from peewit.training.checkpoint import Position
-from peewit.training.course import Course
-from peewit.training.final import answer, costs
 from peewit.training.interrupt import StopRequest
-from peewit.training.known import (
+from peewit.training.loop import Job, fit
+from peewit.training.progress import Progress, automatic
+from peewit.training.recipe import Recipe
+from peewit.training.resume import (
     ask_otherwise,
     check_checkpoint,
     check_fits,
@@ -32,10 +36,6 @@ from peewit.training.known import (
     recipe_to_go_on,
     say_what_differs,
 )
-from peewit.training.loop import Job, fit
-from peewit.training.progress import Progress, automatic
-from peewit.training.recipe import Recipe
-from peewit.training.setup import describe_data, fitted, make_job
 
 
 def train(

@@ -12,8 +12,8 @@ import child
 import pytest
 
 from peewit import Recipe
+from peewit.report.final_test import costs
 from peewit.training.checkpoint import Position
-from peewit.training.final import costs
 
 
 def test_the_last_line_is_the_report() -> None:

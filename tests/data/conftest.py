@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peewit.data import layouts
-from peewit.data.layouts import Layout
+from peewit.data.cifar import layouts
+from peewit.data.cifar.layouts import Layout
 
 REAL = layouts.LAYOUTS
 IMAGES = 20  # in each batch of the tiny forms

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from peewit.__main__ import main
-from peewit.data import layouts
-from peewit.data.layouts import Layout
+from peewit.data.cifar import layouts
+from peewit.data.cifar.layouts import Layout
 
 Files = Callable[..., dict[str, bytes]]
 Write = Callable[[Path, dict[str, bytes], str], Path]
@@ -155,7 +155,9 @@ def test_a_cache_that_cannot_be_written_is_only_a_note(
     show: Show, cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "home").write_text("a file in its place")
-    monkeypatch.setattr("peewit.data.cache.file_checksum", lambda *_: layouts.LAYOUTS[0].sha256)
+    monkeypatch.setattr(
+        "peewit.data.cifar.cache.file_checksum", lambda *_: layouts.LAYOUTS[0].sha256
+    )
     code, sentence = show(str(cifar10))
     assert code == 0
     assert sentence.startswith("note: decoded images cannot be kept in ")

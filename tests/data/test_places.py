@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from peewit.data.layouts import Layout
+from peewit.data.cifar.layouts import Layout
 from peewit.data.places import home, resolve, where
 from peewit.errors import UsageError
 

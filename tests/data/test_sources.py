@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peewit.data import SourceNotAvailable, cache, download, layouts, load
-from peewit.data.archive import BadArchiveError
-from peewit.data.layouts import CIFAR10_CLASSES, Layout
+from peewit.data import SourceNotAvailable, load
+from peewit.data.cifar import cache, layouts
+from peewit.data.cifar.archive import BadArchiveError
+from peewit.data.cifar.layouts import CIFAR10_CLASSES, Layout
+from peewit.data.download import fetch as download
 from peewit.data.sources import fetch
 from peewit.errors import PeewitError, UsageError
 

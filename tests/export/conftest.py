@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from made_runs import make_run
-from peewit.run import Run
+from peewit.runs.run import Run
 
 
 @pytest.fixture(scope="session", params=["tutorial", "fast", "grey"])

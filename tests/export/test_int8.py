@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from made_runs import make_run, pictures
-from peewit import runfolder
 from peewit.data.dataset import Dataset
 from peewit.data.sources import Splits, load
 from peewit.errors import PeewitError
 from peewit.export import agreement, int8, job
 from peewit.export.int8 import Judged, Quantised
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 from peewit.training import checkpoint
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}

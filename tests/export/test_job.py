@@ -11,11 +11,11 @@ import pytest
 
 from made_runs import make_run, pictures
 from peewit.errors import PeewitError, UsageError
+from peewit.evaluation.inference import softmax
 from peewit.export import agreement, job
 from peewit.export.agreement import Sample
 from peewit.export.chain import Dense
-from peewit.inference import softmax
-from peewit.run import Run
+from peewit.runs.run import Run
 
 CHECKED = ("onnx", "openvino", "torch")
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}

@@ -15,7 +15,7 @@ from peewit.export import agreement, job
 from peewit.export.chain import Dense
 from peewit.export.job import Exported
 from peewit.importing.keras import import_keras
-from peewit.run import Run
+from peewit.runs.run import Run
 
 
 @pytest.fixture(scope="module")

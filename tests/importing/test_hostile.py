@@ -63,7 +63,7 @@ def archive_with(sound: Path, path: Path, **members: bytes) -> Path:
 
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 def test_what_was_exported_comes_back(name: str, sound: Path, tmp_path: Path) -> None:
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
     run = import_keras(sound / name, NAMES, out=tmp_path / "run")
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from peewit.models import FAST_WIDTHS, build
 from peewit.models.fast import ConvPoolNormGelu, Fast, fix
+from peewit.models.registry import FAST_WIDTHS, build
 
 
 def make(

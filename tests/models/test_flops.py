@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from peewit.models import build
 from peewit.models.flops import TrainingFlops, training_flops
+from peewit.models.registry import build
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from peewit.models import build
 from peewit.models.initializers import keras_defaults
+from peewit.models.registry import build
 
 
 def kernels(seed: int) -> list[tuple[torch.Tensor, int, int]]:

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from peewit.errors import PeewitError
-from peewit.models import build
 from peewit.models.keras_weights import keras_weights, load_keras_weights
+from peewit.models.registry import build
 
 
 def test_names_and_shapes_are_keras_ones() -> None:

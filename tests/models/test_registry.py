@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from peewit.errors import UsageError
-from peewit.models import MODELS, build, minimum_size, native_size
+from peewit.models.registry import MODELS, build, minimum_size, native_size
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -76,7 +76,10 @@ def test_images_without_channels_are_refused() -> None:
 
 
 def test_listing_the_models_does_not_import_pytorch() -> None:
-    code = "import sys, peewit.models; print(len(peewit.models.MODELS), 'torch' in sys.modules)"
+    code = (
+        "import sys; from peewit.models.registry import MODELS; "
+        "print(len(MODELS), 'torch' in sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from peewit.models import MODELS, build, minimum_size
+from peewit.models.registry import MODELS, build, minimum_size
 from peewit.models.summary import summarise
 from peewit.models.table import Summary
 

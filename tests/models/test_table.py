@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from peewit.models import build
+from peewit.models.registry import build
 from peewit.models.summary import summarise
 from peewit.models.table import WIDTH, Summary, size
 

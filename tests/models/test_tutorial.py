@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from peewit.models import build
+from peewit.models.registry import build
 
 
 def test_parameters_are_those_of_the_tutorial() -> None:

@@ -41,5 +41,5 @@ def test_images_of_one_colour_give_finite_filters() -> None:
 def test_the_images_may_be_many(monkeypatch: pytest.MonkeyPatch) -> None:
     images = correlated(50, 1, 8)
     whole = whitening_filters(images)
-    monkeypatch.setattr("peewit.models.whitening._IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr("peewit.models.registry.whitening._IMAGES_AT_ONCE", 7)
     assert torch.allclose(whitening_filters(images), whole, rtol=1e-4, atol=1e-5)

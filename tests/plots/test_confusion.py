@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from peewit.evaluation import Evaluation, evaluate
+from peewit.evaluation.metrics import Evaluation, evaluate
 from peewit.plots import save_confusion
 
 

@@ -18,13 +18,13 @@ import peewit
 from made_runs import make_run
 from peewit import plots
 from peewit.data.dataset import Dataset
-from peewit.data.rate import Progress
+from peewit.data.download.rate import Progress
 from peewit.data.sources import SourceNotAvailable
 from peewit.errors import PeewitError, UsageError
-from peewit.gallery import choose
-from peewit.models import build
+from peewit.images.gallery import choose
+from peewit.models.registry import build
 from peewit.models.summary import summarise
-from peewit.prediction import Prediction
+from peewit.prediction.predict import Prediction
 
 
 def displayed(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -85,10 +85,10 @@ def test_a_download_is_shown_where_nothing_else_shows_it(monkeypatch: pytest.Mon
         raise SourceNotAvailable("cannot download it")
 
     monkeypatch.setattr("IPython.display.display", display)
-    monkeypatch.setattr("peewit.data.download.fetch_archive", fetch)
+    monkeypatch.setattr("peewit.data.download.fetch.fetch_archive", fetch)
     for jupyter in (False, True):
         console = Console(force_jupyter=jupyter, file=io.StringIO())
-        monkeypatch.setattr("peewit.terminal.console_err", lambda console=console: console)
+        monkeypatch.setattr("peewit.system.terminal.console_err", lambda console=console: console)
         with pytest.raises(SourceNotAvailable):
             peewit.load("cifar10")
         assert len(shown) == 2 * jupyter

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from peewit.calibration import ConfidenceBin
+from peewit.evaluation.reliability import ConfidenceBin
 from peewit.plots import save_reliability
 from peewit.plots.style import ACCENT, GOOD, WARNING
 

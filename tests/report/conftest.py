@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from peewit import runfolder
 from peewit.data.dataset import Dataset
-from peewit.evaluation import evaluate
-from peewit.models import build
-from peewit.preprocessing import Preprocessing
+from peewit.evaluation.metrics import evaluate
+from peewit.images.preprocessing import Preprocessing
+from peewit.models.registry import build
 from peewit.report import Evidence
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 from peewit.training.checkpoint import write_tensors
 from peewit.training.recipe import Recipe
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from peewit import runfolder
 from peewit.__main__ import main
 from peewit.data.sources import load
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 
 
 @pytest.fixture

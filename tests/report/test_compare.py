@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from peewit import runfolder
 from peewit.errors import PeewitError
 from peewit.report import write_comparison
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 from peewit.training.recipe import Recipe
 
 SCRIPT = "<script>alert('1')</script>"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from peewit import plots, runfolder
+from peewit import plots
 from peewit.report import write_report
 from peewit.report.files import FILTER_SCALE
 from peewit.report.inline import filter_sheet, first_filters
+from peewit.runs import folder as runfolder
 
 
 def test_heat_maps_have_name_and_number_on_lines_of_their_own(

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from peewit import report, runfolder
+from peewit import report
 from peewit.errors import PeewitError
 from peewit.report import write, write_report
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 
 SCRIPT = "<script>alert('1')</script>"
 SECTIONS = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from peewit.report import words
-from peewit.run import Run
+from peewit.runs.run import Run
 from peewit.training.recipe import Recipe
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from peewit.data.dataset import Dataset
-from peewit.run import Run
+from peewit.runs.run import Run
 from peewit.serving.app import create_app
 from peewit.trainer import train
 from peewit.training.recipe import Recipe

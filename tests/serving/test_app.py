@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from peewit.pictures import read_picture
-from peewit.run import Run
+from peewit.images.reader import read_picture
+from peewit.runs.run import Run
 from peewit.serving.app import create_app
 from peewit.serving.limits import Limits
 
@@ -137,7 +137,7 @@ def test_limits(served: Run, encode: Encode) -> None:
 def test_large_pictures_are_decoded_one_at_a_time(
     client: TestClient, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peewit.pictures.LARGE", 2000)
+    monkeypatch.setattr("peewit.images.reader.LARGE", 2000)
     busy = threading.Lock()
     found = []
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from peewit import pictures
-from peewit.pictures import TooManyPixels
-from peewit.processor import usable_cores
+from peewit.images import reader as pictures
+from peewit.images.reader import TooManyPixels
 from peewit.serving.body import Upload
 from peewit.serving.decoding import Decoders, Decoding
 from peewit.serving.engine import Answer, Engine, Prepared
+from peewit.system.cpu import usable_cores
 
 SMALL, LARGE = Upload("small", b"s"), Upload("large", b"l")
 

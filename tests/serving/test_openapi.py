@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from schemathesis import GenerationMode
 
-from peewit.run import Run
+from peewit.runs.run import Run
 
 
 def _file(shade: int, kind: str) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from peewit.run import Run
+from peewit.runs.run import Run
 
 FLAGS = [
     # CI runs as root, in a container with little shared memory

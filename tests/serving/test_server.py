@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from peewit.__main__ import main
-from peewit.pictures import read_picture
-from peewit.run import Run
+from peewit.images.reader import read_picture
+from peewit.runs.run import Run
 from peewit.serving.app import create_app
 from peewit.serving.limits import Limits
 from peewit.serving.server import LARGEST_HEAD, bind, most_connections, server_of

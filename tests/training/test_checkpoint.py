@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from peewit.errors import PeewitError
-from peewit.models import build
+from peewit.models.registry import build
 from peewit.training import checkpoint
 from peewit.training.checkpoint import Position
-from peewit.training.optimizers import KerasAdam
+from peewit.training.optimizers.keras_adam import KerasAdam
 
 POSITION = Position(
     epoch=2,

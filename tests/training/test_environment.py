@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from peewit import processor
 from peewit.errors import UsageError
+from peewit.system import cpu as processor
 from peewit.training import environment
 
 

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from made_data import noise
 from peewit.errors import PeewitError
-from peewit.preprocessing import Preprocessing
+from peewit.images.preprocessing import Preprocessing
 from peewit.training import loop
 from peewit.training.checkpoint import Position
-from peewit.training.order import epoch_order
 from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
+from peewit.training.sampler import epoch_order
 
 RULE = Preprocessing(2, 2, 1, (0.0,), (1.0,))
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import click
 
 from peewit import __version__
-from peewit.cli.after import compare, evaluate, predict, runs, summary
-from peewit.cli.before import data, show
+from peewit.cli.data import data, show
 from peewit.cli.exchange import export, import_
 from peewit.cli.group import Group
-from peewit.cli.parameters import examples
+from peewit.cli.options import examples
 from peewit.cli.report import report
+from peewit.cli.runs import compare, evaluate, predict, runs, summary
 from peewit.cli.serve import serve
 from peewit.cli.train import train
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from peewit.terminal import console_err
+from peewit.system.terminal import console_err
 
 if TYPE_CHECKING:
-    from peewit.data.rate import Progress
+    from peewit.data.download.rate import Progress
 
 # between the lines of a log
 SECONDS_A_LINE = 10.0

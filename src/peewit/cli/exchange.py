@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peewit.cli.options import complete_source, data_option, examples, run_argument
 from peewit.cli.output import note
-from peewit.cli.parameters import complete_source, data_option, examples, run_argument
 
 if TYPE_CHECKING:
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
 
 @click.command(
@@ -106,7 +106,7 @@ def export(
     With --int8 it takes some for other classes: the accuracy of both forms is printed.
     """
     from peewit.export import job
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
     if data and not int8:
         raise click.UsageError("--data goes with --int8")
@@ -138,10 +138,10 @@ def _export_int8(run: Run, to: str, raw: bool, data: str | None, out: Path | Non
 def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
     """Return the names of the classes, and the source that they came from if they did."""
     from peewit.cli.download import download_shown
-    from peewit.data.layouts import CIFAR10_CLASSES
+    from peewit.data.cifar.layouts import CIFAR10_CLASSES
     from peewit.data.sources import SOURCES, load
     from peewit.errors import PeewitError
-    from peewit.formats import cannot_read
+    from peewit.system.files import cannot_read
 
     if given in SOURCES:
         place: dict[str, Any] = {"source": given, "data": data, "coarse": False}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peewit.spoken import printable
+from peewit.system.text import printable
 
 if TYPE_CHECKING:
     from peewit.errors import PeewitError
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
 
 def note(sentence: str) -> None:

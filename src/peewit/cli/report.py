@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from peewit.cli.options import examples, run_argument
 from peewit.cli.output import note
-from peewit.cli.parameters import examples, run_argument
 
 
 @click.command(
@@ -36,7 +36,7 @@ def report(folder: Path, data: str | None, out: Path | None) -> None:
     from peewit.cli.download import download_shown
     from peewit.errors import PeewitError
     from peewit.report import gather, write_report
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
     run = Run.open(folder)
     evidence, missing = None, ""

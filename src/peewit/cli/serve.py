@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from peewit.cli.options import examples, run_argument
 from peewit.cli.output import note
-from peewit.cli.parameters import examples, run_argument
 
 
 @click.command(
@@ -44,7 +44,7 @@ def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool
     The address is printed. The page takes pictures that are dropped, pasted, picked or taken with
     the camera. POST /api/predict takes them from programs; /docs describes the API.
     """
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
     run = Run.open(folder)
     _require_extra()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peewit.cli.parameters import (
+from peewit.cli.options import (
     RecipeCommand,
     complete_recipe,
     complete_run,
@@ -85,7 +85,7 @@ def train(
     """
     from peewit.cli.output import note, print_run
     from peewit.cli.usage import flags_named
-    from peewit.tensorboard import TensorBoard, summary_writer
+    from peewit.report.tensorboard import TensorBoard, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
 
@@ -133,8 +133,8 @@ def _going_on(
     """Return the recipe and the source that the run ``path`` goes on with."""
     from peewit.data.sources import moved
     from peewit.errors import PeewitError
-    from peewit.run import Run
-    from peewit.spoken import command
+    from peewit.runs.run import Run
+    from peewit.system.text import command
 
     earlier, source = Run.open(path), place["source"]
     kept = {"recipe": recipe and "--recipe", "folder": out and "--out"}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from peewit.data import layouts
-from peewit.data.archive import BadArchiveError
-from peewit.data.layouts import Layout
+from peewit.data.cifar import layouts
+from peewit.data.cifar.archive import BadArchiveError
+from peewit.data.cifar.layouts import Layout
 from peewit.errors import PeewitError, UsageError
 
 SOURCES: dict[str, str] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from peewit.data.archive import BadArchiveError
+from peewit.data.cifar.archive import BadArchiveError
 from peewit.data.dataset import Dataset
 from peewit.data.places import (
     SOURCES,
@@ -24,9 +24,9 @@ from peewit.data.places import (
 from peewit.errors import UsageError
 
 if TYPE_CHECKING:  # imported where used: they take time that `peewit --help` does not have
-    from peewit.data.cache import Loaded
-    from peewit.data.download import Fetched
-    from peewit.data.rate import Progress
+    from peewit.data.cifar.cache import Loaded
+    from peewit.data.download.fetch import Fetched
+    from peewit.data.download.rate import Progress
 
 __all__ = ["SOURCES", "Place", "SourceNotAvailable", "Splits", "fetch", "load", "moved", "where"]
 
@@ -159,7 +159,7 @@ def load_path(path: Path, name: str | None) -> Loaded:
     BadArchiveError
         It is missing, not sound, or of another source.
     """
-    from peewit.data import cache
+    from peewit.data.cifar import cache
 
     loaded = cache.load(path, home() / "decoded")
     layout = loaded.decoded.layout
@@ -182,7 +182,7 @@ def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
 
 def _search(name: str, progress: Callable[[Progress], None] | None) -> tuple[Fetched, Loaded]:
     """Find a named source, or download it; what lies about broken is left for the next place."""
-    from peewit.data.download import Fetched, fetch_archive
+    from peewit.data.download.fetch import Fetched, fetch_archive
 
     notes: list[str] = []
     broken: list[str] = []
@@ -205,7 +205,7 @@ def _search(name: str, progress: Callable[[Progress], None] | None) -> tuple[Fet
 
 def _in_notebook() -> Callable[[Progress], None] | None:
     """Return what shows a download in a notebook, or None elsewhere."""
-    from peewit.terminal import NotebookOutput, console_err
+    from peewit.system.terminal import NotebookOutput, console_err
 
     return NotebookOutput().show if console_err().is_jupyter else None
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from peewit.data.sources import SOURCES, Splits, load, moved, where
 from peewit.errors import PeewitError
-from peewit.inference import softmax
-from peewit.run import Run
+from peewit.evaluation.inference import softmax
+from peewit.runs.run import Run
 
 Pictures = npt.NDArray[np.uint8]
 Answers = Callable[[Pictures], npt.NDArray[np.float32]]

@@ -123,7 +123,7 @@ def chain(model: nn.Module) -> list[Operation]:
 
     Examples
     --------
-    >>> from peewit.models import build
+    >>> from peewit.models.registry import build
     >>> [type(part).__name__ for part in chain(build("tutorial", (32, 32, 3), 10, seed=0))[:5]]
     ['Conv', 'Relu', 'Norm', 'MaxPool', 'Conv']
     """

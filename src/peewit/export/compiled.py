@@ -1,12 +1,15 @@
-"""Networks as OpenVINO computes them."""
+"""Networks compiled by OpenVINO."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peewit.export.quiet import quiet
-from peewit.signal_stack import kept_signal_stack
 
 
 def compiled(network: Path | bytes, **settings: str) -> Any:
@@ -32,3 +35,27 @@ def compiled(network: Path | bytes, **settings: str) -> Any:
     with kept_signal_stack():
         core = quiet("openvino").Core()
         return core.compile_model(core.read_model(network), "CPU", settings)
+
+
+# more than the three fields of stack_t, whose order depends on the system
+_SIZE = 64
+
+
+@contextmanager
+def kept_signal_stack() -> Iterator[None]:
+    """Put this thread's alternate signal stack back as it was before the block.
+
+    OpenVINO gives the thread that first compiles a network one of its own, and takes that memory
+    away with the network. Where another of its cores came between, the thread is left with memory
+    that is gone, and Python, whose handlers run on such a stack, dies of the next Ctrl-C.
+    """
+    if os.name == "nt":  # has no such thing
+        yield
+        return
+    library, before = ctypes.CDLL(None), ctypes.create_string_buffer(_SIZE)
+    known = library.sigaltstack(None, before) == 0
+    try:
+        yield
+    finally:
+        if known:
+            library.sigaltstack(before, None)

@@ -23,7 +23,7 @@ from peewit.export.chain import (
     RepeatEdge,
     Scale,
 )
-from peewit.preprocessing import LUMA, Preprocessing
+from peewit.images.preprocessing import LUMA, Preprocessing
 
 # Gelu is an operator since opset 20, which ONNX Runtime 1.18 and OpenVINO 2024.4 know
 OPSET, IR_VERSION = 20, 9

@@ -19,7 +19,7 @@ from peewit.data.sources import Splits
 from peewit.errors import PeewitError, UsageError
 from peewit.export import agreement, job
 from peewit.export.agreement import Answers, Pictures
-from peewit.run import Run
+from peewit.runs.run import Run
 
 # format -> the module of its vendor's tool
 TOOLS = {"onnx": "peewit.export.int8_onnx", "openvino": "peewit.export.int8_openvino"}

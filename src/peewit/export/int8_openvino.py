@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peewit.export import openvino
+from peewit.export.compiled import kept_signal_stack
 from peewit.export.int8_onnx import fed
 from peewit.export.missing import needed
-from peewit.signal_stack import kept_signal_stack
 
 if TYPE_CHECKING:
     from peewit.export.agreement import Pictures

@@ -15,15 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from peewit import __version__, runfolder
+from peewit import __version__
 from peewit.errors import PeewitError, UsageError
+from peewit.evaluation.inference import softmax
 from peewit.export import agreement
 from peewit.export.agreement import Agreement, Answers
 from peewit.export.chain import Operation, chain
-from peewit.files import cannot_write, check_text
-from peewit.inference import softmax
-from peewit.preprocessing import Preprocessing
-from peewit.run import Run
+from peewit.images.preprocessing import Preprocessing
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
+from peewit.system.files import cannot_write, check_text
 
 # name on the command line -> module, and what it is called
 FORMATS = {

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from peewit.evaluation.inference import softmax
 from peewit.export.agreement import Answers
 from peewit.export.keras_layers import KerasLayer, Naming, network, preparation
 from peewit.export.missing import needed
-from peewit.inference import softmax
 
 if TYPE_CHECKING:
     from peewit.export.job import Content

@@ -19,7 +19,7 @@ from peewit.export.chain import (
     Operation,
     Relu,
 )
-from peewit.preprocessing import Preprocessing
+from peewit.images.preprocessing import Preprocessing
 
 
 @dataclass

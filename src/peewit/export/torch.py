@@ -29,7 +29,7 @@ from peewit.export.chain import (
     RepeatEdge,
     Scale,
 )
-from peewit.preprocessing import Preprocessing
+from peewit.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from peewit.export.job import Content

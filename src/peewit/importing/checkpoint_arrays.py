@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from peewit.formats import cannot_read
 from peewit.importing.crc32c import crc32c, masked
 from peewit.importing.keras_config import Shape, broken, unsupported
 from peewit.importing.keras_h5 import Array
 from peewit.importing.table import read_table
 from peewit.importing.wire import numbers, parts
+from peewit.system.files import cannot_read
 
 INDEX, LARGEST_INDEX = "variables/variables.index", 16 * 2**20
 # TensorFlow's numbers of its types, in the byte order of nearly every machine

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from peewit import runfolder
 from peewit.errors import PeewitError, UsageError
-from peewit.files import check_text
+from peewit.images.preprocessing import Preprocessing
 from peewit.importing import keras_archive, keras_h5, saved_model
 from peewit.importing.keras_config import THIS_MODEL, Architecture, read_architecture
 from peewit.importing.keras_h5 import Array
 from peewit.importing.match import matching_network
-from peewit.preprocessing import Preprocessing
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
+from peewit.system.files import check_text
 from peewit.training import checkpoint, environment
+from peewit.training.build import make_optimizer
 from peewit.training.checkpoint import Position
 from peewit.training.recipe import Recipe
-from peewit.training.setup import make_optimizer
 
 
 class KerasModel(NamedTuple):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peewit.errors import PeewitError
-from peewit.formats import cannot_read
 from peewit.importing import keras_h5
 from peewit.importing.keras_config import THIS_MODEL, Layer, broken
 from peewit.importing.keras_h5 import Array
+from peewit.system.files import cannot_read
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 # what is read of each into memory, whatever it says of itself

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.errors import PeewitError
-from peewit.formats import cannot_read
 from peewit.importing.keras_config import THIS_MODEL, Layer, Shape, broken
+from peewit.system.files import cannot_read
 
 Array = npt.NDArray[np.float32]
 

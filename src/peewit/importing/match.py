@@ -21,8 +21,8 @@ from peewit.export.chain import (
 )
 from peewit.importing.keras_config import Architecture, Layer, unsupported
 from peewit.importing.keras_h5 import Array
-from peewit.models import build
 from peewit.models.keras_weights import load_keras_weights
+from peewit.models.registry import build
 
 NETWORK = "tutorial"
 

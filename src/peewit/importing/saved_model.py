@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peewit.errors import PeewitError
-from peewit.formats import cannot_read
 from peewit.importing.checkpoint_arrays import INDEX, LARGEST_INDEX, Checkpoint, content
 from peewit.importing.keras_config import THIS_MODEL, Layer, broken, unsupported
 from peewit.importing.keras_h5 import Array
 from peewit.importing.wire import fields, numbers, parts
+from peewit.system.files import cannot_read
 
 GRAPH, METADATA = "saved_model.pb", "keras_metadata.pb"
 LARGEST = {GRAPH: 2**28, METADATA: 2**24}

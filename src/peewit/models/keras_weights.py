@@ -30,7 +30,7 @@ def keras_weights(model: nn.Module) -> list[tuple[str, Array]]:
 
     Examples
     --------
-    >>> from peewit.models import build
+    >>> from peewit.models.registry import build
     >>> for name, array in keras_weights(build("tutorial", (32, 32, 3), 10, seed=0))[:3]:
     ...     print(name, array.shape)
     conv2d/kernel:0 (3, 3, 3, 64)

@@ -40,11 +40,11 @@ def summarise(
     input_shape : tuple of int
         Height, width and channels of an image.
     optimizer : str
-        What it is trained with: a key of ``peewit.models.table.KEPT``.
+        What it is trained with: a key of ``peewit.models.registry.table.KEPT``.
 
     Examples
     --------
-    >>> from peewit.models import build
+    >>> from peewit.models.registry import build
     >>> summary = summarise(build("tutorial", (32, 32, 3), 10, seed=0), (32, 32, 3))
     >>> summary.parameters, summary.trainable, summary.non_trainable
     (159018, 158506, 512)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.ticker import PercentFormatter
 
-from peewit.evaluation import Evaluation
+from peewit.evaluation.metrics import Evaluation
 from peewit.plots.style import ACCENT, INK, RULE, drawing
 
 # With more classes the numbers in the cells could not be read

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, say
-from peewit.run import Run, names_of
+from peewit.runs.run import Run, names_of
 
 History = Sequence[Mapping[str, float]]
 MEASURES = (("accuracy", "Accuracy"), ("loss", "Loss"))

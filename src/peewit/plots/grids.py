@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from peewit.data.dataset import Dataset
-from peewit.gallery import least_sure, surest_mistakes, titles
+from peewit.images.gallery import least_sure, surest_mistakes, titles
 from peewit.plots.style import ACCENT, DPI, FAINT, INK, WARNING, drawing
 
 # All in pixels of the PNG file

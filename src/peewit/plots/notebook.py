@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peewit.data.dataset import Dataset
-from peewit.gallery import choose
-from peewit.pictures import Png
+from peewit.images.gallery import choose
+from peewit.images.reader import Png
 from peewit.plots.grids import save_grid
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 
-from peewit.calibration import ConfidenceBin
+from peewit.evaluation.reliability import ConfidenceBin
 from peewit.plots.style import ACCENT, FAINT, GOOD, INK, WARNING, drawing
 
 

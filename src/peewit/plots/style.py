@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from peewit.files import replacing
+from peewit.system.files import replacing
 
 DPI = 150
 INK = "#22262b"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peewit.comparison import differences, facts, passes, readings
-from peewit.files import write_text
 from peewit.report import words
 from peewit.report.charts import Chart, Intervals, Series, interval_chart, line_chart
 from peewit.report.render import render
-from peewit.run import Run, names_of
-from peewit.spoken import duration
+from peewit.runs.comparison import differences, facts, passes, readings
+from peewit.runs.run import Run, names_of
+from peewit.system.files import write_text
+from peewit.system.text import duration
 
 # The style sheet has so many colours, and so many kinds of lines
 COLOURS, DASHES = 7, 3

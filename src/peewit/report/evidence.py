@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
-from peewit.gallery import in_turn, least_sure, surest_mistakes
-from peewit.inference import softmax
-from peewit.run import Run
+from peewit.evaluation.inference import softmax
+from peewit.images.gallery import in_turn, least_sure, surest_mistakes
+from peewit.runs.run import Run
 
 if TYPE_CHECKING:
-    from peewit.data.rate import Progress
+    from peewit.data.download.rate import Progress
 
 # Three rows of eight
 SHOWN = 24

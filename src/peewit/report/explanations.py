@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from peewit.preprocessing import Preprocessing
+from peewit.evaluation.gradcam import heat_maps, overlay
+from peewit.images.preprocessing import Preprocessing
 from peewit.report.evidence import Evidence
-from peewit.saliency import heat_maps, overlay
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from peewit import plots, runfolder
-from peewit.evaluation import evaluate
-from peewit.files import replacing
+from peewit import plots
+from peewit.evaluation.metrics import evaluate
 from peewit.plots.style import ACCENT, INK, WARNING
 from peewit.report.evidence import Evidence
 from peewit.report.explanations import Explanation
 from peewit.report.inline import filter_sheet
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
+from peewit.system.files import replacing
 
 # Each weight of a filter becomes a square of so many pixels
 FILTER_SCALE = 12

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peewit import runfolder
 from peewit.report import result, shown, words
 from peewit.report.charts import Series, line_chart
 from peewit.report.evidence import Evidence
 from peewit.report.explanations import Explanation
 from peewit.report.inline import filter_sheet, first_filters, from_png, png
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
 
 if TYPE_CHECKING:
     from torch import nn

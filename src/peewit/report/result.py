@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from peewit.evaluation import evaluate
+from peewit.evaluation.metrics import evaluate
 from peewit.report import words
 from peewit.report.charts import reliability_chart
 from peewit.report.evidence import Evidence
 from peewit.report.inline import png
-from peewit.run import Run
+from peewit.runs.run import Run
 
 # With more classes the numbers in the cells of the matrix could not be read
 NUMBERED_CLASSES = 20

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from peewit import spoken
-from peewit.models import MODELS
-from peewit.run import Run
-from peewit.spoken import counted, duration, minutes, rounded
+from peewit.models.registry import MODELS
+from peewit.runs.run import Run
+from peewit.system import text as spoken
+from peewit.system.text import counted, duration, minutes, rounded
 
 
 def share(value: float) -> str:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import jinja2
 
-from peewit import runfolder
 from peewit.errors import PeewitError
-from peewit.files import write_text
 from peewit.report import files, page
 from peewit.report.evidence import Evidence
 from peewit.report.explanations import Explanation, explain
 from peewit.report.inline import first_filters
 from peewit.report.render import render
-from peewit.run import Run
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
+from peewit.system.files import write_text
 
 # Whatever goes wrong in the report, the training before it has gone well, and must end well
 FAILURES = (

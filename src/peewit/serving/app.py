@@ -22,7 +22,7 @@ from peewit.serving.schema import REQUEST_BODY, Failure, Health, Model, Predicti
 from peewit.serving.service import Service, failure, json_answer
 
 if TYPE_CHECKING:
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
 PREDICT = "/api/predict"
 # the settings of a request, in the order in which the page and most programs write them

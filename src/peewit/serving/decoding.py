@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from peewit import pictures
 from peewit.errors import PeewitError
-from peewit.pictures import TooManyPixels
-from peewit.processor import usable_cores
+from peewit.images import reader as pictures
+from peewit.images.reader import TooManyPixels
 from peewit.serving.body import Upload
 from peewit.serving.engine import Answer, Engine, Prepared
+from peewit.system.cpu import usable_cores
 
 
 @dataclass

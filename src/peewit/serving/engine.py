@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit.engines import fastest
 from peewit.errors import PeewitError
-from peewit.inference import BATCH
-from peewit.pictures import read_picture
-from peewit.preprocessing import AsTheyAre
-from peewit.saliency import heat_maps
+from peewit.evaluation.gradcam import heat_maps
+from peewit.evaluation.inference import BATCH
+from peewit.images.preprocessing import AsTheyAre
+from peewit.images.reader import read_picture
+from peewit.prediction.engines import fastest
 from peewit.serving.body import Upload
 
 if TYPE_CHECKING:
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
 # So many pictures are answered by what answers one soonest: of fast-s by ONNX Runtime in 2.5 and
 # 4.9 ms where PyTorch takes 6.2 and 7.4; 4 take either 9 ms, and 8 take 19 there and here 13.

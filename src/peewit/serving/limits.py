@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peewit.errors import PeewitError
-from peewit.pictures import PIXEL_LIMIT
+from peewit.images.reader import PIXEL_LIMIT
 
 MEGABYTE = 1_000_000
 

@@ -11,7 +11,7 @@ import peewit
 from peewit.serving.limits import Limits
 
 if TYPE_CHECKING:
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
 PICTURE = {"type": "string", "format": "binary"}
 

@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from peewit.errors import PeewitError
-from peewit.pictures import NotAPicture, TooManyPixels
+from peewit.images.reader import NotAPicture, TooManyPixels
 from peewit.serving import metrics as counting
 from peewit.serving.batching import Batcher
 from peewit.serving.body import Buffer, Upload, read_body, uploads
@@ -25,7 +25,7 @@ from peewit.serving.limits import Limits, Refused, too_many_waiting
 from peewit.serving.schema import describe_model
 
 if TYPE_CHECKING:
-    from peewit.run import Run
+    from peewit.runs.run import Run
 
 LOG = logging.getLogger(__name__)
 # From then on it is noticed that a client hangs up, and its pictures are dropped.

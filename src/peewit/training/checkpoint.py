@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from peewit.errors import PeewitError
-from peewit.files import replacing
-from peewit.formats import cannot_read, check_format, damaged
-from peewit.training.order import HardExamples
+from peewit.system.files import cannot_read, check_format, damaged, replacing
+from peewit.training.sampler import HardExamples
 
 # raised with every change after which older versions would misread the file
 FORMAT = 1

@@ -16,8 +16,8 @@ import torch
 import peewit
 from peewit import kernels
 from peewit.errors import UsageError
-from peewit.processor import processor_name, within_limit
-from peewit.spoken import command, counted
+from peewit.system.cpu import processor_name, within_limit
+from peewit.system.text import command, counted
 
 # a run's threads may come from a machine with more cores, where it is to go on bit by bit
 MOST_A_CORE = 16

@@ -14,15 +14,15 @@ from torch.nn import functional as F
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
-from peewit.inference import logits_unless
+from peewit.evaluation.inference import logits_unless
+from peewit.images.preprocessing import Preprocessing
 from peewit.models.flops import TrainingFlops
-from peewit.preprocessing import Preprocessing
 from peewit.training.augment import Augment
 from peewit.training.checkpoint import Position, Row
-from peewit.training.order import HardExamples, epoch_order
 from peewit.training.progress import Progress
 from peewit.training.recipe import Recipe
-from peewit.training.schedule import Schedule, StepSchedule, set_rates
+from peewit.training.sampler import HardExamples, epoch_order
+from peewit.training.schedules import Schedule, StepSchedule, set_rates
 
 # What has to be done of a training with falling rates between two validations, besides the last.
 VALIDATE_EVERY = 1 / 8

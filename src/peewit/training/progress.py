@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from peewit.spoken import printable
-from peewit.terminal import NotebookOutput, console_err
+from peewit.system.terminal import NotebookOutput, console_err
+from peewit.system.text import printable
 from peewit.training.checkpoint import Position, Row
 
 HEADER = "  epoch      loss  accuracy  validation loss  accuracy  images/s     time"

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 
 from peewit.errors import UsageError
-from peewit.models import ModelInfo, find
-from peewit.training.frontier import NETWORKS
-from peewit.training.settings import at_least, read_values, setting, typed
+from peewit.models.registry import ModelInfo, find
+from peewit.training.budget.frontier import NETWORKS
+from peewit.training.fields import at_least, read_values, setting, typed
 
 # changing these changes nothing of what has been learned, so that a Run can go on with them
 FREE_TO_CHANGE = frozenset(

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from peewit.evaluation import evaluate
+from peewit.evaluation.metrics import evaluate
 from peewit.export.chain import chain
 from peewit.export.keras import keras_file
 from peewit.export.keras_layers import Naming, network
-from peewit.models import build
+from peewit.models.registry import build
 
 RELU = {"activation": "relu"}
 STAGE_END = [("BatchNormalization", (), {}), ("MaxPooling2D", ((2, 2),), {})]

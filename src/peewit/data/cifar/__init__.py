@@ -1,0 +1,1 @@
+"""CIFAR archives: layouts, verification, decoding, cache."""

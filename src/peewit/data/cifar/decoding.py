@@ -1,0 +1,216 @@
+"""CIFAR-10 and CIFAR-100, from the files in which their authors gave them out.
+
+Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009);
+https://www.cs.toronto.edu/~kriz/cifar.html describes both layouts, python (pickles) and binary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.data.cifar import layouts
+from peewit.data.cifar.archive import BadArchiveError, cannot_read, members
+from peewit.data.cifar.layouts import PIXELS, SIDE, Layout
+from peewit.data.cifar.machine import UnreadablePickleError
+from peewit.data.cifar.unpickle import loads
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Everything in an archive: training images first, then the test images."""
+
+    layout: Layout
+    images: npt.NDArray[np.uint8]
+    """Shape (N, 32, 32, 3)."""
+    labels: npt.NDArray[np.uint8]
+    """Shape (N, kinds of label), in the order of ``class_names``."""
+    class_names: Mapping[str, tuple[str, ...]]
+    """Kind of label ("fine", "coarse") to the names of its classes."""
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the files of the data, by name, from an archive or a folder of extracted files.
+
+    Raises
+    ------
+    BadArchiveError
+        See `peewit.data.cifar.archive.members`.
+    """
+    wanted = {file: layout.limit(file) for layout in layouts.LAYOUTS for file in layout.files}
+    if not path.is_dir():
+        yield from members(path, wanted)
+        return
+    for name, limit in wanted.items():
+        file = path / name
+        try:
+            if not file.is_file():
+                continue
+            if file.stat().st_size > limit:
+                raise BadArchiveError(
+                    f"{file} is refused",
+                    f"it has {file.stat().st_size:,} bytes, where the format has at most {limit:,}",
+                )
+            content = file.read_bytes()
+        except OSError as error:
+            raise cannot_read(file, error) from error
+        yield name, content
+
+
+def _one_ahead(files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Decompress the next file while this one is being decoded (zlib works without the GIL)."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, files, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, files, None)
+            yield item
+
+
+def decode(path: Path, watch: Callable[[str, bytes], None] | None = None) -> Decoded:
+    """Read and check a whole archive or folder.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.tar.gz``, or the folder that holds the extracted files.
+    watch : callable, optional
+        Called with the name and the content of each file as it is met.
+
+    Returns
+    -------
+    Decoded
+        All images and labels.
+
+    Raises
+    ------
+    BadArchiveError
+        A file is missing, damaged, or holds the wrong number, shape or range; it is named.
+    """
+    layout: Layout | None = None
+    images = labels = np.empty(0, np.uint8)
+    names: dict[str, tuple[str, ...]] = {}
+    found: set[str] = set()
+    for file, content in _one_ahead(contents(path)):
+        if watch is not None:
+            watch(file, content)
+        if layout is None:
+            layout = next(known for known in layouts.LAYOUTS if file in known.files)
+            images = np.empty((layout.images, SIDE, SIDE, 3), np.uint8)
+            labels = np.empty((layout.images, len(layout.classes)), np.uint8)
+        elif file not in layout.files:
+            raise BadArchiveError(
+                f"{path} is refused", f"{found.pop()} and {file} do not go together"
+            )
+        found.add(file)
+        try:
+            if file in layout.batches:
+                start = _start(layout, file)
+                rows = slice(start, start + layout.batches[file])
+                planes, labels[rows] = _batch(layout, file, content)
+                # (n, channel, row, column) to (n, row, column, channel); one channel at a time is
+                # faster than one transposed copy
+                for channel in range(3):
+                    images[rows, ..., channel] = planes.reshape(-1, 3, SIDE, SIDE)[:, channel]
+            else:
+                names |= _class_names(layout, file, content)
+        except UnreadablePickleError as error:
+            raise BadArchiveError(
+                f"{file} in {path} is refused", str(error), "get it again"
+            ) from error
+    if layout is None:
+        raise BadArchiveError(
+            f"{path} does not hold CIFAR-10 or CIFAR-100",
+            f"none of their files is in it ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)",
+        )
+    missing = [file for file in layout.files if file not in found]
+    if missing:
+        raise BadArchiveError(
+            f"{path} is not complete", f"{', '.join(missing)} missing", "get it again"
+        )
+    names = {kind: names[kind] for kind in layout.classes}
+    return Decoded(layout, images, labels, names)
+
+
+def _start(layout: Layout, file: str) -> int:
+    start = 0
+    for name, count in layout.batches.items():
+        if name == file:
+            return start
+        start += count
+    raise KeyError(file)
+
+
+def _batch(
+    layout: Layout, file: str, content: bytes
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Pixels, shape (n, 3072), and labels, shape (n, kinds of label), of one file."""
+    count = layout.batches[file]
+    if layout.form == "binary":
+        width = PIXELS + len(layout.classes)
+        if len(content) != count * width:
+            raise UnreadablePickleError(
+                f"it has {len(content):,} bytes instead of {count * width:,}"
+            )
+        records = np.frombuffer(content, np.uint8).reshape(count, width)
+        labels, pixels = records[:, : len(layout.classes)], records[:, len(layout.classes) :]
+    else:
+        batch = loads(content)
+        pixels = _array(batch.get("data"), count)
+        columns = []
+        for kind in layout.classes:
+            key = "labels" if len(layout.classes) == 1 else f"{kind}_labels"
+            columns.append(_labels(batch.get(key), key, count))
+        labels = np.stack(columns, axis=1)
+    for column, (kind, classes) in zip(labels.T, layout.classes.items(), strict=True):
+        if column.max() >= classes:
+            raise UnreadablePickleError(
+                f"it has the {kind} label {column.max()}, where labels go from 0 to {classes - 1}"
+            )
+    return pixels, labels
+
+
+def _array(value: object, count: int) -> npt.NDArray[np.uint8]:
+    if not isinstance(value, np.ndarray):
+        raise UnreadablePickleError("it holds no images")
+    if value.shape != (count, PIXELS):
+        raise UnreadablePickleError(
+            f"its images have shape {value.shape} instead of {(count, PIXELS)}"
+        )
+    return value
+
+
+def _labels(value: object, key: str, count: int) -> npt.NDArray[np.uint8]:
+    if not isinstance(value, list) or not all(type(label) is int for label in value):
+        raise UnreadablePickleError(f"it holds no {key}")
+    if len(value) != count:
+        raise UnreadablePickleError(f"it holds {len(value):,} labels for {count:,} images")
+    outside = [label for label in value if not 0 <= label < 256]
+    if outside:
+        raise UnreadablePickleError(f"it has the label {outside[0]}, which is no class")
+    return np.array(value, np.uint8)
+
+
+def _class_names(layout: Layout, file: str, content: bytes) -> dict[str, tuple[str, ...]]:
+    found: dict[str, object] = {}
+    if layout.form == "binary":
+        kind = file.removesuffix("_label_names.txt") if len(layout.classes) > 1 else "fine"
+        found[kind] = [line for line in content.decode("latin-1").split("\n") if line.strip()]
+    else:
+        meta = loads(content)
+        for kind in layout.classes:
+            key = "label_names" if len(layout.classes) == 1 else f"{kind}_label_names"
+            found[kind] = meta.get(key)
+    names = {}
+    for kind, values in found.items():
+        if not isinstance(values, list) or len(values) != layout.classes[kind]:
+            raise UnreadablePickleError(f"it does not name {layout.classes[kind]} classes")
+        names[kind] = tuple(
+            (name.decode("latin-1") if isinstance(name, bytes) else str(name)).strip()
+            for name in values
+        )
+    return names

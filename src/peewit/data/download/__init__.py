@@ -1,0 +1,1 @@
+"""Downloads from several mirrors, resumed and verified."""

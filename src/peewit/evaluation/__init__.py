@@ -1,0 +1,1 @@
+"""How good a network's answers are: metrics, calibration, inference, Grad-CAM."""

@@ -1,0 +1,251 @@
+"""How good a classifier is: every number that is reported comes from here.
+
+Numpy only, from logits and labels, so that any engine's outputs can be judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.errors import PeewitError
+from peewit.evaluation.reliability import ConfidenceBin, calibration_error, reliability
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How one class fared.
+
+    A ratio with nothing in its denominator (nothing predicted, nothing there) is 0, as
+    scikit-learn's ``zero_division=0`` has it; the table shows it as ``-``.
+    """
+
+    name: str
+    images: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The judgement on a set of labelled images, made by :func:`evaluate`.
+
+    Attributes
+    ----------
+    images : int
+        How many were judged.
+    accuracy : float
+        Share that got its right class, 0 to 1.
+    accuracy_interval : tuple of float
+        The 95 % interval of the accuracy (Wilson).
+    loss : float
+        Mean cross-entropy in nats.
+    top3 : float
+        Share whose right class is among the three (or all, where there are fewer) likeliest.
+    calibration_error : float
+        How far confidence and accuracy are apart (expected calibration error, 15 bins), 0 to 1.
+    reliability : tuple of ConfidenceBin
+        The images by the confidence of their answers, in 15 bins of equal width from 0 to 1.
+    per_class : tuple of ClassScores
+        One a class, in the classes' order.
+    confusion : int64 array, shape (classes, classes)
+        ``confusion[true, predicted]`` images.
+    """
+
+    images: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    loss: float
+    top3: float
+    calibration_error: float
+    reliability: tuple[ConfidenceBin, ...] = field(repr=False)
+    per_class: tuple[ClassScores, ...]
+    confusion: npt.NDArray[np.int64] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON has it: numbers, texts, lists, dicts."""
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
+            "loss": self.loss,
+            "images": self.images,
+            "top3": self.top3,
+            "calibration_error": self.calibration_error,
+            "reliability": [asdict(part) for part in self.reliability],
+            "classes": [asdict(scores) for scores in self.per_class],
+            "confusion": self.confusion.tolist(),
+        }
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the table in a notebook: IPython asks for this."""
+        printer.text(self.table())
+
+    def table(self) -> str:
+        """Return the numbers as text for a person, about 60 characters wide."""
+        # here, because the numbers alone do not need rich
+        from peewit.system.terminal import text_table
+
+        low, high = self.accuracy_interval
+        top = min(3, len(self.per_class))
+        facts = [
+            ["accuracy", f"{self.accuracy:.2%}", f"95 % interval {low:.2%} to {high:.2%}"],
+            [f"top-{top}", f"{self.top3:.2%}", f"the right class is among the {top} likeliest"],
+            ["loss", f"{self.loss:.4f}", "mean cross-entropy, nats"],
+            ["calibration", f"{self.calibration_error:.2%}", "confidence and accuracy differ by"],
+            ["images", f"{self.images:,}", ""],
+        ]
+        classes = [
+            [
+                scores.name,
+                f"{scores.precision:.1%}" if scores.predicted else "-",
+                f"{scores.recall:.1%}" if scores.images else "-",
+                f"{scores.f1:.1%}" if scores.predicted or scores.images else "-",
+                f"{scores.images:,}",
+            ]
+            for scores in self.per_class
+        ]
+        header = ["class", "precision", "recall", "F1", "images"]
+        return text_table([], facts, "lrl") + "\n\n" + text_table(header, classes, "lrrrr")
+
+
+def evaluate(
+    logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: Sequence[str]
+) -> Evaluation:
+    """Judge a classifier's outputs.
+
+    Parameters
+    ----------
+    logits : float array, shape (N, classes)
+        Unnormalised log-probabilities; the largest wins (the first of equals).
+    labels : int array, shape (N,)
+        The right classes.
+    class_names : sequence of str
+        One name a class.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    PeewitError
+        There are no images, shapes or labels do not fit, or a logit is not a finite number.
+
+    Examples
+    --------
+    >>> result = evaluate([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [0, 1, 1], ["cat", "dog"])
+    >>> round(result.accuracy, 3), result.confusion.tolist()
+    (0.667, [[1, 0], [1, 1]])
+    """
+    # float64, because float32 sums over 10,000 images lose digits that scikit-learn keeps
+    scores = np.asarray(logits, dtype=np.float64)
+    truth = np.asarray(labels)
+    _check(scores, truth, len(class_names))
+    truth = truth.astype(np.int64)
+    count, classes = scores.shape
+
+    log_probabilities = log_softmax(scores)
+    predicted = scores.argmax(axis=1)
+    right = predicted == truth
+    # stable, so that among equals the first class wins here as it does in argmax
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :3]
+    confusion = np.bincount(truth * classes + predicted, minlength=classes**2)
+    confusion = confusion.reshape(classes, classes).astype(np.int64)
+    hits = int(right.sum())
+    confidences = np.exp(log_probabilities.max(axis=1))
+    return Evaluation(
+        images=count,
+        accuracy=hits / count,
+        accuracy_interval=wilson_interval(hits, count),
+        loss=float(-log_probabilities[np.arange(count), truth].mean()),
+        top3=float((best == truth[:, None]).any(axis=1).mean()),
+        calibration_error=calibration_error(confidences, right),
+        reliability=reliability(confidences, right),
+        per_class=_per_class(confusion, class_names),
+        confusion=confusion,
+    )
+
+
+def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the logarithms of the probabilities, shape (N, classes), without overflow.
+
+    >>> np.exp(log_softmax(np.array([[1000.0, 1000.0]]))).tolist()
+    [[0.5, 0.5]]
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def wilson_interval(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Return the interval that holds the true share with 95 % confidence (z of the normal law).
+
+    Unlike the textbook's p +- z s it stays within 0 to 1 and does not shrink to nothing at 0 or
+    100 %. Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical
+    Inference", JASA 22 (1927), 209-212.
+
+    >>> [round(bound, 4) for bound in wilson_interval(7109, 10000)]
+    [0.7019, 0.7197]
+    >>> [round(bound, 4) for bound in wilson_interval(10, 10)]
+    [0.7225, 1.0]
+    """
+    share = hits / count
+    scale = 1 + z * z / count
+    middle = (share + z * z / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    # at 0 and at all hits the bound is exact; rounding would leave 1e-17 of it
+    return (0.0 if hits == 0 else middle - half, 1.0 if hits == count else middle + half)
+
+
+def _check(scores: npt.NDArray[np.float64], truth: npt.NDArray[Any], classes: int) -> None:
+    what = "cannot evaluate these outputs"
+    if scores.ndim != 2 or scores.shape[1] != classes or truth.shape != scores.shape[:1]:
+        raise PeewitError(
+            what,
+            f"outputs have shape {scores.shape} and labels {truth.shape} for {classes} classes",
+            "give outputs (N, classes) and labels (N,)",
+        )
+    if not len(scores):
+        raise PeewitError(what, "there are no images", "give at least one")
+    if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= classes:
+        raise PeewitError(
+            what, f"the labels are not whole numbers from 0 to {classes - 1}", "check the data"
+        )
+    broken = ~np.isfinite(scores).all(axis=1)
+    if broken.any():
+        raise PeewitError(
+            what,
+            f"{int(broken.sum()):,} of {len(scores):,} images have outputs that are not finite",
+            "the weights are broken, train again with a lower learning rate",
+        )
+
+
+def _per_class(
+    confusion: npt.NDArray[np.int64], class_names: Sequence[str]
+) -> tuple[ClassScores, ...]:
+    rows = []
+    for index, name in enumerate(class_names):
+        hits = int(confusion[index, index])
+        present = int(confusion[index].sum())
+        predicted = int(confusion[:, index].sum())
+        rows.append(
+            ClassScores(
+                name=str(name),
+                images=present,
+                predicted=predicted,
+                precision=_ratio(hits, predicted),
+                recall=_ratio(hits, present),
+                f1=_ratio(2 * hits, present + predicted),
+            )
+        )
+    return tuple(rows)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,1 @@
+"""Picture files, and what a network reads of them."""

@@ -1,0 +1,173 @@
+"""The networks by name. Making one imports PyTorch; listing them does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peewit.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What can be said of a network before it is made.
+
+    Parameters
+    ----------
+    description : str
+        One line.
+    minimum_size : int
+        The smallest height and width in pixels that leave it something to look at.
+    native_size : int
+        The height and width that it was designed for.
+    make : callable
+        ``make(input_shape, classes, generator)`` returns the network, initialised from
+        ``generator``.
+    family : str
+        "fast" for the networks with a whitening layer and 3x3 filters that Muon can train.
+    largest_size : int, optional
+        Larger images are resized to this unless another size is asked for.
+    """
+
+    description: str
+    minimum_size: int
+    native_size: int
+    make: Callable[[Shape, int, torch.Generator], nn.Module]
+    family: str = ""
+    largest_size: int | None = None
+
+
+def _tutorial(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    from peewit.models.tutorial import Tutorial
+
+    return Tutorial(input_shape, classes, generator)
+
+
+def _fast(widths: tuple[int, ...]) -> ModelInfo:
+    def make(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+        from peewit.models.fast import Fast
+
+        return Fast(input_shape, classes, generator, widths)
+
+    return ModelInfo(
+        description=f"whitened patches, then pairs of convolutions of {_listed(widths)} channels",
+        minimum_size=8,
+        native_size=32,
+        make=make,
+        family="fast",
+        largest_size=32,
+    )
+
+
+def _listed(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, widths[:-1])) + f" and {widths[-1]}"
+
+
+# the channels after each halving of the picture
+FAST_WIDTHS: dict[str, tuple[int, ...]] = {
+    "fast-xs": (16, 64, 128),
+    "fast-s": (24, 96, 192),
+    "fast-m": (32, 128, 256),
+    "fast-l": (64, 256, 256),
+    "fast-xl": (128, 384, 512),
+}
+
+MODELS: dict[str, ModelInfo] = {
+    "tutorial": ModelInfo(
+        description="three convolutions, batch normalisation, dropout: the Keras CIFAR-10 tutorial",
+        minimum_size=22,
+        native_size=32,
+        make=_tutorial,
+    ),
+    **{name: _fast(widths) for name, widths in FAST_WIDTHS.items()},
+}
+
+
+def find(name: str) -> ModelInfo:
+    """Return the entry of the network ``name``.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if name not in MODELS:
+        known = ", ".join(sorted(MODELS))
+        raise UsageError(f"there is no model {name!r}", todo=f"choose one of: {known}")
+    return MODELS[name]
+
+
+def minimum_size(name: str) -> int:
+    """Return the smallest height and width in pixels that the network ``name`` can take.
+
+    >>> minimum_size("tutorial")
+    22
+    """
+    return find(name).minimum_size
+
+
+def native_size(name: str) -> int:
+    """Return the height and width in pixels that the network ``name`` was designed for.
+
+    >>> native_size("tutorial")
+    32
+    """
+    return find(name).native_size
+
+
+def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
+    """Return a new network with initial weights, its memory in channels_last order.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``MODELS``.
+    input_shape : tuple of int
+        Height, width and channels of the images.
+    classes : int
+        How many classes to tell apart, at least 2: the number of outputs.
+    seed : int
+        The same seed gives the same weights, bit for bit. PyTorch's global random state is
+        neither read nor changed.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown, the images are too small, or there are fewer than 2 classes.
+
+    Examples
+    --------
+    >>> network = build("tutorial", (32, 32, 3), classes=10, seed=0)
+    >>> sum(parameter.numel() for parameter in network.parameters())
+    158506
+    """
+    import torch
+
+    info = find(name)
+    height, width, channels = input_shape
+    if min(height, width) < info.minimum_size:
+        raise UsageError(
+            f"images of {height} x {width} pixels are too small for the model {name}",
+            f"it needs at least {info.minimum_size} x {info.minimum_size}",
+            f"let them be enlarged to {info.native_size} x {info.native_size} (image size "
+            f"{info.native_size}), or give larger ones",
+        )
+    if channels < 1:
+        raise UsageError(f"images with {channels} channels cannot be classified")
+    if classes < 2:
+        raise UsageError(
+            f"a classifier for {classes} class{'' if classes == 1 else 'es'} cannot be made",
+            todo="give at least 2",
+        )
+    # PyTorch's layers draw their own first weights from the global state: put it back afterwards
+    with torch.random.fork_rng(devices=[]):
+        model = info.make(input_shape, classes, torch.Generator().manual_seed(seed))
+    # PyTorch's type hints leave out this form of `to`, which its documentation gives
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,1 @@
+"""A training's folder on disk, and the object over it."""

@@ -1,0 +1,314 @@
+"""The files of a run folder: their names, and reading and writing them whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from peewit.data.places import SOURCES, expanded
+from peewit.errors import PeewitError, UsageError
+from peewit.system.files import (
+    cannot_read,
+    cannot_write,
+    check_format,
+    check_text,
+    damaged,
+    write_text,
+)
+from peewit.training.recipe import Recipe
+
+# raised with every change after which older versions would misread the folder
+FORMAT = 1
+FACTS, RECIPE, HISTORY, METRICS = "run.json", "recipe.yaml", "history.csv", "metrics.json"
+WEIGHTS, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
+UNCERTAIN, RELIABILITY, SAMPLES = "uncertain.png", "reliability.png", "samples.png"
+FILTERS, HEAT_MAPS = "filters.png", "heatmaps.png"
+PICTURES = (CURVES, CONFUSION, MISTAKES, UNCERTAIN, RELIABILITY, SAMPLES, FILTERS, HEAT_MAPS)
+REPORT = "report.html"
+LOCK, PARTIAL = ".lock", ".part"
+COLUMNS = (
+    "epoch",
+    "seconds",
+    "images_per_second",
+    "loss",
+    "accuracy",
+    "validation_loss",
+    "validation_accuracy",
+)
+MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")  # older and imported runs lack them
+WHOLE = frozenset({"epoch", "images", "flops"})
+
+
+def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
+    """Make the run folder ``path`` with its first two files, whole or not at all.
+
+    Raises
+    ------
+    PeewitError
+        It exists and is not empty, or it cannot be made.
+    """
+    partial = path.parent / f".{path.name}.{os.getpid()}{PARTIAL}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        write_recipe(partial, recipe)
+        write_facts(partial, {"format": FORMAT, "finished": False, **facts})
+        if os.name == "nt" and path.is_dir():  # Windows renames onto nothing only
+            path.rmdir()
+        partial.rename(path)  # fails if somebody has filled it in the meantime
+    except OSError as error:
+        check_free(path)
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``source`` with its paths in full, so that it holds in any working directory.
+
+    Raises
+    ------
+    UsageError
+        A path is not in UTF-8.
+    """
+    lasting = dict(source)
+    for name in ("data", "source"):
+        if lasting.get(name) and lasting[name] not in SOURCES:
+            path = expanded(Path(lasting[name])).resolve()
+            check_text(path)
+            lasting[name] = str(path)
+    return lasting
+
+
+def default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
+    """Return a folder below ``runs`` that is not there yet, named by time, source and recipe."""
+    name = Path(str(source.get("source") or "data")).name.removesuffix(".tar.gz")
+    words = [time.strftime("%Y-%m-%d-%H%M%S"), name, recipe.name]
+    stem = "-".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
+    path, number = Path("runs") / stem, 2
+    while path.exists():
+        path, number = Path("runs") / f"{stem}-{number}", number + 1
+    return path
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that has anything in it.
+
+    Raises
+    ------
+    UsageError
+        It has, or it is no folder, or its name is not in UTF-8.
+    """
+    check_text(path)
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"{path} is the folder that you are in", todo="name one inside of it")
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UsageError(
+            f"{path} is taken",
+            "it exists and is not an empty folder" if path.is_dir() else "it is a file",
+            "choose another name, or go on with a run by --resume",
+        )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep the run folder ``path`` for this process alone.
+
+    Raises
+    ------
+    PeewitError
+        Another process trains there, or the folder cannot be written to.
+    """
+    lock = filelock.FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise PeewitError(
+            f"{path} is being trained by another process", todo="wait for it, or stop it"
+        ) from error
+    except OSError as error:
+        raise cannot_write(path / LOCK, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``run.json`` in the folder ``path``."""
+    write_text(path / FACTS, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def note_facts(path: Path, **facts: Any) -> None:
+    """Change some of the facts in ``run.json``."""
+    write_facts(path, read_json(path / FACTS) | facts)
+
+
+def write_finished(path: Path, finished: bool) -> None:
+    """Note in ``run.json`` that all is done, or that it is not."""
+    note_facts(path, finished=finished)
+
+
+def write_data(path: Path, dataset: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Note in ``run.json`` what data the run is trained on from here on."""
+    note_facts(path, dataset=dict(dataset), source=dict(source))
+
+
+def write_unsure(path: Path, below: float) -> None:
+    """Note in ``run.json`` below which confidence a picture is looked at in more views."""
+    note_facts(path, unsure_below=below)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write ``recipe.yaml`` in the folder ``path``."""
+    write_text(path / RECIPE, recipe.to_yaml())
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write ``history.csv`` in the folder ``path``."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, (*COLUMNS, *MORE_COLUMNS), lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    write_text(path / HISTORY, text.getvalue())
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json`` in the folder ``path``."""
+    write_text(path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Read ``run.json`` in the folder ``path``.
+
+    Raises
+    ------
+    PeewitError
+        This is no run folder, or a newer Peewit wrote it.
+    """
+    if not path.is_dir():
+        raise PeewitError(f"there is no run folder {path}", todo="peewit runs lists the runs")
+    if not (path / FACTS).is_file():
+        raise PeewitError(
+            f"{path} is not a run folder", f"it has no {FACTS}", "peewit runs lists the runs"
+        )
+    facts = read_json(path / FACTS)
+    check_format(path / FACTS, facts.get("format"), FORMAT)
+    return facts
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read ``recipe.yaml`` in the folder ``path``."""
+    if not (path / RECIPE).is_file():
+        raise _missing(path / RECIPE)
+    try:
+        return Recipe.from_yaml(path / RECIPE)
+    except UsageError as error:
+        # nobody typed this value now, so it is not the command line that is wrong
+        raise PeewitError(str(error)) from error
+
+
+def read_history(path: Path, required: bool) -> list[dict[str, float]]:
+    """Read ``history.csv`` in the folder ``path``; without it, unless ``required``, no rows."""
+    file = path / HISTORY
+    if not file.is_file():
+        if required:
+            raise _missing(file)
+        return []
+    rows: list[dict[str, float]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))):
+            there = [*COLUMNS, *(name for name in MORE_COLUMNS if row.get(name))]
+            rows.append(
+                {name: int(row[name]) if name in WHOLE else float(row[name]) for name in there}
+            )
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise damaged(file, "it is not a whole table of epochs") from error
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    return rows
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    PeewitError
+        The file is missing, cut or something else.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(file) from error
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(file, "it is not whole JSON") from error
+    if not isinstance(value, dict):
+        raise damaged(file, "it is not a JSON object")
+    return value
+
+
+def status(path: Path, facts: Mapping[str, Any]) -> str:
+    """Return "finished", "running" (a process trains there now), "interrupted" or "imported"."""
+    if facts.get("finished"):
+        return "finished"
+    # imported, until an epoch of training on has ended
+    untouched = facts.get("imported") and not (path / HISTORY).exists()
+    stopped = "imported" if untouched else "interrupted"
+    # what killed a process may not have let it say so, but took its lock away
+    if not (path / LOCK).exists():
+        return stopped
+    try:
+        with filelock.FileLock(path / LOCK, timeout=0):
+            return stopped
+    except filelock.Timeout:
+        return "running"
+    except OSError:  # a read-only copy: nobody trains there
+        return stopped
+
+
+def checked_source(path: Path, source: Any) -> dict[str, Any]:
+    """Return ``source`` if it is arguments of ``peewit.load``, or nothing; or raise."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "source": (str,),
+        "data": (str, type(None)),
+        "coarse": (bool,),
+    }
+    if not isinstance(source, dict) or not all(
+        name in kinds and isinstance(value, kinds[name]) for name, value in source.items()
+    ):
+        raise damaged(path / FACTS, "it misstates where the data came from")
+    return dict(source) if "source" in source else {}
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed process left half-written in the folder ``path``."""
+    for file in path.glob(f".*{PARTIAL}"):
+        file.unlink(missing_ok=True)
+
+
+def remove_results(path: Path) -> None:
+    """Remove the results of the end: with further training they are no longer the model's."""
+    for name in (METRICS, REPORT, *PICTURES):
+        (path / name).unlink(missing_ok=True)
+
+
+def _missing(file: Path) -> PeewitError:
+    return PeewitError(f"the run folder lacks {file}", todo="put a copy of the file in its place")

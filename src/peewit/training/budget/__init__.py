@@ -1,0 +1,1 @@
+"""Training by time or to an accuracy: measurement, plan, pace."""

@@ -1,0 +1,1 @@
+"""Optimisers in the exact forms that the recipes name."""

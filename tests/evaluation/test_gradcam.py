@@ -1,0 +1,113 @@
+"""Grad-CAM against a case that can be worked out by hand, and on the real networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from peewit.errors import PeewitError
+from peewit.evaluation.gradcam import heat_maps, overlay
+from peewit.images.preprocessing import Preprocessing
+from peewit.models.registry import MODELS, build, native_size
+
+RULE = Preprocessing(2, 2, 1, mean=(0.0,), std=(1.0,))
+
+
+def small() -> nn.Sequential:
+    """Two channels, x and 2x - 1 of each pixel x, then two dense outputs of the four places."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    conv, dense = network[0], network[3]
+    with torch.no_grad():
+        conv.weight[:] = torch.tensor([1.0, 2.0])[:, None, None, None]
+        conv.bias[:] = torch.tensor([0.0, -1.0])
+        # class 0: channel weights 1 and -1 (the mean of 4, 0, 0, 0 and of -1 four times);
+        # class 1: 0 and 0.5
+        dense.weight[0] = torch.tensor([4.0, 0, 0, 0, -1, -1, -1, -1])
+        dense.weight[1] = torch.tensor([0.0, 0, 0, 0, 0, 2, 0, 0])
+        dense.bias[:] = torch.tensor([100.0, 0.0])
+    return network
+
+
+def test_by_hand() -> None:
+    pixels = np.array([[0, 51], [153, 255]], np.uint8)  # 0, 0.2, 0.6, 1
+    images = np.stack([pixels, pixels])[..., None]
+    # after the ReLU: 0, 0.2, 0.6, 1 and 0, 0, 0.2, 1
+    # class 0: 1 a - 1 b = 0, 0.2, 0.4, 0; divided by the largest: 0, 0.5, 1, 0
+    # class 1: 0.5 b = 0, 0, 0.1, 0.5: divided by the largest: 0, 0, 0.2, 1
+    first, second = heat_maps(small(), RULE, images, [0, 1])
+    assert np.allclose(first, [[0, 0.5], [1, 0]], atol=1e-6)
+    assert np.allclose(second, [[0, 0], [0.2, 1]], atol=1e-6)
+
+
+def test_explains_the_answer_by_default() -> None:
+    images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
+    # the bias makes class 0 the answer
+    assert np.array_equal(heat_maps(small(), RULE, images), heat_maps(small(), RULE, images, [0]))
+
+
+def test_nothing_for_the_class_is_all_zero() -> None:
+    network = small()
+    with torch.no_grad():
+        network[3].weight[0] = -1
+    maps = heat_maps(network, RULE, np.full((1, 2, 2, 1), 200, np.uint8), [0])
+    assert not maps.any()
+
+
+def test_frozen_weights_have_heat_maps_too() -> None:
+    images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
+    network = small().requires_grad_(False)
+    assert np.allclose(heat_maps(network, RULE, images, [0])[0], [[0, 0.5], [1, 0]], atol=1e-6)
+
+
+def test_looks_before_the_pooling() -> None:
+    conv, dense = small()[0], nn.Linear(2, 2)
+    with torch.no_grad():
+        dense.weight[:] = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    pooled = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), dense)
+    images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
+    # channel 0 alone, at all four places
+    assert np.allclose(heat_maps(pooled, RULE, images, [0])[0], [[0, 0.2], [0.6, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_network(name: str, channels: int) -> None:
+    size = native_size(name)
+    rule = Preprocessing(size, size, channels, (0.0,) * channels, (1.0,) * channels)
+    network = build(name, (size, size, channels), classes=4, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 30, channels), np.uint8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    every = np.stack([heat_maps(network, rule, images, [label] * 3) for label in range(4)])
+    assert every.shape == (4, 3, 40, 30)
+    assert every.min() >= 0
+    # 1 in the hottest place of each map, however it was enlarged
+    assert np.allclose(every.max(axis=(2, 3))[every.max(axis=(2, 3)) > 0], 1)
+    # some class is spoken for in each picture, at some places more than at others
+    assert (every.max(axis=(0, 2, 3)) > 0).all()
+    assert np.ptp(every, axis=(2, 3)).max() > 0.1
+    # each picture's map is its own, and looking changes nothing
+    alone = heat_maps(network, rule, images[1:2], [0])
+    assert np.allclose(alone[0], every[0, 1], atol=1e-4)
+    after = network.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_no_images() -> None:
+    assert heat_maps(small(), RULE, np.empty((0, 5, 6, 1), np.uint8)).shape == (0, 5, 6)
+
+
+def test_a_network_without_places() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(PeewitError, match="no layer of the network keeps places apart"):
+        heat_maps(network, RULE, np.zeros((1, 2, 2, 1), np.uint8))
+
+
+def test_overlay_is_grey_where_cold() -> None:
+    image = np.array([[[0, 90, 180], [10, 20, 30]]], np.uint8)
+    laid = overlay(image, np.array([[0.0, 1.0]], np.float32), strength=0.5)
+    assert laid.dtype == np.uint8
+    assert laid[0, 0].tolist() == [90, 90, 90]
+    assert laid[0, 1].tolist() == [136, 138, 92]  # halfway from 20 to the hottest colour

@@ -1,0 +1,246 @@
+"""All engines give PyTorch's answers; one that does not, or is not there, is not taken."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from threading import current_thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from made_runs import make_run, pictures
+from peewit.prediction import engines
+from peewit.runs.folder import WEIGHTS
+from peewit.runs.run import Run
+
+CASES: dict[str, dict[str, Any]] = {
+    "tutorial": {},
+    "mirrored second looks": {"name": "fast-xs", "unsure_below": 0.8, "tta": True},
+    "other second looks": {
+        "name": "fast-xs",
+        "unsure_below": 0.8,
+        "tta": True,
+        "flip": "none",
+        "channels": 1,
+    },
+}
+
+
+def flat(images: object, batch_size: int = 64) -> np.ndarray:
+    return np.zeros((len(images), 3), np.float32)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make_run(tmp_path_factory.mktemp("runs") / "run", **CASES[request.param])
+    engines.write_network(run, run.path / engines.NETWORK)
+    return run
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("name", engines.PACKAGES)
+def test_every_engine_gives_the_same_answers(name: str, many: bool, run: Run) -> None:
+    engine = engines.runtime(name, run, many=many)
+    assert engine.class_names == run.class_names
+    for images in (pictures(70, 32, 32, 3), pictures(5, 41, 29, 1), pictures(0, 32, 32, 3)):
+        found, wanted = engine.logits(images), run.logits(images)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        assert np.array_equal(found.argmax(1), wanted.argmax(1))
+        np.testing.assert_allclose(
+            engine.probabilities(images), run.probabilities(images), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", ["PyTorch", *engines.PACKAGES])
+def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, run: Run) -> None:
+    engine = engines.Torch(run) if name == "PyTorch" else engines.runtime(name, run)
+    rule = run.preprocessing
+    shape = (rule.height, rule.width, rule.channels)
+    for size in ((32, 32), (41, 29), (300, 200)):
+        for channels in (1, 3):
+            images = pictures(7, *size, channels)
+            prepared = [engine.prepare(image) for image in images]
+            fits = images.shape[1:] == shape
+            assert {part.dtype.name for part in prepared} == {"uint8" if fits else "float32"}
+            found = engine.logits(np.stack(prepared))
+            np.testing.assert_allclose(found, run.logits(images), atol=1e-4)
+
+
+def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    threads, sizes, all_there = set(), [], threading.Barrier(3)
+
+    def brightness(x: np.ndarray) -> np.ndarray:
+        all_there.wait(60)  # three at a time, or not at all
+        threads.add(threading.get_ident())
+        sizes.append(len(x))
+        return np.repeat(x.mean((1, 2, 3))[:, None], 3, axis=1)
+
+    engine = engines.Runtime("made up", run, brightness, streams=3)
+    images = pictures(6 * engines.PIECE, 32, 32, 3)
+    found = engine.logits(images)
+    np.testing.assert_allclose(found[:, 0], (images / 255).mean((1, 2, 3)), atol=1e-5)
+    assert (len(threads), sizes) == (3, [engines.PIECE] * 6)
+    sizes.clear()
+    assert len(engine.logits(images[:9])) == 9
+    assert sizes == [3, 3, 3]
+
+
+def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three turns
+    seconds = iter([3.0, 3.0, 1.1, 1.2, 3.0, 3.0, 9.0, 1.2, 3.0, 3.0, 1.0, 9.0])
+    monkeypatch.setattr(engines, "usable_cores", lambda: 2)
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "ONNX Runtime"
+    assert engines.fastest(run).name == "ONNX Runtime"  # there are no other values
+    assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "ONNX Runtime"
+
+
+def test_pytorch_is_taken_where_it_is_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
+    seconds = cycle([1.0, 3.0, 2.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "PyTorch"
+    # for one picture its import would take longer than all else
+    assert engines.fastest(run, batch_size=1).name == "OpenVINO"
+
+
+def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", name="fast-xs", unsure_below=0.8, tta=True)
+    monkeypatch.setattr(engines, "usable_cores", lambda: 2)
+    seconds = cycle([2.0, 1.0, 3.0, 3.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    before = torch.get_num_threads()
+    for _ in range(2):  # measured, and known
+        engine = engines.fastest(run)
+        assert (engine.name, engine.streams) == ("PyTorch", 2)
+        assert engine._pool is not None  # type: ignore[attr-defined]
+        found = engine._pool.submit(torch.get_num_threads).result()  # type: ignore[attr-defined]
+        assert found == 1
+        assert torch.get_num_threads() == before
+        for count in (0, 1, 2, 70, 200):
+            images = pictures(count, 32, 32, 3)
+            np.testing.assert_allclose(engine.logits(images), run.logits(images), atol=1e-5)
+    piece, threads = engine._piece, set()  # type: ignore[attr-defined]
+
+    def noted(images: np.ndarray) -> np.ndarray:
+        threads.add(current_thread().name)
+        return piece(images)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(engine, "_piece", noted)
+    engine.logits(pictures(7, 32, 32, 3))
+    assert threads == {"MainThread"}  # few by all of PyTorch's threads together
+    engine.logits(pictures(8, 32, 32, 3))
+    assert any(name.startswith("peewit-network") for name in threads)
+
+
+def test_other_weights_are_measured_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    images = pictures(3, 32, 32, 3)
+    before = engines.fastest(run).logits(images)
+    other = make_run(tmp_path / "other", seed=5)
+    (run.path / WEIGHTS).write_bytes((other.path / WEIGHTS).read_bytes())
+    after = engines.fastest(Run.open(run.path)).logits(images)
+    np.testing.assert_allclose(after, other.logits(images), atol=1e-4)
+    assert np.abs(after - before).max() > 0.01
+
+
+@pytest.mark.parametrize("change", ["processor", "runtime"])
+def test_a_choice_holds_for_one_machine(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
+    seconds = cycle([1.0, 3.0, 2.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "PyTorch"
+    seconds = cycle([3.0, 1.0] if change == "runtime" else [3.0, 1.0, 2.0])
+    assert engines.fastest(run).name == "PyTorch"
+    if change == "processor":
+        monkeypatch.setattr(engines, "processor_name", lambda: "Another One")
+    else:
+        monkeypatch.setattr(engines, "PACKAGES", {"ONNX Runtime": "onnxruntime"})
+    assert engines.fastest(run).name == "ONNX Runtime"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 9}'])
+def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run.path / engines.CHOICE).write_text(content)
+    engine = engines.fastest(run)
+    images = pictures(3, 32, 32, 3)
+    np.testing.assert_allclose(engine.logits(images), run.logits(images), atol=1e-4)
+    assert json.loads((run.path / engines.CHOICE).read_text())["format"] == engines.FORMAT
+
+
+def test_a_broken_network_file_leaves_pytorch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    engines.fastest(run)
+    choice = json.loads((run.path / engines.CHOICE).read_text())
+    (run.path / engines.CHOICE).write_text(json.dumps(choice | {"many": "ONNX Runtime"}))
+    (run.path / engines.NETWORK).write_bytes(b"\x08\x07broken")
+    assert engines.fastest(run).name == "PyTorch"
+
+
+def test_an_engine_that_answers_otherwise_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    wrong: dict[str, Callable[[bytes, bool], tuple[engines.Forward, int]]] = {
+        name: lambda content, many: (flat, 1) for name in engines.PACKAGES
+    }
+    monkeypatch.setattr(engines, "LOADERS", wrong)
+    assert engines.fastest(run).name == "PyTorch"
+
+
+def test_nothing_else_installed_leaves_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "find_spec", lambda package: None)
+    assert engines.fastest(run).name == "PyTorch"
+    assert not (run.path / engines.NETWORK).exists()
+
+
+def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+
+    def fail(content: bytes, many: bool) -> tuple[Any, Any]:
+        raise ImportError("DLL load failed while importing onnxruntime_pybind11_state")
+
+    monkeypatch.setattr(engines, "LOADERS", dict.fromkeys(engines.PACKAGES, fail))
+    assert engines.fastest(run).name == "PyTorch"
+
+
+def test_the_first_call_of_a_runtime_is_made_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, tuple[int, ...]]] = []
+
+    def load(content: bytes, many: bool) -> tuple[Callable[..., Any], int]:
+        def forward(x: np.ndarray) -> np.ndarray:
+            calls.append((threading.get_ident(), x.shape))
+            return np.zeros((len(x), 3), np.float32)
+
+        return forward, 2
+
+    monkeypatch.setitem(engines.LOADERS, "OpenVINO", load)
+    engines.runtime("OpenVINO", run, many=True)
+    rule = run.preprocessing
+    shape = (1, rule.height, rule.width, rule.channels)
+    assert calls == [(threading.get_ident(), shape)]

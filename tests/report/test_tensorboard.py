@@ -1,0 +1,248 @@
+"""What TensorBoard's own reader finds in the logs of a training."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import peewit.trainer
+from peewit import report
+from peewit.__main__ import main
+from peewit.data.dataset import Dataset
+from peewit.errors import PeewitError
+from peewit.report import tensorboard
+from peewit.report.tensorboard import EVERY, FOLDER, TensorBoard
+from peewit.runs import folder as runfolder
+from peewit.runs.run import Run
+from peewit.trainer import train
+from peewit.training.progress import Lines, Silent
+from peewit.training.recipe import Recipe
+
+# 54 training images: 14 steps an epoch, so that the tens fall into the middle of the epochs
+RECIPE = Recipe(epochs=2, batch_size=4, threads=1, image_size=22, checkpoint_minutes=0)
+STEPS = 14
+
+
+class Telling(Silent):
+    """Remembers what it was told, and stops a training where it is asked to."""
+
+    def __init__(self, stop_at: tuple[int, int] | None = None) -> None:
+        self.stop_at = stop_at
+        self.notes: list[str] = []
+        self.rows: list[dict[str, float]] = []
+        self.losses: dict[int, float] = {}
+        self.calls: list[str] = []
+
+    def start(self, *_: Any) -> None:
+        self.calls.append("start")
+
+    def step(self, position: Any) -> None:
+        self.losses[position.epoch * STEPS + position.step] = position.loss_sum
+        if (position.epoch, position.step) == self.stop_at:
+            raise KeyboardInterrupt
+
+    def epoch_end(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.fixture(autouse=True)
+def without_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make no report, which takes longer than these trainings, except where `logged` is made."""
+    if "logged" in request.fixturenames:
+        request.getfixturevalue("logged")
+    monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
+
+
+@pytest.fixture(scope="module")
+def logged(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Telling]:
+    """A whole training with logs."""
+    path, told = tmp_path_factory.mktemp("logged") / "run", Telling()
+    return train(tiny, RECIPE, out=path, progress=TensorBoard(told)), told
+
+
+def read(run: Path, log: str) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(run / FOLDER / log), size_guidance={"images": 0, "scalars": 0})
+    return reader.Reload()
+
+
+def scalars(run: Path, log: str, name: str) -> dict[int, float]:
+    return {one.step: one.value for one in read(run, log).Scalars(name)}
+
+
+def test_curves_are_the_history_s(logged: tuple[Run, Telling]) -> None:
+    run, _ = logged
+    for log, prefix in (("training", ""), ("validation", "validation_")):
+        for name in ("loss", "accuracy"):
+            found = scalars(run.path, log, f"epoch/{name}")
+            assert list(found) == [STEPS, 2 * STEPS]
+            expected = [row[prefix + name] for row in run.history]
+            assert list(found.values()) == pytest.approx(expected, rel=1e-6)
+    speed = scalars(run.path, "training", "speed/images_per_second")
+    assert list(speed.values()) == pytest.approx(
+        [row["images_per_second"] for row in run.history], rel=1e-6
+    )
+
+
+def test_every_ten_steps_have_their_mean(logged: tuple[Run, Telling]) -> None:
+    run, told = logged
+    found = scalars(run.path, "training", "step/loss")
+    assert list(found) == [10, 20] == list(range(EVERY, 2 * STEPS, EVERY))
+    assert found[10] == pytest.approx(told.losses[10] / 40, rel=1e-6)
+    # the second epoch began after step 14: of its 6 steps only
+    assert found[20] == pytest.approx(told.losses[20] / 24, rel=1e-6)
+    accuracy = scalars(run.path, "training", "step/accuracy")
+    assert all(0 <= value <= 1 for value in accuracy.values())
+
+
+def test_the_pictures_of_the_end_are_there(logged: tuple[Run, Telling]) -> None:
+    run, _ = logged
+    reader = read(run.path, "final")
+    names = {Path(name).stem for name in runfolder.PICTURES}
+    assert set(reader.Tags()["images"]) == names
+    assert "confusion" in names
+    for name in names:
+        (one,) = reader.Images(name)
+        assert one.step == 2 * STEPS
+        with (
+            Image.open(io.BytesIO(one.encoded_image_string)) as kept,
+            Image.open(run.path / f"{name}.png") as drawn,
+        ):
+            assert np.array_equal(np.asarray(kept.convert("RGB")), np.asarray(drawn.convert("RGB")))
+    (text,) = reader.Tensors("recipe/text_summary")
+    assert "batch_size: 4" in text.tensor_proto.string_val[0].decode()
+
+
+def test_all_is_passed_on(logged: tuple[Run, Telling]) -> None:
+    run, told = logged
+    assert told.calls == ["start", "close"]
+    assert told.rows == run.history
+    assert len(told.losses) == 2 * STEPS
+    assert any("testing on" in note for note in told.notes)
+
+
+def test_logs_change_no_weight(logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path) -> None:
+    plain = train(tiny, RECIPE, out=tmp_path / "plain", progress=Silent())
+    weights = (plain.path / runfolder.WEIGHTS).read_bytes()
+    assert weights == (logged[0].path / runfolder.WEIGHTS).read_bytes()
+
+
+def test_a_training_that_goes_on_goes_on_in_its_logs(
+    logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        # at step 20, of which the log knows and the checkpoint does not
+        train(tiny, RECIPE, out=path, progress=TensorBoard(Telling((1, 6))))
+    for file in path.glob(f"{FOLDER}/*/events*"):
+        # the name has the second in it, and a test may begin again within the same one
+        file.rename(file.with_name("events.out.tfevents.0000000001.first"))
+    assert not (path / FOLDER / "final").exists()
+    train(tiny, resume=path, progress=TensorBoard(Telling()))
+    # what was done twice counts once
+    for name, expected in (("epoch/loss", [STEPS, 2 * STEPS]), ("step/loss", [10, 20])):
+        assert [one.step for one in read(path, "training").Scalars(name)] == expected
+    whole = scalars(logged[0].path, "validation", "epoch/loss")
+    assert scalars(path, "validation", "epoch/loss") == whole
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_training(
+    tiny: Dataset, tmp_path: Path
+) -> None:
+    class Full:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def add_scalar(self, *_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+    told = Telling()
+    progress = TensorBoard(told)
+    progress._writer = Full
+    run = train(tiny, RECIPE, out=tmp_path / "run", progress=progress)
+    assert run.status == "finished"
+    (said,) = (note for note in told.notes if "TensorBoard" in note)
+    assert said.startswith("the log for TensorBoard ends here: cannot write ")
+    assert said.endswith("(no space left on device)")
+
+
+def test_where_tensorboard_is_not_installed_nothing_is_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PeewitError):
+        tensorboard.summary_writer()
+    assert main(["train", "digits", "--tensorboard"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == (
+        "peewit: logs for TensorBoard need the package tensorboard, which is not installed; "
+        "pip install 'peewit[tensorboard]'\n"
+    )
+    assert not Path("runs").exists()
+
+
+def test_the_command_that_shows_the_curves_names_the_folder(
+    logged: tuple[Run, Telling], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, told = logged
+    assert f"tensorboard --logdir {run.path / FOLDER} shows the curves" in told.notes
+    TensorBoard(Lines()).folder(Path("my run"))
+    place = Path("my run") / FOLDER
+    assert capsys.readouterr() == ("", f"note: tensorboard --logdir '{place}' shows the curves\n")
+
+
+def test_the_command_gives_the_training_a_log_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, logged: tuple[Run, Telling]
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def work(*_: Any, **options: Any) -> Run:
+        asked.append(options)
+        return logged[0]
+
+    monkeypatch.setattr(peewit.trainer, "train", work)
+    assert main(["train", "digits", "--tensorboard"]) == 0
+    assert main(["train", "digits", "--tensorboard", "--out", "my run"]) == 0
+    assert main(["train", "digits"]) == 0
+    assert [options["out"] for options in asked] == [None, Path("my run"), None]
+    kinds = [isinstance(options["progress"], TensorBoard) for options in asked]
+    assert kinds == [True, True, False]
+
+
+def test_trainings_that_begin_in_the_same_second_have_each_their_own_logs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
+    command = ["train", "digits", "--tensorboard", "--epochs", "1", "--image-size", "22"]
+    begun: list[Any] = []
+
+    def work(*data: Any, **options: Any) -> Run:
+        begun.append(options)
+        if len(begun) == 1:  # while this one still plans, a second makes its folder
+            assert main(command) == 0
+        return train(*data, **options)
+
+    monkeypatch.setattr(peewit.trainer, "train", work)
+    assert main(command) == 0
+    said = capsys.readouterr().err
+    first = Path("runs/2026-07-01-120000-digits-tutorial")
+    for path in (first, first.with_name(f"{first.name}-2")):
+        assert len(scalars(path, "validation", "epoch/loss")) == 1
+        assert f"note: tensorboard --logdir {path / FOLDER} shows the curves\n" in said

@@ -1,0 +1,216 @@
+"""What a fast recipe makes of any data: small, large, grey, few images, many classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from made_data import noise
+from peewit.data import dataset as dataset_module
+from peewit.data.dataset import Dataset
+from peewit.errors import UsageError
+from peewit.evaluation.inference import logits_in_batches
+from peewit.models.registry import build
+from peewit.training.build import fitted, make_job, make_optimizer, resized
+from peewit.training.checkpoint import Position
+from peewit.training.loop import fit
+from peewit.training.progress import Silent
+from peewit.training.recipe import Recipe
+from peewit.training.schedules import set_rates
+
+FAST = Recipe.preset("fast", model="fast-xs", batch_size=500)
+FEW = FAST.replace(validation_fraction=0.1, batch_size=9)
+
+
+def quiet(sentence: str) -> None:
+    return
+
+
+def test_small_data_gets_more_validation_and_smaller_steps() -> None:
+    notes: list[str] = []
+    recipe = fitted(FAST, noise(60, 8), notes.append)
+    assert (recipe.validation_fraction, recipe.batch_size) == (0.1, 5)
+    assert notes == [
+        "0.1 of the images are held out for validation, because there are few",
+        "a step takes 5 images instead of 500, for there are few",
+    ]
+    again = fitted(recipe, noise(60, 8), notes.append)
+    assert again == recipe
+    assert len(notes) == 2
+    assert fitted(FAST, noise(20_000, 1), quiet).validation_fraction == 0.05
+    on_test = fitted(FAST.replace(validate_on="test"), noise(60, 8), quiet)
+    assert (on_test.validation_fraction, on_test.batch_size) == (0.02, 6)
+
+
+def test_large_data_and_other_recipes_stay_as_they_are() -> None:
+    assert fitted(FAST, noise(50_000, 1), pytest.fail) == FAST
+    assert fitted(Recipe(), noise(60, 8), pytest.fail) == Recipe()
+
+
+def groups(**changes: Any) -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[str, Any]]:
+    model = build("fast-xs", (32, 32, 3), 10, seed=0)
+    optimizer = make_optimizer(model, FAST.replace(**{"lr": 0.24, **changes}))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    of = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+    assert len(of) == sum(len(group["params"]) for group in optimizer.param_groups)
+    return model, optimizer, of
+
+
+def test_every_trained_parameter_is_in_one_group() -> None:
+    model, _, of = groups()
+    assert set(of) == {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_rates_and_decays_are_the_published_ones() -> None:
+    # arXiv 2404.00498 with Muon: of the sum of a batch's losses, where the loop has the mean
+    for batch in (50, 500):
+        of = groups(batch_size=batch)[2]
+        filters, bias = of["blocks.0.conv.weight"], of["blocks.3.norm.bias"]
+        assert (filters["lr"], filters["momentum"], filters["steps"]) == (0.24, 0.6, 3)
+        assert filters["weight_decay"] == 0
+        assert bias["lr"] == pytest.approx(0.053 * batch)
+        assert of["whitening.bias"]["lr"] == pytest.approx(0.053 * batch)
+        assert of["head.weight"]["lr"] == pytest.approx(0.67 * (9 / 256) ** 2 * batch)
+        for name in ("whitening.bias", "blocks.3.norm.bias", "head.weight"):
+            assert (of[name]["momentum"], of[name]["steps"]) == (0.85, 0)
+            assert of[name]["lr"] * of[name]["weight_decay"] == pytest.approx(2e-6 * batch)
+    half = groups(lr=0.12)[2]
+    for name, group in groups()[2].items():
+        assert half[name]["lr"] == pytest.approx(group["lr"] / 2)
+
+
+def test_the_whitenings_bias_is_trained_for_three_eighths() -> None:
+    model, optimizer, of = groups()
+    firsts = {name: group["lr"] for name, group in of.items()}
+    for share, trained in ((0.0, True), (0.37, True), (0.38, False), (1.0, False)):
+        set_rates(optimizer, share)
+        for name, parameter in model.named_parameters():
+            if name in of and name != "whitening.bias":
+                assert parameter.requires_grad
+                assert of[name]["lr"] == pytest.approx(firsts[name] * (1 - share))
+        assert model.get_parameter("whitening.bias").requires_grad == trained
+    set_rates(optimizer, 0.1875)
+    assert of["whitening.bias"]["lr"] == pytest.approx(firsts["whitening.bias"] / 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (noise(40, 64, classes=2), 32),
+        (noise(40, 1), 32),
+        (noise(40, 1, 1, classes=2), 32),
+        (Dataset(np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2, ["a", "b"]), 8),
+        (noise(40, 8, 1), 8),
+        (noise(40, 33, 1), 32),
+        (noise(1000, 9, classes=100), 9),
+    ],
+    ids=["large", "a pixel", "a grey pixel", "black", "grey", "a bit large", "100 classes"],
+)
+def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
+    recipe = fitted(FAST.replace(epochs=1, cutout=3), data, quiet)
+    job = make_job(data, None, recipe, quiet)
+    rule = job.preprocessing
+    assert (rule.height, rule.width, rule.channels) == (size, size, data.image_shape[2])
+    assert job.training.image_shape[0] == min(size, data.image_shape[0])
+    assert job.validation.image_shape == data.image_shape
+    before = job.model.get_parameter("blocks.0.conv.weight").detach().clone()
+    position = Position()
+    fit(
+        *(job, position),
+        progress=Silent(),
+        stop=lambda: position.seen > 2 * recipe.batch_size,
+        save=lambda: None,
+    )
+    assert np.isfinite(position.loss)
+    assert not torch.equal(job.model.get_parameter("blocks.0.conv.weight"), before)
+    logits = next(logits_in_batches(job.model, rule, data.images))
+    assert logits.shape[1] == len(data.class_names)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "lr": 1e-3, "batch_size": 4}])
+def test_no_step_takes_a_single_small_image(changes: dict[str, Any]) -> None:
+    # of 8 x 8 pixels one arrives at the last layers, and of one value there is no deviation
+    data = noise(15, 8, classes=2)
+    recipe = fitted(FAST.replace(epochs=1, validation_fraction=0.15, **changes), data, quiet)
+    job, position = make_job(data, None, recipe, quiet), Position()
+    assert len(job.training) == 13
+    assert job.recipe.batch_size >= 2
+    fit(*(job, position), progress=Silent(), stop=lambda: False, save=lambda: None)
+    assert position.seen == 12
+
+
+def test_steps_of_one_image_need_images_that_are_not_small() -> None:
+    single = FAST.replace(epochs=1, batch_size=1, validation_fraction=0.1)
+    with pytest.raises(
+        UsageError, match=r"batch_size is 1: of images of 8 x 8 .* 2 images or more"
+    ):
+        make_job(noise(40, 8), None, single, quiet)
+    job, position = make_job(noise(40, 16), None, single, quiet), Position()
+    fit(*(job, position), progress=Silent(), stop=lambda: position.seen > 1, save=lambda: None)
+    assert np.isfinite(position.loss)
+
+
+def test_without_augmentation_large_images_are_made_small_too() -> None:
+    plain = FEW.replace(flip="none", translate=0)
+    job = make_job(noise(40, 64), None, plain, quiet)
+    assert job.augment is None
+    assert job.training.image_shape == (32, 32, 3)
+    tutorial = make_job(noise(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
+    assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
+
+
+def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, plain = noise(40, 32), Recipe(batch_size=4, flip="random", translate=1)
+    squares = make_job(data, None, plain.replace(cutout=2), quiet)
+    assert squares.augment is not None
+    mean = squares.training.images.mean((0, 1, 2))
+    assert squares.augment.fill.tolist() == pytest.approx(mean, abs=0.6)
+    monkeypatch.setattr(
+        Dataset, "channel_statistics", property(lambda self: pytest.fail("counted"))
+    )
+    assert make_job(data, None, plain, quiet).augment is not None
+
+
+def test_normalising_is_by_the_training_images() -> None:
+    data = noise(40, 8)
+    flat = data.images.copy()
+    flat[..., 1] = 51  # a channel that is the same everywhere
+    data = Dataset(flat, data.labels, data.class_names)
+    job = make_job(data, None, FEW, quiet)
+    x = job.preprocessing.tensor(job.training.images)
+    assert x.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
+    assert x.std((0, 2, 3)).tolist() == pytest.approx([1, 0, 1], abs=1e-3)
+    assert job.preprocessing.mean[1] == pytest.approx(0.2)
+    assert job.preprocessing.std[1] == 1.0
+
+
+def test_bfloat16_trains_weights_of_float32() -> None:
+    recipe = FEW.replace(epochs=1, precision="bfloat16")
+    job, position = make_job(noise(30, 8), None, recipe, quiet), Position()
+    assert fit(job, position, progress=Silent(), stop=lambda: False, save=lambda: None)
+    assert np.isfinite(position.history[0]["loss"])
+    assert {p.dtype for p in job.model.parameters()} == {torch.float32}
+
+
+def test_resizing_keeps_what_is_shown() -> None:
+    images = np.zeros((300, 20, 40, 1), np.uint8)
+    images[:, :, 20:] = 255
+    small = resized(images, 10, 10)
+    assert (small.shape, small.dtype) == ((300, 10, 10, 1), np.uint8)
+    assert small[:, :, :4].max() == 0
+    assert small[:, :, 6:].min() == 255
+    assert np.array_equal(resized(small, 10, 10), small)
+
+
+def test_statistics_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = noise(7, 6).channel_statistics
+    monkeypatch.setattr(dataset_module, "_COUNTED_AT_ONCE", 80)
+    assert np.array_equal(whole, noise(7, 6).channel_statistics)
+    assert whole[0] == pytest.approx((noise(7, 6).images / 255).mean((0, 1, 2)))
+    assert whole[1] == pytest.approx((noise(7, 6).images / 255).std((0, 1, 2)))
