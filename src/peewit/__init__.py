@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from peewit.prediction.predict import predict as predict
     from peewit.runs.run import Run as Run
     from peewit.trainer import train as train
+    from peewit.training.callbacks import Callback as Callback
     from peewit.training.recipe import Recipe as Recipe
 
 # name -> the module that has it. They are imported when first asked for (PEP 562), so that
 # `import peewit` and `peewit --help` do not wait for torch.
 _PLACES = {
+    "Callback": "peewit.training.callbacks",
     "Dataset": "peewit.data.dataset",
     "Evaluation": "peewit.evaluation.metrics",
     "Interrupted": "peewit.errors",

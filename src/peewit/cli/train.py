@@ -107,8 +107,7 @@ def train(
     for sentence in splits.notes:
         note(sentence)
     progress = automatic()
-    if logged:
-        progress = TensorBoard(progress)
+    callbacks = [TensorBoard(progress.on_note)] if logged else []
     with flags_named(changes):
         run = work(
             splits.train,
@@ -118,6 +117,7 @@ def train(
             source=place,
             resume=resume,
             progress=progress,
+            callbacks=callbacks,
             began=click.get_current_context().find_root().obj,
         )
     print_run(run)

@@ -20,9 +20,9 @@ from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.files import check_text
 from peewit.training import checkpoint, environment
-from peewit.training.build import make_optimizer
-from peewit.training.checkpoint import Position
+from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
+from peewit.training.state import TrainState
 
 
 class KerasModel(NamedTuple):
@@ -163,7 +163,7 @@ def _keep(
         checkpoint.write_tensors(folder / runfolder.WEIGHTS, model.state_dict(), {})
         # training on starts from here
         optimizer = make_optimizer(model, recipe)
-        checkpoint.save(folder / runfolder.CHECKPOINT, model, optimizer, Position())
+        checkpoint.save(folder / runfolder.CHECKPOINT, model, optimizer, TrainState())
     except PeewitError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -1,8 +1,8 @@
-"""What computes a Run's answers: PyTorch, or a faster runtime where one is installed.
+"""The inference engines of a Run: PyTorch, or a faster runtime if one is installed.
 
-The network is kept beside the weights as an ONNX file, written when PyTorch is at hand anyhow, so
-that a later prediction need not wait for PyTorch to be imported. Which engine is fastest is
-measured once and kept as well. An engine that does not give PyTorch's answers is not taken.
+The network is kept beside the weights as an ONNX file, which is written when PyTorch has been
+imported anyway, so that later predictions need not import it. Which engine is the fastest is
+measured once and kept too. An engine whose logits differ from PyTorch's is not used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.errors import PeewitError
-from peewit.evaluation.inference import BATCH, mixed_views, softmax
+from peewit.evaluation.inference import BATCH, augment_uncertain, softmax
 from peewit.prediction.runtimes import LOADERS, PACKAGES, Floats, Forward, write_network
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -30,45 +30,46 @@ from peewit.system.cpu import processor_name, usable_cores
 from peewit.system.files import write_text
 
 Images = npt.NDArray[np.uint8]
-Pictures = npt.NDArray[Any]  # uint8, as they come; or float32, as an engine has prepared them
+Pictures = npt.NDArray[Any]  # uint8, unprepared; or float32, prepared by an engine
 
 NETWORK, CHOICE = "engine.onnx", "engine.json"
 PARALLEL = "PyTorch, a thread a batch"
 FORMAT = 1
-# Logits of different runtimes differ by 1e-5 at most; more than this is another network
+# Logits of different runtimes differ by 1e-5 at most; a larger difference than this is an error
 TOLERANCE = 1e-3
 # how often each engine is measured
 TURNS = 3
-# Pictures that one of several threads takes at a time: enough that the hand-over costs nothing, few
-# enough that a thread which others keep from working does not keep the rest waiting
+# Pictures per work item if there are several threads: enough to make the hand-over negligible, few
+# enough that a thread slowed down by background load does not keep the others waiting
 PIECE = 16
-# Fewer pictures for each thread than this PyTorch answers sooner with all threads at one batch: on
-# two cores 4 of fast-s, in six views, in 6.7 instead of 9.5 ms, and 8 in 15.1 instead of 13.7
+# With fewer pictures per thread than this, PyTorch is faster with all threads on one batch: on two
+# cores 4 pictures of fast-s, in six views, take 6.7 instead of 9.5 ms, but 8 take 15.1 instead of
+# 13.7
 FEW = 4
 
 
 class Engine(Protocol):
-    """Something that gives a Run's answers."""
+    """Computes a Run's logits."""
 
     name: str
     class_names: tuple[str, ...]
-    streams: int  # how many threads at a time may ask it, each with a part, for the most a second
-    piece: int  # of how many pictures those parts should be
+    streams: int  # how many threads may call it at a time for the highest throughput
+    piece: int  # how many pictures each of those calls should have
 
     def prepare(self, image: Images) -> Pictures:
-        """Make a picture small as soon as it is read, so that many can be kept.
+        """Reduce a picture to the network's input size, so that many fit into memory.
 
         Returns
         -------
         array, shape (height, width, C)
-            The uint8 ``image`` (H, W, C) itself where it is what the network reads; else float32,
-            resized and in the network's scale.
+            The uint8 ``image`` (H, W, C) itself if it has the network's size; else float32, resized
+            and normalised.
         """
 
     def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return the logits of images (N, H, W, C): float32 (N, classes).
 
-        They are uint8, of any size; or float32, as ``prepare`` gives them.
+        They are uint8, of any size; or float32, as ``prepare`` returns them.
         """
 
     def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
@@ -76,9 +77,9 @@ class Engine(Protocol):
 
 
 class _OfRun(ABC):
-    """What the engines have in common."""
+    """What all engines share."""
 
-    piece = PIECE  # the most pictures that one of several threads takes
+    piece = PIECE  # the most pictures per work item
 
     def __init__(self, run: Run, streams: int = 1, initializer: Callable[[], None] | None = None):
         self.run, self.streams = run, streams
@@ -88,10 +89,10 @@ class _OfRun(ABC):
         )
 
     def prepare(self, image: Images) -> Pictures:
-        """Make ``image`` what the network reads."""
+        """Prepare ``image`` for the network."""
         rule = self.run.preprocessing
         fits = image.shape == (rule.height, rule.width, rule.channels)
-        # not by PyTorch, where that is the engine: one picture at a time it takes twice as long
+        # not with PyTorch, even if that is the engine: it takes twice as long for one picture
         return image if fits else rule.array(image[None])[0]
 
     def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
@@ -115,14 +116,14 @@ class _OfRun(ABC):
 
 
 class Torch(_OfRun):
-    """PyTorch, which trained it: the answers that all others must agree with.
+    """PyTorch, the reference that all others must agree with.
 
     Parameters
     ----------
     run : Run
     streams : int
-        How many batches are computed at a time. Of several each has one thread; a single one has
-        all of PyTorch's.
+        How many batches are computed at a time: with one thread each if there are several, and
+        with all of PyTorch's threads if there is one.
     """
 
     name = "PyTorch"
@@ -132,7 +133,7 @@ class Torch(_OfRun):
         import torch
 
         def alone() -> None:
-            # asked first, because the first question in a thread gives it as many as all have
+            # called first, because a thread's first call resets its number of threads
             torch.get_num_threads()
             torch.set_num_threads(1)
 
@@ -140,7 +141,7 @@ class Torch(_OfRun):
         if self._pool is not None:
             before, all_there = torch.get_num_threads(), Barrier(streams)
             list(self._pool.map(lambda _: all_there.wait(), range(streams)))
-            # the last one to set it has set it for all threads to come as well
+            # set_num_threads also changes the number for threads started later
             torch.set_num_threads(before)
 
     def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
@@ -155,16 +156,16 @@ class Torch(_OfRun):
 
 
 class Runtime(_OfRun):
-    """A runtime that computes the network from the ONNX file; PyTorch is not imported.
+    """A runtime that executes the ONNX file; PyTorch is not imported.
 
     Parameters
     ----------
     name : str
     run : Run
     forward : function
-        From prepared pictures, float32 (N, H, W, C), to logits, (N, classes).
+        Prepared pictures, float32 (N, H, W, C), -> logits, (N, classes).
     streams : int
-        In how many threads at a time ``forward`` is called.
+        How many threads call ``forward`` at a time.
     """
 
     def __init__(self, name: str, run: Run, forward: Forward, streams: int = 1) -> None:
@@ -173,30 +174,27 @@ class Runtime(_OfRun):
 
     def _piece(self, images: Pictures) -> Floats:
         x = self.run.preprocessing.array(images) if images.dtype == np.uint8 else images
-        logits = self.forward(x)
-        if not self.run.unsure_below:
-            return logits
-        unsure = np.flatnonzero(softmax(logits).max(axis=1) < self.run.unsure_below)
-        if len(unsure):
-            mirror = self.run.recipe.flip != "none"
-            logits[unsure] = mixed_views(self.forward, x[unsure], logits[unsure], mirror=mirror)
-        return logits
+        return augment_uncertain(
+            *(self.forward, x.__getitem__, self.forward(x), self.run.unsure_below),
+            mirror=self.run.recipe.flip != "none",
+            batch_size=len(x),
+        )
 
 
 def fastest(run: Run, batch_size: int = BATCH) -> Engine:
-    """Return the engine that gives ``run``'s answers soonest, ``batch_size`` pictures at a time.
+    """Return the fastest engine for ``run`` with ``batch_size`` pictures at a time.
 
     Parameters
     ----------
     run : Run
         With weights.
     batch_size : int
-        How many pictures come at a time: 1 asks for the shortest wait, more for the most a second.
+        1 asks for the lowest latency, more for the highest throughput.
 
     Returns
     -------
     Engine
-        Measured once, if that can be kept in the run's folder.
+        Measured once, if the result can be written to the run folder.
     """
     installed = [name for name, package in PACKAGES.items() if find_spec(package)]
     stamp = _stamp(run, installed)
@@ -207,11 +205,11 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
     if kind not in known:
         measured = _measured(run, installed, batch_size)
         if kind == "one" and len(measured) > 1:
-            # a single answer mostly comes in a new process, where the import of PyTorch takes
-            # longer than a thousand pictures
+            # a single prediction usually runs in a new process, where importing PyTorch takes
+            # longer than a thousand predictions
             del measured["PyTorch"]
         known = known | {kind: min(measured, key=lambda name: measured[name])}
-        with suppress(PeewitError):  # a read-only folder: measured again next time
+        with suppress(PeewitError):  # a read-only folder: it is measured again next time
             text = json.dumps({"format": FORMAT, "measured": stamp, **known})
             write_text(run.path / CHOICE, text + "\n")
     name = known[kind]
@@ -230,7 +228,7 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
         One of ``PACKAGES``.
     run : Run
     many : bool
-        Whether to answer the most pictures a second, rather than each as soon as can be.
+        Whether to optimise for throughput instead of latency.
 
     Raises
     ------
@@ -240,19 +238,19 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
     try:
         content = (run.path / NETWORK).read_bytes()
         engine = Runtime(name, run, *LOADERS[name](content, many))
-        # in this thread alone: two threads whose call is OpenVINO's first in a process may wait
-        # for each other for ever, one with Python's lock and one with that of OpenVINO's module
+        # in this thread alone: two threads that make OpenVINO's first call in a process can
+        # deadlock, one holding Python's lock and the other that of OpenVINO's module
         rule = run.preprocessing
         engine.forward(np.zeros((1, rule.height, rule.width, rule.channels), np.float32))
         return engine
-    except (ImportError, AttributeError) as error:  # installed, but it does not load here
-        raise PeewitError(f"cannot use {name}", str(error), "install it anew") from error
+    except (ImportError, AttributeError) as error:  # installed, but it does not load
+        raise PeewitError(f"cannot use {name}", str(error), "reinstall it") from error
     except (OSError, RuntimeError, ValueError) as error:  # the runtimes' own are RuntimeErrors
         raise PeewitError(f"cannot use {run.path / NETWORK}", str(error)) from error
 
 
 def _stamp(run: Run, installed: list[str]) -> str | None:
-    """Return what a choice holds for: these weights (by size and time), machine and runtimes."""
+    """Return what a choice is valid for: the weights (size and time), machine and runtimes."""
     try:
         facts = (run.path / runfolder.WEIGHTS).stat()
     except OSError:
@@ -262,7 +260,7 @@ def _stamp(run: Run, installed: list[str]) -> str | None:
 
 
 def _known(run: Run, stamp: str) -> dict[str, Any]:
-    """Return which engine was fastest, if that was measured for the same."""
+    """Return which engine was the fastest, if it was measured under the same conditions."""
     try:
         found = json.loads((run.path / CHOICE).read_text(encoding="utf-8"))
         good = found["format"] == FORMAT and found["measured"] == stamp
@@ -275,9 +273,9 @@ def _known(run: Run, stamp: str) -> dict[str, Any]:
 
 
 def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, float]:
-    """Return the seconds of PyTorch, and of each engine that agrees with it."""
+    """Return the seconds that PyTorch takes, and each engine that agrees with it."""
     if installed and find_spec("onnx"):
-        with suppress(PeewitError):  # a network that has no ONNX form, or a read-only folder
+        with suppress(PeewitError):  # a network without an ONNX form, or a read-only folder
             write_network(run, run.path / NETWORK)
     rule = run.preprocessing
     random = np.random.default_rng(0)
@@ -288,11 +286,11 @@ def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, floa
     if batch_size > 1 and usable_cores() > 1:
         good[PARALLEL] = Torch(run, usable_cores())
     for name in installed:
-        with suppress(PeewitError):  # a file of other weights does not agree
+        with suppress(PeewitError):  # a file with other weights does not agree
             engine = runtime(name, run, many=batch_size > 1)
             if np.abs(engine.logits(images) - wanted).max() <= TOLERANCE:
                 good[name] = engine
-    # in turns, so that a moment in which the machine was busy does not decide
+    # alternating, so that a moment of background load does not decide
     turns = [
         {name: _seconds(partial(engine.logits, images)) for name, engine in good.items()}
         for _ in range(TURNS)
@@ -302,7 +300,7 @@ def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, floa
 
 def _seconds(work: Callable[[], object], budget: float = 0.05) -> float:
     """Return the shortest time of ``work`` within a budget of seconds."""
-    work()  # the first call makes room for itself
+    work()  # warm-up
     best, end = float("inf"), time.perf_counter() + budget
     while (start := time.perf_counter()) < end:
         work()

@@ -1,8 +1,8 @@
-"""A training's numbers and pictures for TensorBoard."""
+"""A callback that logs a training's curves and pictures for TensorBoard."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,43 +12,43 @@ import numpy as np
 from peewit.errors import PeewitError
 from peewit.runs import folder as runfolder
 from peewit.system.text import command
-from peewit.training.checkpoint import Position, Row
-from peewit.training.progress import Progress
+from peewit.training.callbacks import Callback, TrainInfo
+from peewit.training.state import Row, TrainState
 
 FOLDER = "tensorboard"
-# Steps between two points of a curve: enough to see its way, and files that stay small.
+# Steps between two points of a curve: enough detail, and small files.
 EVERY = 10
 
 
 def summary_writer() -> Any:
-    """Return PyTorch's writer of logs, which needs the package tensorboard.
+    """Return PyTorch's SummaryWriter, which needs the package tensorboard.
 
     Raises
     ------
     PeewitError
-        It is not installed.
+        The package is not installed.
     """
     try:
         return import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
         raise PeewitError(
-            "logs for TensorBoard need the package tensorboard, which is not installed",
+            "TensorBoard logs need the package tensorboard, which is not installed",
             todo="pip install 'peewit[tensorboard]'",
         ) from error
 
 
-class TensorBoard:
-    """Writes down what a training tells of itself, and passes it on.
+class TensorBoard(Callback):
+    """Logs a training for TensorBoard.
 
-    In the run's folder ``tensorboard`` there are then a log of the training (loss and accuracy
-    every ten steps and every epoch, speed), one of the validation, under the same names, so that
-    TensorBoard draws them in one chart, and, at the end, one of the pictures of the final test.
-    All count steps.
+    The run folder's ``tensorboard`` gets a log of the training (loss and accuracy every ten steps
+    and every epoch, throughput), one of the validation, under the same names so that TensorBoard
+    draws both in one chart, and, at the end, one with the pictures of the final test. The x axis of
+    all is the step.
 
     Parameters
     ----------
-    shown : Progress
-        What shows the training to the user, besides. It is also told how to see the curves.
+    note : callable
+        Called with sentences for the user: the command that shows the curves, and failures.
 
     Raises
     ------
@@ -56,50 +56,49 @@ class TensorBoard:
         TensorBoard is not installed.
     """
 
-    def __init__(self, shown: Progress) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         self._writer = summary_writer()
-        self.shown = shown
+        self._note = note
         self._logs: dict[str, Any] = {}
         self._steps = self._step = 0
         self._before = (0, 0, 0.0)
 
-    def folder(self, path: Path) -> None:
-        """Say which command shows the curves. Nothing is made before the training begins."""
+    def on_run_folder(self, path: Path) -> None:
+        """Note which command shows the curves. No files are created before the training begins."""
         self.path = path
-        self.shown.folder(path)
-        self.note(f"{command(['tensorboard', '--logdir', path / FOLDER])} shows the curves")
+        self._note(f"{command(['tensorboard', '--logdir', path / FOLDER])} shows the curves")
 
-    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
-        """Open the logs. Of a training that was stopped, what is done again counts no more."""
-        self._steps = math.ceil(images / batch_size)
-        self._step = position.epoch * self._steps + position.step
-        self._before = (position.images, position.correct, position.loss_sum)
+    def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
+        """Open the logs. Steps that a resumed training repeats replace the earlier points."""
+        self._steps = info.steps
+        self._step = state.epoch * self._steps + state.step
+        self._before = (state.images, state.correct, state.loss_sum)
         try:
             for name in ("training", "validation"):
                 self._open(name, purge_step=self._step + 1 if self._step else None)
         except OSError as error:
             self._give_up(error)
-        self.shown.start(epochs, images, batch_size, position)
 
-    def step(self, position: Position) -> None:
-        """Write down the mean loss and accuracy of the last steps, if there are enough."""
-        self._step = position.epoch * self._steps + position.step
+    def on_step_end(self, state: TrainState) -> None:
+        """Log the mean loss and accuracy of the last ten steps."""
+        self._step = state.epoch * self._steps + state.step
         if self._step % EVERY == 0:
             images, correct, loss_sum = self._before
-            count = position.images - images
-            self._before = (position.images, position.correct, position.loss_sum)
+            count = state.images - images
+            self._before = (state.images, state.correct, state.loss_sum)
             self._write(
                 "training",
                 {
-                    "step/loss": (position.loss_sum - loss_sum) / count,
-                    "step/accuracy": (position.correct - correct) / count,
+                    "step/loss": (state.loss_sum - loss_sum) / count,
+                    "step/accuracy": (state.correct - correct) / count,
                 },
             )
-        self.shown.step(position)
 
-    def epoch_end(self, row: Row) -> None:
-        """Write down the row."""
-        self._before = (0, 0, 0.0)  # as the position's are, after a row
+    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
+        """Log the new row of the history."""
+        if row is None:
+            return
+        self._before = (0, 0, 0.0)  # the state's sums start from zero after a row
         speed = {
             f"speed/{name}": row[name]
             for name in ("images_per_second", "gflops", "share_of_best")
@@ -109,23 +108,23 @@ class TensorBoard:
         self._write("training", means | speed)
         validated = {f"epoch/{name}": row[f"validation_{name}"] for name in ("loss", "accuracy")}
         self._write("validation", validated)
-        self.shown.epoch_end(row)
 
-    def note(self, text: str) -> None:
-        """Pass a sentence on."""
-        self.shown.note(text)
+    def on_train_end(self, path: Path) -> None:
+        """Log the pictures of the run."""
+        try:
+            if self._logs:
+                self._pictures()
+        except OSError as error:
+            self._give_up(error)
 
     def close(self) -> None:
-        """Write down the pictures that the run has now, and close the logs."""
+        """Close the logs."""
         try:
-            if self._logs and (self.path / runfolder.METRICS).is_file():
-                self._pictures()
             for log in self._logs.values():
                 log.close()
         except OSError as error:
             self._give_up(error)
         self._logs.clear()
-        self.shown.close()
 
     def _open(self, name: str, purge_step: int | None = None) -> None:
         folder = self.path / FOLDER / name
@@ -155,4 +154,4 @@ class TensorBoard:
         # the training is worth more than its log
         self._logs.clear()
         reason = (error.strerror or str(error)).lower()
-        self.shown.note(f"the log for TensorBoard ends here: cannot write {self.path} ({reason})")
+        self._note(f"the TensorBoard log ends here: cannot write {self.path} ({reason})")

@@ -1,4 +1,4 @@
-"""A Run: the folder that a training leaves, and the object over it."""
+"""A Run: the folder of a training, and the object over it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.errors import PeewitError, UsageError
-from peewit.evaluation.inference import BATCH, logits_in_batches, second_looks, softmax
+from peewit.evaluation.inference import (
+    BATCH,
+    augment_uncertain,
+    forward_of,
+    logits_in_batches,
+    softmax,
+)
 from peewit.images.preprocessing import AsTheyAre, Preprocessing
 from peewit.runs import folder as runfolder
 from peewit.runs import schema as runfields
@@ -28,42 +34,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
-    """What is known of a training. It needs nothing but its folder; get one by ``Run.open``.
+    """The result of a training. It needs nothing but its folder; get one with ``Run.open``.
 
     Parameters
     ----------
     path : Path
         The folder.
     recipe : Recipe
-        How it was trained, with the number of threads (the most, where it counts minutes).
+        How it was trained, with the number of threads (the maximum, if it has a time budget).
     class_names : tuple of str
         The classes, in the order of the logits.
     preprocessing : Preprocessing
-        How pictures become what the model reads.
+        How images become the model's input.
     history : list of dict
-        One row an epoch, or one for several short epochs of a fast recipe: epoch (that has ended,
-        or the last one, within which the time was over), seconds (validation included),
-        images_per_second (of training), loss, accuracy, validation_loss, validation_accuracy;
-        and the totals of images and flops so far, gflops (the rate of the training steps, in
-        10**9 operations a second), share_of_best (of this machine's measured best rate).
+        One row per epoch, or per several short epochs of a fast recipe: epoch (the last one may be
+        cut short by a time budget), seconds (including validation), images_per_second (of
+        training), loss, accuracy, validation_loss, validation_accuracy; the totals images and flops
+        so far; gflops (the rate of the training steps, in 10**9 operations per second) and
+        share_of_best (its ratio to the best rate measured on the machine).
     metrics : dict
-        The numbers of the final test; empty until the run is finished, or if imported until it is
-        evaluated. ``metrics["split"]`` is
-        "test", or "validation" where there was no test set; ``metrics["temperature_scaling"]``
-        says how the model was calibrated, if it was.
+        The results of the final test; empty until the run is finished, or, for an imported run,
+        evaluated. ``metrics["split"]`` is "test", or "validation" if there was no test set;
+        ``metrics["temperature_scaling"]`` describes the calibration, if there was one.
     environment : dict
         Versions, processor, threads, command line.
     source : dict
-        How to load the data again: source, data, coarse. Empty if the data came from elsewhere.
+        How to load the data again: source, data, coarse. Empty if the data was passed as arrays.
     dataset : dict
-        What the data was: origin, counts, fingerprints.
+        Facts about the data: origin, counts, fingerprints.
     status : str
         "running", "interrupted" or "finished"; "imported" if the weights come from another
-        program and no epoch has been trained on.
+        program and it has not been trained further.
     unsure_below : float
-        Pictures whose most probable class has a smaller probability are looked at in six views
-        (``peewit.evaluation.inference.second_looks``). 0, for none, until a run whose recipe
-        says ``tta`` is finished, and in all others.
+        Images whose most probable class has a lower probability get test-time augmentation
+        (``peewit.evaluation.inference.augment_uncertain``). 0, for none, unless the recipe says
+        ``tta`` and the run is finished.
     """
 
     path: Path
@@ -80,26 +85,26 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Read the folder ``path``.
+        """Open the run folder ``path``.
 
         Raises
         ------
         PeewitError
-            It is no run folder, a file is missing or broken, or a newer Peewit wrote it.
+            It is not a run folder, a file is missing or damaged, or a newer Peewit wrote it.
         UsageError
-            The folder's name is not in UTF-8.
+            The folder's name is not valid UTF-8.
         """
         path = Path(path)
         facts = runfolder.read_facts(path)
         check_text(path)
-        check_text(path.resolve().name)  # which reports say, also where the path is "."
+        check_text(path.resolve().name)  # reports contain it, even if the path is "."
         status = runfolder.status(path, facts)
         finished = status == "finished"
-        # an imported one may be tested as it is
+        # an imported run can be evaluated without training
         tested = finished or (status == "imported" and (path / runfolder.METRICS).is_file())
         recipe = runfolder.read_recipe(path)
         history = runfolder.read_history(path, required=finished)
-        # falling rates are not validated after each epoch, but at the end of the last one
+        # with a decaying learning rate not every epoch is validated, but the last one is
         ended = len(history)
         if recipe.schedule == "linear" and history:
             ended = int(history[-1]["epoch"])
@@ -130,10 +135,7 @@ class Run:
 
     @property
     def epochs(self) -> float:
-        """How many times it has gone through the training images.
-
-        A whole number, unless it is trained for minutes or until an accuracy.
-        """
+        """Passes over the training images: a whole number unless the run has a budget."""
         if not self.history:
             return 0
         last, images = self.history[-1], self.dataset.get("images", {}).get("training")
@@ -143,7 +145,7 @@ class Run:
 
     @classmethod
     def find_all(cls, folder: str | Path) -> tuple[list[Run], list[PeewitError]]:
-        """Return the runs directly in ``folder`` by name, and what is wrong with broken ones.
+        """Return the runs directly in ``folder`` by name, and the errors of damaged ones.
 
         Raises
         ------
@@ -155,7 +157,7 @@ class Run:
             raise PeewitError(f"there is no folder {folder}", todo="train something first")
         runs, broken = [], []
         for path in sorted(file.parent for file in folder.glob(f"*/{runfolder.FACTS}")):
-            if path.name.startswith("."):  # one that is just being made
+            if path.name.startswith("."):  # still being created
                 continue
             try:
                 runs.append(cls.open(path))
@@ -164,12 +166,12 @@ class Run:
         return runs, broken
 
     def model(self) -> nn.Module:
-        """Return the network with its trained weights, in evaluation mode: a new one each time.
+        """Return a new network with the trained weights, in evaluation mode.
 
         Raises
         ------
         PeewitError
-            There are no weights yet, or their file is broken or of another model.
+            There are no weights yet, or their file is damaged or of another model.
         """
         from peewit.models.registry import build
         from peewit.training.checkpoint import load_weights, read_tensors
@@ -179,7 +181,7 @@ class Run:
             raise PeewitError(
                 f"the run {self.path} has no weights yet",
                 "its first epoch has not ended",
-                f"go on with {resuming(self.path)}",
+                f"resume it: {resuming(self.path)}",
             )
         rule = self.preprocessing
         shape = (rule.height, rule.width, rule.channels)
@@ -205,7 +207,7 @@ class Run:
         images : uint8 array, shape (N, H, W, C)
             Any size, grey or RGB.
         batch_size : int
-            How many go through the network at once; a question of memory only.
+            Images per forward pass; it only affects memory.
 
         Returns
         -------
@@ -216,7 +218,7 @@ class Run:
     def logits_of_prepared(
         self, pictures: npt.NDArray[np.float32], batch_size: int = BATCH
     ) -> npt.NDArray[np.float32]:
-        """Return the model's logits for what ``preprocessing.array`` has made of pictures.
+        """Return the model's logits for the output of ``preprocessing.array``.
 
         Parameters
         ----------
@@ -235,14 +237,13 @@ class Run:
         network = self._network
         none = np.empty((0, len(self.class_names)), np.float32)
         logits = np.concatenate([none, *logits_in_batches(network, rule, images, batch_size)])
-        if self.unsure_below:
-            looks = second_looks(
-                *(network, rule, images, logits, self.unsure_below, batch_size),
-                mirror=self.recipe.flip != "none",
-            )
-            for chosen, better in looks:
-                logits[chosen] = better
-        return logits
+        return augment_uncertain(
+            forward_of(network),
+            lambda chosen: rule.tensor(images[chosen]).permute(0, 2, 3, 1).numpy(),
+            *(logits, self.unsure_below),
+            mirror=self.recipe.flip != "none",
+            batch_size=batch_size,
+        )
 
     def probabilities(
         self, images: npt.NDArray[np.uint8], batch_size: int = BATCH
@@ -251,7 +252,7 @@ class Run:
         return softmax(self.logits(images, batch_size))
 
     def picture(self, name: str) -> Png:
-        """Return a picture that the training has left in the folder; a notebook shows it.
+        """Return a picture from the run folder; a notebook displays it.
 
         Parameters
         ----------
@@ -265,7 +266,7 @@ class Run:
         PeewitError
             It has not been drawn, or cannot be read.
         """
-        from peewit.images.reader import Png  # most of what opens a run needs no Pillow
+        from peewit.images.reader import Png  # opening a run rarely needs Pillow
 
         file = f"{name}.png"
         if file not in runfolder.PICTURES:
@@ -276,7 +277,7 @@ class Run:
         except FileNotFoundError as error:
             raise PeewitError(
                 f"the run {self.path} has no picture {file}",
-                "pictures are drawn when a training ends",
+                "pictures are drawn at the end of a training",
             ) from error
         except OSError as error:
             raise cannot_read(self.path / file, error) from error
@@ -286,7 +287,7 @@ class Run:
 
 
 def _preprocessing(path: Path, values: Any) -> Preprocessing:
-    """Return what ``run.json`` says of how pictures become what the model reads."""
+    """Return the preprocessing stored in ``run.json``."""
     try:
         return Preprocessing.from_dict(values)
     except PeewitError as error:
@@ -294,7 +295,7 @@ def _preprocessing(path: Path, values: Any) -> Preprocessing:
 
 
 def _metrics(path: Path, classes: int) -> dict[str, Any]:
-    """Return the numbers of the final test in the folder ``path``."""
+    """Return the results of the final test in the run folder ``path``."""
     file = path / runfolder.METRICS
     metrics = runfolder.read_json(file)
     runfields.check_metrics(file, metrics, classes)
@@ -302,6 +303,6 @@ def _metrics(path: Path, classes: int) -> dict[str, Any]:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """Return what the runs are called: by their folders' names, or by paths where those agree."""
+    """Return names for runs: those of their folders, or their paths if names repeat."""
     names = [run.path.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]

@@ -1,4 +1,4 @@
-"""What a recipe makes of the data: splits, sizes, model, first layer, optimiser."""
+"""Build what a training needs from a resolved recipe and the data: splits, model, optimiser."""
 
 from __future__ import annotations
 
@@ -8,71 +8,74 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.flops import TrainingFlops
-from peewit.models.registry import build, find, minimum_size, native_size
+from peewit.models.registry import build, find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
-from peewit.training.loop import Job
-from peewit.training.optimizers.keras_adam import KerasAdam
-from peewit.training.optimizers.muon import Muon
+from peewit.training.loop import TrainSetup
+from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
-from peewit.training.resolve import bounded, complete
+from peewit.training.resolve import network_size
 from peewit.training.sampler import HardExamples
-from peewit.training.schedules import WHITENING_SHARE
 
-# airbench94's with Muon (kellerjordan.github.io/posts/muon). The last two are for the sum of the
-# batch's losses; its head has unit deviation and is divided by 256, where ours is divided by 9, so
-# that the same rate means (9 / 256) ** 2 as much. With another rate of Muon's they change in
-# proportion.
-MUON_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67 * (9 / 256) ** 2
-# an image of the batch, divided by the rate: so that rate times decay is the same for all
-WEIGHT_DECAY = 2e-6
-# the statistics of so many images' patches are those of all, and soon counted
+# the patch statistics of this many images are those of all, and counted quickly
 WHITENING_IMAGES = 5_000
 RESIZED_AT_ONCE = 256
-FEWEST_STEPS = 10  # an epoch
 LEAST_OF_ONE = 16  # pixels: three halvings leave two
 
 
-def fitted(recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Recipe:
-    """Return a fast recipe as it suits a small data set; others stay as they are.
+def check_data(dataset: Dataset, test: Dataset | None, recipe: Recipe) -> None:
+    """Refuse data that nothing can be learned from, or two sets that do not fit together.
 
-    It holds out a thousand images, or a tenth of few, so that the validation says something; and
-    it makes ten steps an epoch or more, because few steps are few changes to the weights.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    dataset : Dataset
-        The training set with the images to be held out.
-    note : callable
-        Told in a sentence what was changed.
+    Raises
+    ------
+    PeewitError
+        There are fewer images than classes or all are of one class; or the test set is empty or
+        has other classes or channels.
+    UsageError
+        The recipe validates on the test set, and there is none.
     """
-    if recipe.optimizer != "muon":
-        return recipe
-    count = len(dataset)
-    least = min(0.1, 1000 / max(count, 1))
-    if recipe.validate_on == "holdout" and recipe.validation_fraction < least:
-        note(f"{least:.2g} of the images are held out for validation, because there are few")
-        recipe = recipe.replace(validation_fraction=least)
-    kept = count if recipe.validate_on == "test" else count * (1 - recipe.validation_fraction)
-    batch = max(min(2, int(kept)), int(kept / FEWEST_STEPS))
-    if recipe.batch_size > batch:
-        note(f"a step takes {batch:,} images instead of {recipe.batch_size:,}, for there are few")
-        recipe = recipe.replace(batch_size=batch)
-    return recipe
+    names, found = dataset.class_names, np.unique(dataset.labels)
+    if len(dataset) < len(names):
+        raise PeewitError(
+            f"{len(dataset):,} training images are too few for {len(names):,} classes",
+            "each class needs at least one",
+        )
+    if len(found) < 2:
+        raise PeewitError(
+            f"all training images belong to the class {names[found[0]]!r}",
+            "a classifier needs at least two classes",
+            "add images of another class",
+        )
+    if test is not None and not len(test):
+        raise PeewitError("the test set has no images", todo="omit it, or use another")
+    if test is not None and (
+        test.class_names != dataset.class_names or test.image_shape[2] != dataset.image_shape[2]
+    ):
+        raise PeewitError(
+            "the test set does not fit the training set",
+            "they differ in class names or channels",
+        )
+    if recipe.validate_on == "test" and test is None:
+        raise UsageError(
+            "cannot validate on the test set",
+            "there is none",
+            "validate on held-out images (validate_on: holdout)",
+        )
 
 
-def make_job(
-    dataset: Dataset, test: Dataset | None, recipe: Recipe, note: Callable[[str], None]
-) -> Job:
-    """Return what ``recipe`` makes of the data.
+def build_setup(
+    dataset: Dataset,
+    test: Dataset | None,
+    recipe: Recipe,
+    note: Callable[[str], None],
+) -> TrainSetup:
+    """Return everything that a training by ``recipe`` needs.
 
     Parameters
     ----------
@@ -81,125 +84,73 @@ def make_job(
     test : Dataset or None
         The test set.
     recipe : Recipe
+        Resolved.
     note : callable
-        Told in sentences what the user should know of it.
+        Called with sentences that the user should know.
 
     Raises
     ------
     PeewitError
-        The two sets do not fit together.
+        The data cannot be split.
     UsageError
         The recipe does not fit the data.
     """
-    if test is not None and not len(test):
-        raise PeewitError("the test set has no images", todo="leave it out, or give another")
-    if test is not None and (
-        test.class_names != dataset.class_names or test.image_shape[2] != dataset.image_shape[2]
-    ):
-        raise PeewitError(
-            "the test set does not go with the training set",
-            "they differ in class names or channels",
-        )
     if recipe.validate_on == "test":
-        if test is None:
-            raise UsageError(
-                "cannot validate on the test set",
-                "there is none",
-                "validate on held-out images (validate_on: holdout)",
-            )
+        assert test is not None, "check_data has refused this"
         training, validation = dataset, test
         note(
-            "validating on the test set, as the tutorial does: whatever is chosen by watching it "
-            "makes the test accuracy too hopeful; holding images out keeps the test honest"
+            "validating on the test set, as the tutorial does: choosing anything by these numbers "
+            "makes the test accuracy too optimistic; holding out training images avoids that"
         )
     else:
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
         if test is None:
-            note("there is no test set: the final numbers are those of the validation images")
+            note("there is no test set: the final metrics are those of the validation images")
     if recipe.batch_size > len(training):
         raise UsageError(
             f"batch_size is {recipe.batch_size:,}",
             f"there are only {len(training):,} training images",
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
-    images = (recipe.epochs or 1) * recipe.steps(len(training)) * recipe.batch_size
-    side = changed_side(training, size)
-    recipe = bounded(complete(recipe, images, len(training), side), side, note)
-    fast, changed = find(recipe.model).family == "fast", _changes_images(recipe)
+    fast = find(recipe.model).family == "fast"
+    augmented = recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
     if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:
         raise UsageError(
             "batch_size is 1",
-            f"of images of {size[0]} x {size[1]} nothing but a pixel arrives at the last layers of "
-            f"{recipe.model}, and one value cannot be normalised",
-            "take steps of 2 images or more",
+            f"images of {size[0]} x {size[1]} are reduced to a single value per channel in the "
+            f"last layers of {recipe.model}, and batch normalisation needs at least two",
+            "use a batch size of 2 or more",
         )
-    if (fast or changed) and size[0] * size[1] < height * width:
-        # once, not in each epoch; and a shift by pixels means the network's pixels
+    if (fast or augmented) and size[0] * size[1] < height * width:
+        # once, not in each epoch; and a translation in pixels means the network's pixels
         training = replace(training, images=resized(training.images, *size))
     rule = _preprocessing(training, recipe, *size)
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
-    augment = _augment(training, recipe) if changed else None
-    hard = None
+    hard_examples = None
     if recipe.skip_easy:
-        hard = HardExamples(len(training), recipe.skip_easy, recipe.batch_size, recipe.seed)
+        hard_examples = HardExamples(
+            len(training), recipe.skip_easy, recipe.batch_size, recipe.seed
+        )
     if fast:
         _whiten(model, training, rule)
-    return Job(
+    return TrainSetup(
         model=model,
         optimizer=make_optimizer(model, recipe),
         preprocessing=rule,
         training=training,
         validation=validation,
         recipe=recipe,
-        augment=augment,
-        hard=hard,
-        work=TrainingFlops(model),
+        augment=_augment(training, recipe) if augmented else None,
+        hard_examples=hard_examples,
+        flops=TrainingFlops(model),
     )
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for all of the model's parameters that are trained.
-
-    The recipe has a learning rate.
-    """
-    assert recipe.lr is not None
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "adam":
-        optimizer = KerasAdam(trained.values(), lr=recipe.lr)
-    else:
-        scale = recipe.lr / MUON_RATE
-        filters = [parameter for parameter in trained.values() if parameter.ndim == 4]
-        whitening, head = trained.pop("whitening.bias"), trained.pop("head.weight")
-        biases = [parameter for parameter in trained.values() if parameter.ndim == 1]
-
-        def group(parameters: list[nn.Parameter], rate: float, **more: float) -> dict[str, Any]:
-            rate *= recipe.batch_size  # of the loop's mean loss
-            decay = WEIGHT_DECAY * recipe.batch_size / rate
-            settings = {"lr": rate * scale, "momentum": 0.85, "weight_decay": decay}
-            return {"params": parameters, **settings, **more}
-
-        others = [
-            group([whitening], BIAS_RATE, until=WHITENING_SHARE),
-            group(biases, BIAS_RATE),
-            group([head], HEAD_RATE),
-        ]
-        optimizer = Muon(filters, lr=recipe.lr, others=others)
-    if recipe.schedule == "linear":
-        for settings in optimizer.param_groups:
-            settings["first_lr"] = settings["lr"]
-    return optimizer
-
-
-def _changes_images(recipe: Recipe) -> bool:
-    return recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
-
-
 def _augment(training: Dataset, recipe: Recipe) -> Augment:
-    """Return what changes the training images."""
+    """Return what augments the training images."""
     fill = None
-    if recipe.cutout:  # only its squares have a colour, and counting all pixels takes a while
+    if recipe.cutout:  # only its squares need a colour, and counting all pixels takes time
         fill = [round(255 * float(value)) for value in training.channel_statistics[0]]
     return Augment(
         training.images,
@@ -224,7 +175,7 @@ def resized(images: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArr
 
 
 def _whiten(model: nn.Module, training: Dataset, rule: Preprocessing) -> None:
-    """Set the first layer from the training images, spread over all of them."""
+    """Initialise the whitening layer from training images, spread over all of them."""
     count = min(len(training), WHITENING_IMAGES)
     chosen = np.linspace(0, len(training) - 1, count).astype(np.int64)
     filters = whitening_filters(rule.tensor(training.images[chosen]))
@@ -235,52 +186,20 @@ def _preprocessing(dataset: Dataset, recipe: Recipe, height: int, width: int) ->
     channels = dataset.image_shape[2]
     if recipe.normalize:
         mean, deviation = dataset.channel_statistics
-        # a channel that is the same everywhere has no deviation to divide by
+        # a constant channel has a standard deviation of 0, which cannot be divided by
         scale = np.where(deviation > 0, deviation, 1.0)
         return Preprocessing(height, width, channels, tuple(mean), tuple(scale))
     # pixels / 255 and no more: the tutorial's
     return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
 
 
-def network_size(
-    dataset: Dataset, recipe: Recipe, note: Callable[[str], None] = lambda sentence: None
-) -> tuple[int, int]:
-    """Return height and width of what the recipe's network reads of these images."""
-    height, width, _ = dataset.image_shape
-    largest = find(recipe.model).largest_size
-    if recipe.image_size is not None:
-        return recipe.image_size, recipe.image_size
-    if min(height, width) < minimum_size(recipe.model):
-        size = native_size(recipe.model)
-        note(
-            f"the images of {height} x {width} pixels are enlarged to {size} x {size}, "
-            f"because the model {recipe.model} needs at least {minimum_size(recipe.model)}"
-        )
-        return size, size
-    if largest is not None and max(height, width) > largest:
-        note(
-            f"the images of {height} x {width} pixels are resized to {largest} x {largest}, for "
-            f"which the model {recipe.model} was made (another size: --image-size)"
-        )
-        return largest, largest
-    return height, width
-
-
-def changed_side(dataset: Dataset, size: tuple[int, int]) -> int:
-    """Return the shorter side of the images as augmentation changes them, in pixels.
-
-    That is the network's ``size``, or their own where the network is given them enlarged.
-    """
-    return min(*size, *dataset.image_shape[:2])
-
-
-def describe_data(dataset: Dataset, test: Dataset | None, job: Job) -> dict[str, Any]:
-    """Return what is kept of the data in the run, and by which it is known again."""
+def describe_data(dataset: Dataset, test: Dataset | None, setup: TrainSetup) -> dict[str, Any]:
+    """Return what a run keeps of the data, and what a resumed run recognises it by."""
     return {
         "origin": dataset.origin,
         "images": {
-            "training": len(job.training),
-            "validation": len(job.validation),
+            "training": len(setup.training),
+            "validation": len(setup.validation),
             "test": len(test) if test is not None else 0,
         },
         "fingerprints": {

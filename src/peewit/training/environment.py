@@ -1,4 +1,4 @@
-"""Where a training runs: for the record, and for using the processor as it is."""
+"""The environment of a training: threads, random state, and facts for the record."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from peewit.errors import UsageError
 from peewit.system.cpu import processor_name, within_limit
 from peewit.system.text import command, counted
 
-# a run's threads may come from a machine with more cores, where it is to go on bit by bit
-MOST_A_CORE = 16
+# a resumed run keeps its number of threads, which may come from a machine with more cores
+MOST_PER_CORE = 16
 
 
 @contextmanager
 def isolated(threads: int) -> Iterator[None]:
-    """Use ``threads`` threads and private random numbers; put the caller's back afterwards."""
+    """Use ``threads`` threads and a private random state; restore the caller's afterwards."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.set_num_threads(threads)
@@ -36,30 +36,30 @@ def isolated(threads: int) -> Iterator[None]:
 
 
 def usable_threads() -> int:
-    """Return how many threads to use: PyTorch's choice, within what a container may use.
+    """Return how many threads to use: PyTorch's choice, within the limit of a container.
 
-    PyTorch counts the machine's cores, or takes ``OMP_NUM_THREADS``. It does not know a
-    container's processor time limit.
+    PyTorch counts the machine's cores, or uses ``OMP_NUM_THREADS``. It ignores a container's CPU
+    time limit.
     """
     return within_limit(torch.get_num_threads())
 
 
-def check_threads(threads: int, todo: str = "leave it out for one a core") -> None:
-    """Refuse far more threads than there are cores: each step would wait for all of them.
+def check_threads(threads: int, todo: str = "omit it for one per core") -> None:
+    """Refuse far more threads than there are cores: every step would wait for all of them.
 
     Parameters
     ----------
     threads : int
     todo : str
-        What to do then.
+        What the user can do instead.
 
     Raises
     ------
     UsageError
-        There are more than ``MOST_A_CORE`` a core.
+        There are more than ``MOST_PER_CORE`` per core.
     """
     cores = os.cpu_count() or 1
-    if threads > MOST_A_CORE * cores:
+    if threads > MOST_PER_CORE * cores:
         raise UsageError(
             f"threads is {threads:,}",
             f"this machine has {counted(cores, 'core')}, and more threads than cores only wait",
@@ -68,7 +68,7 @@ def check_threads(threads: int, todo: str = "leave it out for one a core") -> No
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Return what a later reader of the numbers wants to know of machine and versions."""
+    """Return the facts about machine and versions that are kept in a run."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "peewit": peewit.__version__,

@@ -1,4 +1,4 @@
-"""Stopping politely: Ctrl-C once saves and stops, twice stops at once."""
+"""Ctrl-C once saves and stops, twice stops at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from peewit.errors import Interrupted
+from peewit.training.callbacks import Callback
 
 
-class StopRequest:
-    """While entered, turns the first SIGINT (Ctrl-C) or SIGTERM into ``requested``.
+class StopRequest(Callback):
+    """A callback that stops the training on the first SIGINT (Ctrl-C) or SIGTERM.
 
-    A second one raises KeyboardInterrupt, wherever the program is. Signals that the process was
-    started to ignore (``nohup``, ``&`` in a script) stay ignored. Outside the main thread, where
-    Python cannot catch signals, nothing is changed and ``requested`` stays False.
+    It catches signals while it is entered as a context manager. A second signal raises
+    KeyboardInterrupt at once. Signals that the process was started to ignore (``nohup``, ``&`` in a
+    script) stay ignored. Outside the main thread, where Python cannot catch signals, it does
+    nothing and ``requested`` stays False.
 
     Examples
     --------
@@ -35,7 +37,7 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
-                # None: a handler from outside Python, which could not be put back
+                # None: a handler that was not installed by Python and could not be restored
                 if before not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._handle)
         return self
@@ -50,13 +52,17 @@ class StopRequest:
             signal.signal(number, before)
         self._before.clear()
 
+    def should_stop(self) -> bool:
+        """Return whether a signal has arrived."""
+        return self.requested
+
     def check(self, why: str, todo: str) -> None:
-        """Raise Interrupted if it is requested: where nothing was changed yet, so nothing is lost.
+        """Raise Interrupted if a signal has arrived: for use before anything has been changed.
 
         Parameters
         ----------
         why, todo : str
-            How things are, and what to do next.
+            The state of things, and what to do next.
         """
         if self.requested:
             raise Interrupted("the training was stopped", why, todo)
@@ -64,5 +70,5 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        # nothing is printed here: the signal may have come in the middle of a print
+        # nothing is printed here: the signal may have arrived in the middle of a print
         self.requested = True

@@ -1,36 +1,39 @@
-"""The hot loop."""
+"""The training loop."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
-from peewit.evaluation.inference import logits_unless
+from peewit.evaluation.inference import logits_in_batches
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.flops import TrainingFlops
 from peewit.training.augment import Augment
-from peewit.training.checkpoint import Position, Row
-from peewit.training.progress import Progress
+from peewit.training.callbacks import CallbackList, StopTraining
 from peewit.training.recipe import Recipe
 from peewit.training.sampler import HardExamples, epoch_order
-from peewit.training.schedules import Schedule, StepSchedule, set_rates
+from peewit.training.schedules import EpochSchedule, Schedule, set_learning_rates
+from peewit.training.state import Row, TrainState
 
-# What has to be done of a training with falling rates between two validations, besides the last.
+# With a decaying learning rate, validate after each eighth of the training: accuracies at high
+# rates say little, and short epochs would spend their time on validation.
 VALIDATE_EVERY = 1 / 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is trained, on what, and how."""
+class TrainSetup:
+    """What is trained, on what, and how: all that stays the same during a training."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -39,197 +42,251 @@ class Job:
     validation: Dataset
     recipe: Recipe
     augment: Augment | None = None
-    """Changes the training images; None for a recipe that leaves them as they are."""
-    hard: HardExamples | None = None
-    """Leaves out the training images that are easy; None for a recipe that goes through all."""
-    work: TrainingFlops | None = None
+    """Augments the training images; None for a recipe without augmentation."""
+    hard_examples: HardExamples | None = None
+    """Leaves out easy training images; None for a recipe that uses all of them."""
+    flops: TrainingFlops | None = None
     """Counts the operations of a step; None leaves them out of the history."""
     best_rate: float | None = None
-    """The most operations a second that were measured on this machine."""
+    """The highest rate measured on this machine, in operations per second."""
 
-    def flops_an_image(self) -> int:
-        """Return the operations of a step for each image, with what is trained at present."""
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps per epoch."""
+        return self.recipe.steps(len(self.training))
+
+    def flops_per_image(self) -> int:
+        """Return the operations of a step per image, for the parameters trained at present."""
         rule = self.preprocessing
         shape = (rule.height, rule.width, rule.channels)
-        return self.work.an_image(shape) if self.work else 0
+        return self.flops.an_image(shape) if self.flops else 0
 
 
-def fit(
-    job: Job,
-    position: Position,
-    *,
-    progress: Progress,
-    stop: Callable[[], bool],
-    save: Callable[[], None],
-    schedule: Schedule | None = None,
-) -> bool:
-    """Train from ``position``, which is kept up to date, to the end of the schedule.
-
-    What a step does depends on the seed, the position, the weights, the optimiser and PyTorch's
-    random state, and on nothing else. So a training that goes on from a saved state ends with the
-    same weights, bit for bit, as one that was never stopped, unless its schedule is one of time.
+class Batch(NamedTuple):
+    """The images of one step.
 
     Parameters
     ----------
-    job : Job
-    position : Position
-        Where to begin.
-    progress : Progress
-        What shows the numbers to the user.
-    stop : callable
-        Asked after each step; when true, the state is saved and the training ends.
-    save : callable
-        Saves the state. Called at each epoch's end and every ``checkpoint_minutes`` within.
-    schedule : Schedule, optional
-        When it ends: by default after the recipe's epochs.
+    indices : int64 array, shape (n,)
+        Their positions in the training set.
+    visit : int
+        How many times each of them has been visited before; augmentation depends on it.
+    """
 
-    Returns
-    -------
-    bool
-        True if the training has ended, False if ``stop`` was true before.
+    indices: npt.NDArray[np.int64]
+    visit: int
+
+
+class StepResult(NamedTuple):
+    """The numbers of one step: the mean loss, each image's loss (n,), and correct predictions."""
+
+    loss: float
+    losses: npt.NDArray[np.float32]
+    correct: int
+
+
+def fit(
+    setup: TrainSetup,
+    state: TrainState,
+    callbacks: CallbackList | None = None,
+    schedule: Schedule | None = None,
+) -> None:
+    """Train from ``state``, which is kept up to date, to the end of the schedule.
+
+    A step depends on the seed, the state, the weights, the optimiser and PyTorch's random state,
+    and on nothing else. So a resumed training ends with the same weights, bit for bit, as one that
+    was never stopped, unless its schedule follows the clock.
+
+    Parameters
+    ----------
+    setup : TrainSetup
+    state : TrainState
+        Where to begin.
+    callbacks : CallbackList, optional
+    schedule : Schedule, optional
+        By default the recipe's epochs.
 
     Raises
     ------
+    StopTraining
+        A callback asked to stop. Its ``on_interrupt`` has been called.
     PeewitError
-        The loss or the weights are no numbers any more.
+        The training diverged: the loss or a weight is not a finite number.
     """
-    model, optimizer, recipe = job.model, job.optimizer, job.recipe
-    images, labels = job.training.images, torch.tensor(job.training.labels)
-    steps = recipe.steps(len(images))
+    model, optimizer, recipe = setup.model, setup.optimizer, setup.recipe
+    callbacks = callbacks or CallbackList()
     if schedule is None:
         assert recipe.epochs is not None, "a recipe with a budget has a schedule of its own"
-        schedule = StepSchedule(recipe.epochs, steps)
-    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    next_save = time.monotonic() + 60 * recipe.checkpoint_minutes
-    start = time.perf_counter() - position.spent
+        schedule = EpochSchedule(recipe.epochs, setup.steps_per_epoch)
+    start = time.perf_counter() - state.spent
 
     def over() -> bool:
-        return schedule.done(position) and position.begun > 0  # one step at the least
+        return schedule.is_over(state) and state.epochs_begun > 0  # at least one step
 
-    # with images that no row has counted yet there is at least a validation to do
-    while position.images or not over():
-        if job.hard:
-            if position.step == 0:
-                job.hard.choose(position.epoch)
-            order, visits = job.hard.order(position.epoch)
-        else:
-            order = epoch_order(recipe.seed, position.epoch, len(images))
-            visits = np.full(len(images), position.epoch)
-        model.train()
-        while position.step < steps and not over():
-            began = time.perf_counter()
-            position.share = schedule.share(position)
-            if recipe.schedule == "linear":
-                set_rates(optimizer, position.share)
-            first = position.step * recipe.batch_size
-            batch = order[first : first + recipe.batch_size]  # the last one may be smaller
-            # here and not in a thread of its own: beside the step it is next to nothing
-            visit = int(visits[first])
-            pixels = job.augment.batch(batch, visit) if job.augment else images[batch]
-            x, y = job.preprocessing.tensor(pixels), labels[batch]  # (n, C, H, W), (n,)
-            with bfloat16:
-                logits = model(x).float()  # (n, classes)
-            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
-            if not math.isfinite(loss.item()):
-                raise _diverged("the loss", position, position.step + 1, recipe)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if job.hard:
-                losses = F.cross_entropy(
-                    logits.detach(), y, label_smoothing=recipe.label_smoothing, reduction="none"
-                )
-                job.hard.saw(batch, losses.numpy())  # (n,)
-
-            position.step += 1
-            position.images += len(batch)
-            position.correct += int((logits.argmax(1) == y).sum())
-            position.loss_sum += loss.item() * len(batch)
-            position.seen += len(batch)
-            position.flops += len(batch) * job.flops_an_image()
-            position.seconds += time.perf_counter() - began
-            position.spent = time.perf_counter() - start
-            progress.step(position)
-            if stop():
-                break
-            if time.monotonic() >= next_save:
-                _check_weights(model, position, recipe)
-                save()
-                next_save = time.monotonic() + 60 * recipe.checkpoint_minutes
-
-        _check_weights(model, position, recipe)
-        share = schedule.share(position)
-        due = position.images > 0 and (share >= 1 or over() or _due(position, share, recipe))
-        row = None if stop() else _row(job, position, stop) if due else {}
-        if row is None:
-            save()
-            return False
-        if row:
-            position.next_row(row, share)
-        if position.step:  # otherwise all that was missing was this validation
-            position.next_epoch()
-        if over():
-            position.share = 1.0  # saved, so that who goes on knows that this schedule has ended
-        position.spent = time.perf_counter() - start
-        save()
-        if row:
-            progress.epoch_end(row)
-    return True
+    try:
+        schedule.observe(state)
+        # images that no row of the history counts still need their validation
+        while state.images or not over():
+            model.train()
+            for batch in batches(setup, state):
+                if over():
+                    break
+                began = time.perf_counter()
+                state.fraction_done = schedule.fraction_done(state)
+                if recipe.schedule == "linear":
+                    set_learning_rates(optimizer, state.fraction_done)
+                loss, losses, correct = train_step(setup, batch)
+                if not math.isfinite(loss):
+                    raise _diverged("the loss", state, state.step + 1, recipe)
+                if setup.hard_examples:
+                    setup.hard_examples.record_losses(batch.indices, losses)
+                count = len(batch.indices)
+                state.record_step(count, correct, loss, count * setup.flops_per_image())
+                state.seconds += time.perf_counter() - began
+                state.spent = time.perf_counter() - start
+                schedule.observe(state)
+                callbacks.on_step_end(state)
+                callbacks.check_stop()
+            check_weights(model, state, recipe)
+            row = None
+            fraction_done = schedule.fraction_done(state)
+            if state.images and (over() or _validation_is_due(state, fraction_done, recipe)):
+                row = validated(setup, state, callbacks)
+                state.add_row(row, fraction_done)
+            if state.step:  # otherwise only this validation was missing
+                state.next_epoch()
+            schedule.observe(state)
+            if over():
+                state.fraction_done = 1.0  # a resumed training knows that this schedule has ended
+            state.spent = time.perf_counter() - start
+            callbacks.on_epoch_end(state, row)
+    except StopTraining:
+        callbacks.on_interrupt(state)
+        raise
 
 
-def validate(job: Job, stop: Callable[[], bool]) -> tuple[float, float] | None:
-    """Return loss and accuracy of the validation images, or None if ``stop`` became true."""
-    found = logits_unless(stop, job.model, job.preprocessing, job.validation.images)
-    if found is None:
-        return None
-    logits = torch.from_numpy(found)  # (N, classes)
-    labels = torch.tensor(job.validation.labels)
-    accuracy = (logits.argmax(1) == labels).double().mean()
-    return F.cross_entropy(logits, labels).item(), accuracy.item()
+def batches(setup: TrainSetup, state: TrainState) -> Iterator[Batch]:
+    """Yield the rest of the current epoch's batches, from ``state.step`` on."""
+    count, size, epoch = len(setup.training), setup.recipe.batch_size, state.epoch
+    if setup.hard_examples:
+        if state.step == 0:
+            setup.hard_examples.choose(epoch)
+        order, visits = setup.hard_examples.order(epoch)
+    else:
+        order, visits = epoch_order(setup.recipe.seed, epoch, count), np.full(count, epoch)
+    for step in range(state.step, setup.steps_per_epoch):
+        first = step * size
+        # the last batch may be smaller
+        yield Batch(order[first : first + size], int(visits[first]))
 
 
-def _due(position: Position, share: float, recipe: Recipe) -> bool:
-    """Tell whether to validate at the end of an epoch that is not the last."""
-    if recipe.schedule == "constant":
-        return True
-    # warm rates give accuracies that say little, so not after each of many short epochs; a share
-    # that went back is that of a new schedule
-    return not 0 <= share - position.validated < VALIDATE_EVERY
+def train_step(setup: TrainSetup, batch: Batch) -> StepResult:
+    """Update the weights once, by the gradient of one batch's mean loss."""
+    images = setup.training.images
+    if setup.augment:
+        # in this thread: compared with the rest of the step it takes no time
+        pixels = setup.augment.batch(batch.indices, batch.visit)
+    else:
+        pixels = images[batch.indices]
+    x = setup.preprocessing.tensor(pixels)  # (n, C, H, W)
+    y = torch.from_numpy(setup.training.labels[batch.indices])  # (n,)
+    with torch.autocast("cpu", torch.bfloat16, enabled=setup.recipe.precision == "bfloat16"):
+        logits = setup.model(x).float()  # (n, classes)
+    loss, losses = cross_entropy(logits, y, setup.recipe.label_smoothing)
+    setup.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    setup.optimizer.step()
+    return StepResult(loss.item(), losses.numpy(), int((logits.argmax(1) == y).sum()))
 
 
-def _row(job: Job, position: Position, stop: Callable[[], bool]) -> Row | None:
-    """Validate, and return the row of the history; None if ``stop`` became true."""
+def cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean cross-entropy with label smoothing, and each image's, without gradient.
+
+    The mean, and its gradient, are those of ``torch.nn.functional.cross_entropy``, bit for bit,
+    but the logarithms of the probabilities are computed once for both results.
+
+    Parameters
+    ----------
+    logits : float32 tensor, shape (n, classes)
+    labels : int64 tensor, shape (n,)
+    smoothing : float
+        The share of each label that is spread over all classes.
+
+    Returns
+    -------
+    float32 tensor, shape (), and float32 tensor, shape (n,)
+
+    Examples
+    --------
+    >>> mean, each = cross_entropy(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([0, 0]))
+    >>> round(mean.item(), 3), each.numpy().round(3).tolist()
+    (0.371, [0.6930000185966492, 0.04899999871850014])
+    """
+    log_probabilities = F.log_softmax(logits, 1)
+    mean = F.nll_loss(log_probabilities, labels)
+    with torch.no_grad():
+        each = F.nll_loss(log_probabilities, labels, reduction="none")
+    if smoothing:
+        uniform = -log_probabilities.sum(1)
+        share = smoothing / logits.shape[1]
+        mean = mean * (1 - smoothing) + uniform.mean() * share
+        each = each * (1 - smoothing) + uniform.detach() * share
+    return mean, each
+
+
+def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> Row:
+    """Validate, and return the row of the history.
+
+    Raises
+    ------
+    StopTraining
+        A callback asked to stop.
+    """
     began = time.perf_counter()
-    validated = validate(job, stop)
-    if validated is None:
-        return None
+    images, labels = setup.validation.images, torch.tensor(setup.validation.labels)
+    parts = []
+    for part in logits_in_batches(setup.model, setup.preprocessing, images):
+        callbacks.check_stop()
+        parts.append(torch.from_numpy(part))
+    logits = torch.cat(parts)  # (N, classes)
     row: Row = {
-        "epoch": position.begun,
-        "seconds": position.seconds + time.perf_counter() - began,
-        "images_per_second": position.images_per_second,
-        "loss": position.loss,
-        "accuracy": position.accuracy,
-        "validation_loss": validated[0],
-        "validation_accuracy": validated[1],
-        "images": position.seen,
+        "epoch": state.epochs_begun,
+        "seconds": state.seconds,
+        "images_per_second": state.images_per_second,
+        "loss": state.loss,
+        "accuracy": state.accuracy,
+        "validation_loss": F.cross_entropy(logits, labels).item(),
+        "validation_accuracy": (logits.argmax(1) == labels).double().mean().item(),
+        "images": state.seen,
     }
-    if job.work is not None:
-        rate = position.flops_per_second
-        row |= {"flops": position.flops, "gflops": rate / 1e9}
-        if job.best_rate is not None:
-            row["share_of_best"] = rate / job.best_rate
+    row["seconds"] += time.perf_counter() - began
+    if setup.flops is not None:
+        rate = state.flops_per_second
+        row |= {"flops": state.flops, "gflops": rate / 1e9}
+        if setup.best_rate is not None:
+            row["share_of_best"] = rate / setup.best_rate
     return row
 
 
-def _check_weights(model: nn.Module, position: Position, recipe: Recipe) -> None:
-    # before each save, so that no broken state replaces a good one
+def _validation_is_due(state: TrainState, fraction_done: float, recipe: Recipe) -> bool:
+    """Return whether to validate at the end of an epoch that is not the last."""
+    if recipe.schedule == "constant" or fraction_done >= 1:
+        return True
+    # a fraction that went back is that of a new schedule
+    return not 0 <= fraction_done - state.validated < VALIDATE_EVERY
+
+
+def check_weights(model: nn.Module, state: TrainState, recipe: Recipe) -> None:
+    """Raise PeewitError if a weight is not finite: before each save, which replaces good ones."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise _diverged("a weight", position, position.step, recipe)
+        raise _diverged("a weight", state, state.step, recipe)
 
 
-def _diverged(what: str, position: Position, step: int, recipe: Recipe) -> PeewitError:
+def _diverged(what: str, state: TrainState, step: int, recipe: Recipe) -> PeewitError:
     return PeewitError(
-        f"the training went out of bounds in epoch {position.epoch + 1}, step {step}",
-        f"{what} is no longer a finite number (what was saved before, if anything, is good)",
+        f"the training diverged in epoch {state.epoch + 1}, step {step}",
+        f"{what} is not a finite number (an earlier checkpoint, if there is one, is good)",
         f"train with a lower learning rate (--lr) than {recipe.lr}",
     )

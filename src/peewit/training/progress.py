@@ -1,11 +1,8 @@
-"""What the user sees while a training runs: always on stderr, at most five times a second."""
+"""Progress output of a training: on stderr, updated at most five times a second."""
 
 from __future__ import annotations
 
-import math
 import time
-from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -15,150 +12,99 @@ from rich.text import Text
 
 from peewit.system.terminal import NotebookOutput, console_err
 from peewit.system.text import printable
-from peewit.training.checkpoint import Position, Row
+from peewit.training.callbacks import Callback, TrainInfo
+from peewit.training.state import Row, TrainState
 
 HEADER = "  epoch      loss  accuracy  validation loss  accuracy  images/s     time"
 
 
-class Progress(Protocol):
-    """What a training tells of itself."""
+class Lines(Callback):
+    """Plain lines for logs: one per epoch, and every half minute within long epochs."""
 
-    def folder(self, path: Path) -> None:
-        """The run's folder is there. Comes before ``start``."""
-
-    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
-        """Training begins at ``position``; each epoch has ``images``.
-
-        It runs to ``epochs``, or, where that is None, until its time is over.
-        """
-
-    def step(self, position: Position) -> None:
-        """A step has been done. Called after each one, so it has to return at once."""
-
-    def epoch_end(self, row: Row) -> None:
-        """An epoch has ended and been validated."""
-
-    def note(self, text: str) -> None:
-        """Something is worth a sentence. May come before ``start``."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def folder(self, path: Path) -> None:
-        """Do nothing."""
-
-    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
-        """Do nothing."""
-
-    def step(self, position: Position) -> None:
-        """Do nothing."""
-
-    def epoch_end(self, row: Row) -> None:
-        """Do nothing."""
-
-    def note(self, text: str) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class Lines:
-    """Plain lines, for logs: one an epoch, and within long epochs one every half minute."""
-
-    interval = 30.0  # seconds between two showings of the step
+    interval = 30.0  # seconds between two lines within an epoch
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or console_err()
-        self.epochs: int | None = None
-        self.images = self.batch_size = self.steps = 0
+        self.info = TrainInfo(None, 0, 1)
         self._next = 0.0
 
-    def folder(self, path: Path) -> None:
-        """Do nothing: the end tells of it."""
-
-    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
-        """Show the head of the table."""
-        self.epochs, self.images, self.batch_size = epochs, images, batch_size
-        self.steps = math.ceil(images / batch_size)
+    def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
+        """Print the header of the table."""
+        self.info = info
         self.validation = ""
-        if position.history:
-            self.validation = f"validation {position.history[-1]['validation_accuracy']:.1%}"
+        if state.history:
+            self.validation = f"validation {state.history[-1]['validation_accuracy']:.1%}"
         self._began = time.monotonic()
-        self._before = self._done(position)
-        self._share = position.share
+        self._before = self._done(state)
+        self._fraction = state.fraction_done
         self._next = self._began + self.interval
         self.say(HEADER)
 
-    def step(self, position: Position) -> None:
-        """Show the step if it is time to."""
+    def on_step_end(self, state: TrainState) -> None:
+        """Show the step if it is time."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self.interval
-            self.show(position)
+            self.show(state)
 
-    def epoch_end(self, row: Row) -> None:
-        """Show the epoch's numbers."""
+    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
+        """Print the new row of the history."""
+        if row is None:
+            return
         self._next = time.monotonic() + self.interval
         self.validation = f"validation {row['validation_accuracy']:.1%}"
-        of = f"/{self.epochs}" if self.epochs else ""
+        of = f"/{self.info.epochs}" if self.info.epochs else ""
         self.say(
             f"{row['epoch']:3.0f}{of:<4}  {row['loss']:8.4f}  {row['accuracy']:8.1%}  "
             f"{row['validation_loss']:15.4f}  {row['validation_accuracy']:8.1%}  "
             f"{row['images_per_second']:8,.0f}  {clock(row['seconds']):>7}"
         )
 
-    def note(self, text: str) -> None:
-        """Show a sentence."""
+    def on_note(self, text: str) -> None:
+        """Print a sentence."""
         self.say(f"note: {printable(text)}")
 
-    def close(self) -> None:
-        """Do nothing: lines are complete at any time."""
-
-    def show(self, position: Position) -> None:
-        """Show where the training is."""
-        self.say(", ".join(self.parts(position)))
+    def show(self, state: TrainState) -> None:
+        """Show the progress within the epoch."""
+        self.say(", ".join(self.parts(state)))
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
         self.console.print(line, soft_wrap=True)
 
-    def parts(self, position: Position) -> list[str]:
-        """Return epoch and step, speed, time left, loss, accuracy, and what else is known."""
-        passed = max(time.monotonic() - self._began, 1e-9)
-        if self.epochs:
-            done = self._done(position)
-            made, rest = float(done - self._before), float(self.epochs * self.images - done)
+    def parts(self, state: TrainState) -> list[str]:
+        """Return epoch, step, throughput, time left, loss, accuracy and so on."""
+        passed, info = max(time.monotonic() - self._began, 1e-9), self.info
+        if info.epochs:
+            done = self._done(state)
+            made, rest = float(done - self._before), float(info.epochs * info.images - done)
         else:
-            made, rest = position.share - self._share, 1 - position.share
+            made, rest = state.fraction_done - self._fraction, 1 - state.fraction_done
         left = clock(rest / made * passed) if made else "?"
-        steps = f"{position.step:{len(str(self.steps))}}/{self.steps}"
-        # padded to what is usual, so that nothing jumps
+        steps = f"{state.step:{len(str(info.steps))}}/{info.steps}"
+        # padded to the usual width, so that nothing jumps
         parts = [
-            f"epoch {position.epoch + 1}{f'/{self.epochs}' if self.epochs else ''}",
+            f"epoch {state.epoch + 1}{f'/{info.epochs}' if info.epochs else ''}",
             f"step {steps}",
-            f"{position.images_per_second:5,.0f} images/s",
+            f"{state.images_per_second:5,.0f} images/s",
             f"{left:>5} left",
-            f"loss {position.loss:.3f}",
-            f"accuracy {position.accuracy:5.1%}",
+            f"loss {state.loss:.3f}",
+            f"accuracy {state.accuracy:5.1%}",
         ]
         if self.validation:
             parts.append(self.validation)
-        if position.flops:
-            parts.append(f"{position.flops_per_second / 1e9:.0f} GFLOP/s")
+        if state.flops:
+            parts.append(f"{state.flops_per_second / 1e9:.0f} GFLOP/s")
         return parts
 
-    def _done(self, position: Position) -> int:
-        # position.images may be those of several epochs: they are counted since the last row
-        return position.epoch * self.images + min(position.step * self.batch_size, self.images)
+    def _done(self, state: TrainState) -> int:
+        # not from state.images, which counts since the last row, perhaps over several epochs
+        info = self.info
+        return state.epoch * info.images + min(state.step * info.batch_size, info.images)
 
 
 class LiveLine(Lines):
-    """For a terminal: a line that changes, below the table of epochs."""
+    """For a terminal: a status line below the table of epochs."""
 
     interval = 0.2
 
@@ -166,18 +112,18 @@ class LiveLine(Lines):
         super().__init__(console)
         self._live: Live | None = None
 
-    def start(self, epochs: int | None, images: int, batch_size: int, position: Position) -> None:
-        """Show the head of the table and the line."""
-        super().start(epochs, images, batch_size, position)
-        # without rich's own thread, which would take turns with the training
+    def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
+        """Print the header of the table and show the status line."""
+        super().on_train_begin(info, state)
+        # without rich's refresh thread, which would compete with the training
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._live.start()
 
-    def show(self, position: Position) -> None:
-        """Show where the training is, with what the terminal's width has room for."""
+    def show(self, state: TrainState) -> None:
+        """Update the status line with as much as fits into the terminal's width."""
         assert self._live is not None
-        parts = self.parts(position)
-        parts[1] = parts[1].removeprefix("step ")  # a column more or less matters at 80
+        parts = self.parts(state)
+        parts[1] = parts[1].removeprefix("step ")  # every column counts at a width of 80
         room = self.console.width - 1
         while len("  ".join(parts)) > room and len(parts) > 1:
             parts.pop()
@@ -185,35 +131,36 @@ class LiveLine(Lines):
         cells: list[Text | ProgressBar] = [Text(part, no_wrap=True) for part in parts]
         bar = min(room - len("  ".join(parts)) - 2, 24)
         if bar >= 8:
-            cells.insert(1, ProgressBar(self.steps, position.step, width=bar))
+            cells.insert(1, ProgressBar(self.info.steps, state.step, width=bar))
         line.add_row(*cells)
         self._live.update(line, refresh=True)
 
-    def epoch_end(self, row: Row) -> None:
-        """Show the epoch's numbers above the line."""
-        super().epoch_end(row)
-        self._next = 0.0  # the line, which still shows the old epoch, is due
+    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
+        """Print the new row of the history above the status line."""
+        super().on_epoch_end(state, row)
+        if row is not None:
+            self._next = 0.0  # the status line still shows the old epoch
 
     def close(self) -> None:
-        """Take the line away; the table stays."""
+        """Remove the status line; the table stays."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
 class Notebook(Lines):
-    """For a notebook: one output, which is the table of epochs with a changing line below."""
+    """For a notebook: one output with the table of epochs and a status line."""
 
-    interval = 0.5  # each showing is a message to the browser
+    interval = 0.5  # each update is a message to the browser
 
     def __init__(self) -> None:
         super().__init__()
         self._lines: list[str] = []
         self._output = NotebookOutput()
 
-    def show(self, position: Position) -> None:
-        """Show where the training is."""
-        self._update("  ".join(self.parts(position)))
+    def show(self, state: TrainState) -> None:
+        """Update the status line."""
+        self._update("  ".join(self.parts(state)))
 
     def say(self, line: str) -> None:
         """Add a line that stays."""
@@ -221,15 +168,15 @@ class Notebook(Lines):
         self._update("")
 
     def close(self) -> None:
-        """Take the changing line away; the table stays."""
+        """Remove the status line; the table stays."""
         self._update("")
 
     def _update(self, last: str) -> None:
         self._output.show("\n".join([*self._lines, last]).rstrip())
 
 
-def automatic() -> Progress:
-    """Return what suits where the program runs: a notebook, a terminal, or a file or pipe."""
+def automatic() -> Callback:
+    """Return the progress output for a notebook, a terminal, or a file or pipe."""
     console = console_err()
     if console.is_jupyter:
         return Notebook()
@@ -239,7 +186,7 @@ def automatic() -> Progress:
 
 
 def clock(seconds: float) -> str:
-    """Return a time as people write it.
+    """Format a duration as a clock does.
 
     >>> clock(42), clock(3599.7), clock(7325)
     ('0:42', '1:00:00', '2:02:05')

@@ -15,12 +15,12 @@ from peewit.errors import UsageError
 from peewit.models.registry import ModelInfo, find
 from peewit.training.budget.frontier import NETWORKS
 from peewit.training.fields import at_least, read_values, setting, typed
+from peewit.training.optimizers import OPTIMIZERS
 
 # changing these changes nothing of what has been learned, so that a Run can go on with them
 FREE_TO_CHANGE = frozenset(
     {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
 )
-ADAM_RATE = 1e-3  # Keras's
 AUTO = "auto"  # the model that stands for whichever fast network fits the budget
 
 
@@ -72,7 +72,7 @@ class Recipe:
         "adam", "how the weights follow the gradient (muon: for the fast networks)"
     )
     lr: float | None = setting(
-        ADAM_RATE,
+        OPTIMIZERS["adam"].default_lr,
         "learning rate (with muon: of the filters; fast recipes: by the training's length)",
         "more than 0",
         lambda rate: rate > 0,
@@ -165,13 +165,15 @@ class Recipe:
             raise UsageError(
                 "nothing says how long to train", todo="give epochs, minutes or until_accuracy"
             )
-        if self.lr is None and self.optimizer == "adam":
-            object.__setattr__(self, "lr", ADAM_RATE)
-        if self.optimizer == "muon" and self._info.family != "fast":
+        optimizer = OPTIMIZERS[self.optimizer]
+        if self.lr is None:
+            object.__setattr__(self, "lr", optimizer.default_lr)
+        if not optimizer.suits(self._info.family):
+            suited = [name for name, info in OPTIMIZERS.items() if info.suits(self._info.family)]
             raise UsageError(
-                f"the model {self.model} cannot be trained with muon",
-                "that is for the fast networks",
-                "train it with adam",
+                f"the model {self.model} cannot be trained with {self.optimizer}",
+                f"{optimizer.title} is for the {' and '.join(optimizer.families or ())} networks",
+                f"use {' or '.join(suited)}",
             )
         least = self._info.minimum_size  # which refuses a model that is not known
         if self.image_size is not None and self.image_size < least:
@@ -254,7 +256,8 @@ class Recipe:
         (4, 3)
         """
         whole, rest = divmod(images, self.batch_size)
-        no_rest = self.optimizer == "muon" or (rest == 1 and self._info.family == "fast")
+        full_batches = OPTIMIZERS[self.optimizer].full_batches
+        no_rest = full_batches or (rest == 1 and self._info.family == "fast")
         return whole + (rest > 0 and not (whole and no_rest))
 
     @property

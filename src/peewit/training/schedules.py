@@ -1,65 +1,77 @@
-"""How far a training is, and what the rates are then. By time it is ``pace.Pace`` that tells."""
+"""Schedules: how far a training is, when it ends, and the learning rates on the way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from peewit.training.checkpoint import Position
+from peewit.training.state import TrainState
 
 if TYPE_CHECKING:
     import torch
 
-# The whitening layer's bias is trained for this share: afterwards nothing before the first 3x3
-# convolution needs a gradient, which saves 4 % of the FLOPs (arXiv 2404.00498, section 3.2).
-WHITENING_SHARE = 3 / 8
+# The whitening layer's bias is trained for this fraction of the training: afterwards nothing before
+# the first 3x3 convolution needs a gradient, which saves 4 % of the FLOPs (arXiv 2404.00498,
+# section 3.2).
+WHITENING_FRACTION = 3 / 8
 
 
 class Schedule(Protocol):
-    """What decides when a training ends."""
+    """Decides how far a training is and when it ends.
 
-    def share(self, position: Position) -> float:
+    ``observe`` is called before the first step, after each step and after each validation. The two
+    questions have no side effects and answer for the time of the last call.
+    """
+
+    def observe(self, state: TrainState) -> None:
+        """Note the state, and the time."""
+
+    def fraction_done(self, state: TrainState) -> float:
         """Return how much of the training is done, from 0 to 1."""
 
-    def done(self, position: Position) -> bool:
+    def is_over(self, state: TrainState) -> bool:
         """Return whether it has ended. Once true, it stays true."""
 
 
 @dataclass(frozen=True)
-class StepSchedule:
-    """Ends after so many epochs.
+class EpochSchedule:
+    """Ends after a number of epochs; ``peewit.training.budget.pace`` has the schedule by time.
 
-    >>> schedule = StepSchedule(epochs=4, steps_per_epoch=10)
-    >>> schedule.share(Position(epoch=1, step=5)), schedule.done(Position(epoch=4))
+    >>> schedule = EpochSchedule(epochs=4, steps_per_epoch=10)
+    >>> schedule.fraction_done(TrainState(epoch=1, step=5)), schedule.is_over(TrainState(epoch=4))
     (0.375, True)
     """
 
     epochs: int
     steps_per_epoch: int
 
-    def share(self, position: Position) -> float:
+    def observe(self, state: TrainState) -> None:
+        """Do nothing: epochs are counted by the state."""
+
+    def fraction_done(self, state: TrainState) -> float:
         """Return how much of the training is done, from 0 to 1."""
-        done = position.epoch * self.steps_per_epoch + position.step
+        done = state.epoch * self.steps_per_epoch + state.step
         return min(1.0, done / (self.epochs * self.steps_per_epoch))
 
-    def done(self, position: Position) -> bool:
-        """Return whether it has ended."""
-        return position.epoch >= self.epochs
+    def is_over(self, state: TrainState) -> bool:
+        """Return whether all epochs have ended."""
+        return state.epoch >= self.epochs
 
 
-def set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Let each group's rate fall to 0 in a line, and what has arrived there get no gradient.
+def set_learning_rates(optimizer: torch.optim.Optimizer, fraction_done: float) -> None:
+    """Decay each group's learning rate linearly to 0; freeze groups that have reached it early.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Each of whose groups has the rate that it begins with as ``first_lr``, and may have the
-        share of the training at which it arrives at 0 as ``until`` (1 by default).
-    share : float
+        Each group has its initial rate as ``first_lr``, and optionally ``until``, the fraction of
+        the training at which the rate reaches 0 (1 by default). Parameters of a group with
+        ``until`` get no gradient afterwards.
+    fraction_done : float
         How much of the training is done, from 0 to 1.
     """
     for group in optimizer.param_groups:
-        left = 1 - share / group.get("until", 1.0)
+        left = 1 - fraction_done / group.get("until", 1.0)
         group["lr"] = group["first_lr"] * max(0.0, left)
         if "until" in group:
             for parameter in group["params"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -14,39 +15,99 @@ from torch.nn import functional as F
 
 from peewit.data.dataset import Dataset
 from peewit.evaluation.inference import logits_in_batches
-from peewit.training.budget.plan import Speed
-from peewit.training.build import make_job, network_size, resized
-from peewit.training.checkpoint import Position
+from peewit.system.malloc import freed_memory_kept
+from peewit.training.budget.plan import Speed, python_seconds
+from peewit.training.build import build_setup, resized
+from peewit.training.environment import isolated, usable_threads
 from peewit.training.loop import fit
-from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
+from peewit.training.resolve import filled, network_size
+from peewit.training.state import TrainState
 
 # Large 3x3 convolutions: (images, channels in, channels out, height and width). Which of them is
 # the fastest depends on the processor's caches and registers.
 SHAPES = ((64, 64, 256, 16), (64, 256, 256, 8), (128, 128, 128, 8))
-# Processors that multiply bfloat16 themselves; the others only pretend to.
+# Processors that multiply bfloat16 natively; others emulate it.
 BFLOAT16 = ("avx512_bf16", "amx_bf16")
 # The first steps are slower: memory is new, caches are cold. Steps are made until the best of the
-# last few is no longer so much better than any before, or there are so many.
+# last few is hardly better than any before, or until this many have been made.
 LAST, BETTER, STEPS = 3, 0.98, 12
-# The share of the training that they are like: of five eighths of it the whitening is at rest.
-SHARE = 0.5
-# Pixels of large images that are made small to measure with; for steps they are repeated.
+# The fraction of the training that the measured steps are taken from: for five eighths of it the
+# whitening layer is frozen.
+FRACTION = 0.5
+# Pixels of large images that are resized for a measurement; steps repeat these images.
 PIXELS = 1 << 26
-# Images that are predicted to measure how fast that is.
+# Images for measuring inference.
 PREDICTED = 512
 
 
-def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the operations a second of the fastest large 3x3 convolution here, forwards.
+@dataclass
+class Machine:
+    """This machine as far as it has been measured for one training.
 
-    It is PyTorch's own, in float32 and channels_last order, with the present number of threads:
-    what a training's rate is compared with.
+    Parameters
+    ----------
+    began : float
+        When the command began, on ``now``: budgets count from there.
+    now : callable
+        Returns seconds.
+
+    Attributes
+    ----------
+    best_rate : float or None
+        The highest rate measured so far, in operations per second.
+    """
+
+    began: float
+    now: Callable[[], float] = time.perf_counter
+    best_rate: float | None = field(init=False, default=None)
+    _speeds: dict[tuple[str, str, int], Speed] = field(init=False, default_factory=dict)
+
+    @property
+    def threads(self) -> int:
+        """How many threads to use by default."""
+        return usable_threads()
+
+    def has_bfloat16(self) -> bool:
+        """Return whether the processor multiplies bfloat16 natively."""
+        return has_bfloat16()
+
+    @contextmanager
+    def measuring(self, threads: int) -> Iterator[None]:
+        """Use ``threads`` threads, and memory as a training does."""
+        with isolated(threads), freed_memory_kept():
+            yield
+
+    def measure_rate(self, seconds: float = 0.9) -> float:
+        """Measure the best rate for ``seconds``; return the highest so far."""
+        self.best_rate = max(self.best_rate or 0.0, best_rate(seconds, self.now))
+        return self.best_rate
+
+    def measure_speed(self, dataset: Dataset, recipe: Recipe, seconds: float) -> Speed:
+        """Measure the recipe's network and remember it; see ``measure``."""
+        speed = measure(dataset, recipe, seconds, self.now)
+        self._speeds[recipe.model, recipe.precision, recipe.batch_size] = speed
+        return speed
+
+    def speed_of(self, recipe: Recipe) -> Speed | None:
+        """Return what was measured of the recipe's network, if anything."""
+        return self._speeds.get((recipe.model, recipe.precision, recipe.batch_size))
+
+    def measure_python(self) -> float:
+        """Return the seconds that a small loop of Python takes."""
+        return python_seconds(self.now)
+
+
+def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the rate of the fastest large 3x3 convolution, in operations per second.
+
+    It is PyTorch's own forward pass, in float32 and channels_last, with the current number of
+    threads. Training rates are compared with it.
 
     Parameters
     ----------
     seconds : float
-        How long to measure, at least one round of each shape.
+        How long to measure; each shape is run at least once.
     clock : callable
         Returns seconds.
     """
@@ -58,7 +119,7 @@ def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_count
         flops = 2 * 9 * channels * filters * size * size * images
         shortest, end = float("inf"), clock() + seconds / len(SHAPES)
         with torch.inference_mode():
-            F.conv2d(x, weight, padding=1)  # the first one prepares
+            F.conv2d(x, weight, padding=1)  # warm-up
             while True:
                 began = clock()
                 F.conv2d(x, weight, padding=1)
@@ -71,52 +132,56 @@ def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_count
 
 
 def has_bfloat16() -> bool:
-    """Tell whether the processor multiplies bfloat16 itself, as far as PyTorch knows.
+    """Return whether the processor multiplies bfloat16 natively, as far as PyTorch knows.
 
     >>> has_bfloat16() in (True, False)
     True
     """
-    # since PyTorch 2.11; before, and where it does not know, float32 is never wrong
+    # since PyTorch 2.11; if it does not know, float32 is never wrong
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in BFLOAT16)
 
 
 @dataclass
 class _FewSteps:
-    """A schedule that ends after a few steps, once they are alike, and keeps what they took.
+    """A schedule that ends once a few steps take equally long, and keeps their durations.
 
     Parameters
     ----------
     seconds : float
-        Once they have passed, no more steps are made.
+        No more steps are made after this time.
     """
 
     seconds: float
     clock: Callable[[], float]
     steps: list[float] = field(default_factory=list)
     _seen: tuple[int, float] = (0, 0.0)
+    _over: bool = False
     _end: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._end = self.clock() + self.seconds
 
-    def share(self, position: Position) -> float:
-        return SHARE
-
-    def done(self, position: Position) -> bool:
+    def observe(self, state: TrainState) -> None:
         seen, seconds = self._seen
-        if position.seen > seen:
-            self.steps.append(position.seconds - seconds)
-        # noted each time: the position's seconds begin again with each row of the history
-        self._seen = (position.seen, position.seconds)
+        if state.seen > seen:
+            self.steps.append(state.seconds - seconds)
+        # the state's seconds start from zero after each row of the history
+        self._seen = (state.seen, state.seconds)
         before, last = self.steps[:-LAST], self.steps[-LAST:]
         alike = bool(before) and min(last) >= BETTER * min(before)
         late = bool(last) and self.clock() >= self._end
-        return alike or late or len(self.steps) >= STEPS
+        self._over = self._over or alike or late or len(self.steps) >= STEPS
+
+    def fraction_done(self, state: TrainState) -> float:
+        return FRACTION
+
+    def is_over(self, state: TrainState) -> bool:
+        return self._over
 
     @property
     def usual(self) -> float:
-        """What a step takes: the best of the last few, for what disturbs one will not last."""
+        """The duration of a step: the best of the last few, because disturbances pass."""
         return min(self.steps[-LAST:])
 
 
@@ -126,16 +191,16 @@ def measure(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Train a network like the recipe's for a few steps, predict a little, and forget it.
+    """Train a network like the recipe's for a few steps, run inference briefly, and discard it.
 
     Parameters
     ----------
     dataset : Dataset
-        The training images, of which the first few are used.
+        The training images, a few of which are used.
     recipe : Recipe
-        Its model, batch size, precision and so on.
+        Its model, batch size, precision and so on. Open fields are those of a short training.
     seconds : float
-        How long the steps may take, but at least one is made, and how long predicting may.
+        How long the steps may take (at least one is made), and how long inference may.
     clock : callable
         Returns seconds.
     """
@@ -143,21 +208,15 @@ def measure(
     alike = recipe.replace(
         batch_size=min(recipe.batch_size, len(some)), validate_on="test", checkpoint_minutes=1e9
     )
-    job = make_job(some, some.take([0]), alike, lambda sentence: None)
+    alike = filled(alike, some, alike.batch_size, lambda sentence: None)
+    setup = build_setup(some, some.take([0]), alike, lambda sentence: None)
     # as if it had just been validated
-    schedule, position = _FewSteps(seconds, clock), Position(validated=SHARE)
-    fit(
-        job,
-        position,
-        progress=Silent(),
-        stop=lambda: False,
-        save=lambda: None,
-        schedule=schedule,
-    )
+    schedule, state = _FewSteps(seconds, clock), TrainState(validated=FRACTION)
+    fit(setup, state, schedule=schedule)
     height, width, _ = dataset.image_shape
     images, predicted = dataset.images[: min(PREDICTED, max(1, PIXELS // (height * width)))], []
     began = end = clock()
-    for logits in logits_in_batches(job.model, job.preprocessing, images):
+    for logits in logits_in_batches(setup.model, setup.preprocessing, images):
         now = clock()
         predicted.append((now - end) / len(logits))
         end = now
@@ -168,15 +227,15 @@ def measure(
         batch_size=recipe.batch_size,
         step=schedule.usual * recipe.batch_size / alike.batch_size,
         inference=median(predicted),
-        flops=position.flops / max(position.seen, 1) * recipe.batch_size,
+        flops=state.flops / max(state.seen, 1) * recipe.batch_size,
     )
 
 
 def _some(dataset: Dataset, recipe: Recipe, count: int) -> Dataset:
-    """Return ``count`` of the images, in the network's size if they are larger."""
+    """Return ``count`` of the images, resized to the network's input if they are larger."""
     height, width, _ = dataset.image_shape
     different = max(1, min(count, PIXELS // (height * width)))
-    # from all over, because images may be sorted by class
+    # spread over all of them, because images may be sorted by class
     chosen = np.linspace(0, len(dataset) - 1, different).astype(np.int64)
     size = network_size(dataset, recipe)
     some = dataset.take(chosen)

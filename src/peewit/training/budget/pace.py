@@ -1,44 +1,40 @@
-"""Keeping a training to its budget while it runs. No PyTorch here."""
+"""Keep a running training within its time budget. No PyTorch here."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
 
 from peewit.training.budget.plan import Budget, Plan, python_seconds
 from peewit.training.budget.threads import Threads
+from peewit.training.state import TrainState
 
-if TYPE_CHECKING:
-    from peewit.training.checkpoint import Position
-
-# How many of the last steps tell how fast the machine is at present.
+# The last steps, whose median tells how fast the machine is at present.
 RECENT = 9
-# Where the steps are so much slower than they were, Python is measured too, so often: what another
-# process takes from threads that wait for each other, a single thread need not lose.
+# If steps are this much slower than measured, Python's speed is measured too, every few seconds:
+# background load slows threads that wait for each other more than a single thread.
 SLOW, PYTHON_EVERY = 1.2, 3.0  # seconds
 
 
 @dataclass
 class Pace:
-    """Keeps a training within its budget, whatever the machine does meanwhile.
+    """A schedule by time (``peewit.training.schedules.Schedule``), whatever else the machine does.
 
-    A schedule (``peewit.training.schedules.Schedule``) by time. From how long the last steps took
-    it knows how fast the machine is now, and so how long what comes after the training will take:
-    the training ends so much before the limit. ``share`` is what learning rates follow: it comes
-    to 1 when the training ends, whatever number of steps that was.
+    The duration of the last steps tells how fast the machine is now, and so how long the work
+    after the training will take; the training ends that long before the limit. ``fraction_done``,
+    which the learning rates follow, reaches 1 when the training ends, after however many steps.
 
     Parameters
     ----------
     budget : Budget
     plan : Plan
     begun : float
-        The share of the training that was done before (of a training that goes on).
+        The fraction of the training that was done before (of a resumed training).
     target : float, optional
-        The accuracy on held-out images with which the training ends too.
+        The accuracy on held-out images at which the training ends early.
     threads : Threads, optional
-        What is told of each step, so that there are no more threads than are of use.
+        Is told each step's duration, and adapts the number of threads to background load.
     """
 
     budget: Budget
@@ -47,7 +43,7 @@ class Pace:
     target: float | None = None
     threads: Threads | None = None
     _first: float = field(init=False)
-    _share: float = field(init=False)
+    _fraction: float = field(init=False)
     _over: bool = field(init=False, default=False)
     _steps: deque[float] = field(init=False)
     _seen: tuple[int, float] | None = field(init=False, default=None)
@@ -55,28 +51,24 @@ class Pace:
 
     def __post_init__(self) -> None:
         self._first = self.budget.now()
-        self._share = self.begun
+        self._fraction = self.begun
         self._steps = deque(maxlen=RECENT)
 
     @property
     def slowdown(self) -> float:
-        """How much slower the machine is at present than when it was measured."""
+        """How much slower the machine is at present than when it was measured, at least 1."""
         if len(self._steps) < 3:
             return 1.0
-        # not under 1: the first steps of a network, which were measured, are slower than later
-        # ones, and what comes after the training is not
+        # not under 1: a network's first steps, which were measured, are slower than later ones, and
+        # the work after the training is not
         return max(median(self._steps) / self.plan.speed.step, 1.0)
 
     @property
     def python_slowdown(self) -> float:
-        """How much slower Python is at present than when it was measured; at most ``slowdown``."""
-        slowdown, before = self.slowdown, self.plan.ending.python
-        if slowdown < SLOW or before == 0:
-            return slowdown
-        now = self.budget.now()
-        if self._python is None or now - self._python[0] >= PYTHON_EVERY:
-            self._python = now, python_seconds(self.budget.now, best=False) / before
-        return min(max(self._python[1], 1.0), slowdown)
+        """How much slower Python was when last measured, from 1 to ``slowdown``."""
+        if self.slowdown < SLOW or self._python is None:
+            return self.slowdown
+        return min(max(self._python[1], 1.0), self.slowdown)
 
     @property
     def end(self) -> float:
@@ -86,58 +78,74 @@ class Pace:
             self.slowdown, self.plan.augmented, self.python_slowdown
         )
 
-    def share(self, position: Position) -> float:
-        """Return how much of the training is done, 0 to 1; it never goes back."""
-        self._notice(position)
+    def observe(self, state: TrainState) -> None:
+        """Note how long the last step took, and decide from the clock whether to go on."""
+        self._note_step(state)
+        self.measure_python()
         now, end = self.budget.now(), self.end
-        if now >= end:
-            self._share = 1.0
-        else:
-            done = (now - self._first) / (end - self._first)
-            self._share = max(self._share, self.begun + (1 - self.begun) * done)
-        return self._share
-
-    def done(self, position: Position) -> bool:
-        """Return whether the training has to end, because another step would end too late."""
-        self._notice(position)
+        done = (now - self._first) / (end - self._first) if now < end else 1.0
+        # it never goes back, also when the end comes nearer or moves away
+        self._fraction = max(self._fraction, self.begun + (1 - self.begun) * done)
         usual = median(self._steps) if self._steps else self.plan.speed.step
-        if self.target is not None and position.history:
-            self._over = self._over or position.history[-1]["validation_accuracy"] >= self.target
+        reached = self.target is not None and bool(state.history)
+        if reached:
+            reached = state.history[-1]["validation_accuracy"] >= (self.target or 0)
         # so that it ends half a step early at most, or half a step late
-        self._over = self._over or self.budget.now() + usual / 2 > self.end
+        self._over = self._over or reached or now + usual / 2 > end
         if self._over and self.threads is not None:
             self.threads.settle()
+
+    def fraction_done(self, state: TrainState) -> float:
+        """Return how much of the training is done, 0 to 1; it never goes back."""
+        return self._fraction
+
+    def is_over(self, state: TrainState) -> bool:
+        """Return whether the training has to end, because another step would end too late."""
         return self._over
 
-    def _notice(self, position: Position) -> None:
-        """Note how long the step since the last look took."""
-        # at the first look nothing is known of how long what was done before has taken
-        seen, seconds = self._seen or (position.seen, position.seconds)
-        # the position's seconds begin again with each row of the history
-        if position.seen > seen and position.seconds > seconds:
-            batches = (position.seen - seen) / self.plan.speed.batch_size
-            step = (position.seconds - seconds) / batches
+    def _note_step(self, state: TrainState) -> None:
+        # at the first look the duration of earlier steps is unknown
+        seen, seconds = self._seen or (state.seen, state.seconds)
+        # the state's seconds start from zero after each row of the history
+        if state.seen > seen and state.seconds > seconds:
+            batches = (state.seen - seen) / self.plan.speed.batch_size
+            step = (state.seconds - seconds) / batches
             if self.threads is None or not self.threads.trying:
                 self._steps.append(step)
             if self.threads is not None:
-                # what the end needs is known again when RECENT more steps have been made
+                # after a trial it takes RECENT more steps to know the slowdown again
                 tries = self.budget.now() + 2 * RECENT * step < self.end
                 self.threads.stepped(step, self.plan.speed.step, tries=tries)
-        self._seen = (position.seen, position.seconds)
+        self._seen = (state.seen, state.seconds)
 
-    def augmentation_fits(self, test: float) -> bool:
-        """Tell whether test-time augmentation still fits after a plain test of ``test`` seconds.
+    def measure_python(self) -> None:
+        """Measure Python's speed if the machine is slow and the last measurement is old."""
+        before = self.plan.ending.python
+        if self.slowdown < SLOW or before == 0:
+            return
+        now = self.budget.now()
+        if self._python is None or now - self._python[0] >= PYTHON_EVERY:
+            self._python = now, python_seconds(self.budget.now, best=False) / before
+
+    def decide_augmentation(self, test: float) -> bool:
+        """Decide whether test-time augmentation still fits after the plain test.
 
         Parameters
         ----------
         test : float
-            What the plain test took, by which the rest is known.
+            Seconds that the plain test took, from which the rest is estimated.
         """
         if not self.plan.augmented:
             return False
+        self.measure_python()
         ending = self.plan.ending
         slowdown = max(test / ending.test, self.slowdown) if ending.test else self.slowdown
-        # as measured just now, so without more for safety: it is worth being a second late
         python = min(self.python_slowdown, slowdown) if ending.python else slowdown
+        # just measured, so without a safety margin: it is worth being a second late
         needed = slowdown * ending.augmentation + python * (ending.rest + ending.report)
         return needed <= self.budget.left + 1.0
+
+    def decide_report(self) -> bool:
+        """Decide whether there is time for the report."""
+        self.measure_python()
+        return self.plan.ending.report * self.python_slowdown <= self.budget.left + 1.0

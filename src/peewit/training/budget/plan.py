@@ -1,7 +1,7 @@
-"""Training on time: what fits in a budget of minutes. No PyTorch here; ``pace`` keeps to it.
+"""The arithmetic of a time budget: what fits into it. No PyTorch here.
 
-Everything here is arithmetic on measured seconds; ``probe`` measures them. The clock is an
-argument, so that tests can bend it.
+All inputs are measured seconds: ``benchmark`` measures them, and ``pace`` keeps to the plan. The
+clock is an argument, so that tests can control it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from peewit.errors import UsageError
 from peewit.system.text import minutes
 from peewit.training.budget.frontier import NETWORKS, Entry
 
-# The end may come this much before the limit and no later: what was measured in advance is
-# stretched by it.
+# The work after the training is reserved this factor more than the measurements predict: the end
+# may come a little early, and no later than the limit.
 SAFETY = 1.07
-# Fewer steps than this are no training.
+# A training has at least this many steps.
 FEWEST_STEPS = 10
-# Test-time augmentation is worth about a point of accuracy, so not every price.
+# Test-time augmentation is worth about a point of accuracy, and at most this fraction of the time.
 DEAREST_AUGMENTATION = 0.1
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds that may pass, counted from ``began`` on the clock ``now``.
+    """A number of seconds, counted from ``began`` on the clock ``now``.
 
     >>> budget = Budget(60.0, began=100.0, now=lambda: 115.0)
     >>> budget.elapsed, budget.left
@@ -39,7 +39,7 @@ class Budget:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since ``began``."""
         return self.now() - self.began
 
     @property
@@ -50,18 +50,18 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What was measured of a network on this machine.
+    """How fast a network is on this machine.
 
     Parameters
     ----------
     model : str
     batch_size : int
     step : float
-        Seconds a training step.
+        Seconds per training step.
     inference : float
-        Seconds an image in evaluation.
+        Seconds per image in inference.
     flops : float
-        Operations a training step.
+        Floating-point operations per training step.
     """
 
     model: str
@@ -71,13 +71,13 @@ class Speed:
     flops: float
 
     def images(self, seconds: float) -> float:
-        """Return how many images a training of so many seconds goes through."""
+        """Return how many images a training of ``seconds`` goes through."""
         return seconds / self.step * self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What comes after the last step, in seconds on the machine as it was measured.
+    """The work after the last step, in seconds on the machine as it was measured.
 
     Parameters
     ----------
@@ -86,11 +86,11 @@ class Ending:
     augmentation : float
         Test-time augmentation of the final test.
     rest : float
-        Saving, pictures, and leaving.
+        Saving, pictures and exit.
     report : float
-        The report, if there is time for one.
+        The report, if there is time for it.
     python : float
-        What `python_seconds` was: ``rest`` and ``report`` are that much Python. 0 if not measured.
+        What `python_seconds` returned: ``rest`` and ``report`` scale with it. 0 if not measured.
     """
 
     test: float
@@ -102,17 +102,33 @@ class Ending:
     def reserve(
         self, slowdown: float = 1.0, augmented: bool = True, python_slowdown: float | None = None
     ) -> float:
-        """Return the seconds to keep for it on a machine that is ``slowdown`` times as slow.
+        """Return the seconds to reserve for it on a machine that is ``slowdown`` times as slow.
 
-        ``python_slowdown`` is how much slower Python is: as much, where it is not given.
+        ``python_slowdown`` is the slowdown of Python, by default the same.
         """
         network = self.test + augmented * self.augmentation
         python = slowdown if python_slowdown is None else python_slowdown
         return SAFETY * (slowdown * network + python * (self.rest + self.report))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a training with a budget needs to know about the machine.
+
+    Parameters
+    ----------
+    speed : Speed
+        Of the recipe's network.
+    ending : Ending
+        What the work after the training takes.
+    """
+
+    speed: Speed
+    ending: Ending
+
+
 def python_seconds(clock: Callable[[], float], *, best: bool = True) -> float:
-    """Return what a small loop of Python takes, best or mean of three: the unit of all Python."""
+    """Return the seconds that a small loop of Python takes: the best of three, or the mean."""
     took = []
     for _ in range(3):
         began, total = clock(), 0
@@ -124,19 +140,19 @@ def python_seconds(clock: Callable[[], float], *, best: bool = True) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What will be done with a budget.
+    """How a budget will be used.
 
     Parameters
     ----------
     speed : Speed
-        The network, how it is trained, and how fast it is here.
+        Of the network that will be trained.
     ending : Ending
     augmented : bool
-        Whether the final test has time for test-time augmentation.
+        Whether there is time for test-time augmentation.
     training : float
         Seconds of training.
     epochs : float
-        How many passes over the training images those will be.
+        Passes over the training images in that time.
     """
 
     speed: Speed
@@ -149,7 +165,7 @@ class Plan:
 def choose(speeds: Sequence[Speed], seconds: float) -> Speed:
     """Return the largest network that sees enough images in ``seconds`` to be worth its size.
 
-    Where none does, it is the smallest.
+    If none does, return the smallest.
     """
     needed = {entry.model: entry.images for entry in NETWORKS}
     by_size = sorted(speeds, key=lambda speed: speed.step / speed.batch_size)
@@ -158,16 +174,16 @@ def choose(speeds: Sequence[Speed], seconds: float) -> Speed:
 
 
 def candidates(flops: Mapping[str, float], rate: float, seconds: float) -> list[Entry]:
-    """Return the networks worth measuring: the one that fits best by calculation, and the next.
+    """Return the networks worth measuring: the best fit by calculation, and its neighbour.
 
     Parameters
     ----------
     flops : mapping
-        Training operations an image of each network.
+        Training operations per image of each network.
     rate : float
-        Operations a second that the machine is expected to reach in training.
+        The expected training rate, in operations per second.
     seconds : float
-        The training's length.
+        The length of the training.
     """
     able = [
         index
@@ -179,7 +195,7 @@ def candidates(flops: Mapping[str, float], rate: float, seconds: float) -> list[
     chosen = [NETWORKS[best]]
     if best + 1 < len(NETWORKS):
         larger = NETWORKS[best + 1]
-        # the calculation is good to a third
+        # the calculation is accurate to about a third
         if seconds * rate / flops[larger.model] >= larger.images / 1.5:
             return [*chosen, larger]
     if best > 0 and seen < NETWORKS[best].images * 1.5:
@@ -196,28 +212,28 @@ def make_plan(
     fewest: int = FEWEST_STEPS,
     trained: float = 0.0,
 ) -> Plan:
-    """Return what to do with what is left of ``budget``.
+    """Plan what is left of ``budget``.
 
     Parameters
     ----------
     budget : Budget
     speed : Speed
-        The chosen network.
+        Of the chosen network.
     ending : Ending
-        What it will need after its training.
+        The work after its training.
     images : int
         Training images.
     augmented : bool
         Whether the recipe asks for test-time augmentation.
     fewest : int
-        Steps that have to fit; 0 for a training that goes on, which may have had all its time.
+        Steps that have to fit; 0 for a resumed training, which may have used all of its time.
     trained : float
-        Seconds that it has had so far: what the end costs is weighed against the whole of it.
+        Seconds of training so far: the cost of augmentation is compared with the whole.
 
     Raises
     ------
     UsageError
-        Not even a few steps fit; it says how many minutes are needed here.
+        Not even a few steps fit. The message says how many minutes are needed.
     """
     left = budget.left
     extra = ending.reserve() - ending.reserve(augmented=False)
@@ -227,7 +243,7 @@ def make_plan(
     training = max(0.0, left - ending.reserve(augmented=augmented))
     if training < fewest * speed.step:
         least = budget.elapsed + fewest * speed.step + ending.reserve(augmented=False)
-        raise too_little(budget.seconds, least)
+        raise budget_too_small(budget.seconds, least)
     return Plan(
         speed=speed,
         ending=ending,
@@ -237,16 +253,17 @@ def make_plan(
     )
 
 
-def too_little(seconds: float, least: float) -> UsageError:
-    """Return the error of a budget that is too small; ``least`` seconds would do.
+def budget_too_small(seconds: float, least: float) -> UsageError:
+    """Return the error for a budget of ``seconds`` if ``least`` seconds are needed.
 
-    >>> print(too_little(6.0, 55.0))
+    >>> print(budget_too_small(6.0, 55.0))
     0.1 minutes are too little: loading, measuring, a few training steps and the test take about \
-1 minute here; give --minutes 1 or more
+1 minute on this machine; give --minutes 1 or more
     """
     needed, given = math.ceil(least * SAFETY / 6) / 10, float(f"{seconds / 60:.2g}")
     return UsageError(
         f"{minutes(given)} {'is' if given == 1 else 'are'} too little",
-        f"loading, measuring, a few training steps and the test take about {minutes(needed)} here",
+        "loading, measuring, a few training steps and the test take about "
+        f"{minutes(needed)} on this machine",
         f"give --minutes {needed:g} or more",
     )

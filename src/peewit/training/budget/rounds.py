@@ -1,4 +1,4 @@
-"""Training until an accuracy is reached: how long each attempt should be. No PyTorch here."""
+"""Training until an accuracy is reached: how long each round should be. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import NamedTuple
 from peewit.errors import PeewitError
 from peewit.training.budget.frontier import needed_flops
 
-# A prediction is good to a fifth, and falling short costs another round.
+# A prediction is accurate to a fifth, and falling short costs another round.
 MARGIN = 1.2
-# Beyond the measured points the frontier is a guess; nothing here gets fewer wrong than this.
+# Beyond the measured points the frontier is extrapolated; no network here has a lower error.
 FEWEST_ERRORS = 0.02
 SHORTEST = 5.0  # seconds
-# What another round may be longer than the one before.
+# The ratio of a round's length to that of the previous one.
 LEAST_GROWTH, MOST_GROWTH = 1.5, 4.0
 MOST_ROUNDS = 6
-# So many rounds in a row that do not get better by so much are enough.
+# Give up after this many rounds that improve the accuracy by less than BETTER.
 PATIENCE, BETTER = 3, 0.001
 
 
 def not_reached(target: float, why: str, todo: str) -> PeewitError:
     """Return the error of a training that was given up before it reached ``target``."""
-    return PeewitError(f"{target:.1%} of the held-out images right was not reached", why, todo)
+    return PeewitError(f"a validation accuracy of {target:.1%} was not reached", why, todo)
 
 
 class Round(NamedTuple):
-    """A schedule from warm rates to zero: how long it was, and what accuracy it came to."""
+    """A schedule from the initial learning rate to zero: its length and the final accuracy."""
 
     seconds: float
     accuracy: float
@@ -38,11 +38,11 @@ def next_round(target: float, rounds: Sequence[Round], rate: float) -> float | N
     Parameters
     ----------
     target : float
-        The accuracy on held-out images that is wanted.
+        The validation accuracy to reach.
     rounds : sequence of Round
-        What was done before, none of which reached it.
+        The earlier rounds, none of which reached it.
     rate : float
-        Operations a second in training.
+        Floating-point operations per second in training.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def next_round(target: float, rounds: Sequence[Round], rate: float) -> float | N
     )
     if tired or len(rounds) >= MOST_ROUNDS:
         return None
-    # How hard this data is was unknown before; how errors fall with work is as elsewhere.
+    # The first rounds show how hard this data is; the slope of the frontier is assumed the same.
     done = needed_flops(max(1 - accuracies[-1], FEWEST_ERRORS))
     growth = MARGIN * needed_flops(wanted) / done
     return rounds[-1].seconds * min(max(growth, LEAST_GROWTH), MOST_GROWTH)

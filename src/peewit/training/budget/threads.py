@@ -1,4 +1,4 @@
-"""Going on with fewer threads while other processes have a part of the machine. No PyTorch here."""
+"""Adapt the number of threads to background load. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-# Threads that wait for each other are all as slow as the one whose core is shared: steps that take
-# so much longer than their number of threads explains may be faster with fewer threads.
+# Threads that wait for each other are all as slow as the one whose core is shared: if steps take
+# this factor longer than their number of threads explains, fewer threads may be faster.
 LOST = 1.5
-# Steps that are looked at; steps of a trial, of which the first is not counted, for it begins with
-# other caches; and what a trial has to gain.
+# Steps in the median; steps of a trial, of which the first is not counted because its caches are
+# cold; and the factor by which a trial must shorten the steps.
 RECENT, TRIAL, GAIN = 5, 4, 0.9
-# Seconds of steps between two trials, twice as many after each that gained nothing, and the most.
+# Seconds of steps between two trials, doubled after each that gained nothing, and the longest.
 PAUSE, LONGEST_PAUSE = 5.0, 80.0
 
 
 @dataclass
 class Threads:
-    """Finds how many threads the steps of a training are fastest with, while it runs.
+    """Finds, while a training runs, the number of threads with the fastest steps.
 
-    It tries fewer where steps are slow, and more where there are fewer than at first.
+    It tries fewer if steps are slow, and more if there are fewer than at the start.
 
     Parameters
     ----------
     most : int
-        The number to begin with.
+        The number to start with.
     use : callable
-        Called with the number of threads from now on.
+        Called with the new number of threads.
     """
 
     most: int
@@ -47,26 +47,26 @@ class Threads:
 
     @property
     def trying(self) -> bool:
-        """Whether the last step was one of a trial."""
+        """Whether the last step belonged to a trial."""
         return self._before is not None
 
     def settle(self) -> None:
-        """Go back to the number before a trial that has not ended."""
+        """Cancel a trial that has not ended."""
         if self._before is not None:
             self._set(self._before[0])
             self._before = None
 
     def stepped(self, seconds: float, usual: float, *, tries: bool = True) -> None:
-        """Note how long a step took, and change the number of threads if it is time to.
+        """Record the duration of a step, and change the number of threads if it is time.
 
         Parameters
         ----------
         seconds : float
-            What the step took.
+            The duration of the step.
         usual : float
-            What a step took with all threads when the machine was measured.
+            The duration with all threads when the machine was measured.
         tries : bool
-            Whether a trial may begin: not where only a few steps are left.
+            Whether a trial may begin: not if only a few steps are left.
         """
         self._steps.append(seconds)
         self._passed += seconds
@@ -74,7 +74,7 @@ class Threads:
             self._judge(*self._before)
         elif tries and len(self._steps) == RECENT:
             now = median(self._steps)
-            # steps became slow while the last trial was made, or after it: it should have won
+            # the load changed during the last trial or after it: its candidate would win now
             wrong = GAIN * now > self._tried
             if self._passed < self._pause and not wrong:
                 return
@@ -84,17 +84,17 @@ class Threads:
                 self._set(self._next.pop(0))
 
     def _candidates(self, slow: bool) -> list[int]:
-        """Return the numbers to try one after the other, until one is better."""
+        """Return the numbers of threads to try one after the other until one is better."""
         found = []
         if slow and self.count > 1:
-            # as long as one thread shares its core, fewer are no faster: so not only one less
+            # as long as one thread shares its core, fewer threads do not help: try far fewer too
             found += [max(1, self.count - 2**step) for step in range(self.count.bit_length())]
         if self.count < self.most:
             found += [self.most, self.count + 1]
         return list(dict.fromkeys(found))
 
     def _judge(self, count: int, before: float) -> None:
-        """End a trial that has lasted long enough, or is seen to gain nothing."""
+        """End a trial that has lasted long enough or clearly gains nothing."""
         counted = list(self._steps)[1:]
         lost = any(step > before for step in counted)
         if not lost and len(self._steps) < TRIAL:

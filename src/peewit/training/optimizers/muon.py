@@ -1,4 +1,4 @@
-"""Muon for the filters of convolutions, and Nesterov's momentum for all other parameters."""
+"""Muon for the filters of convolutions, and Nesterov momentum for all other parameters."""
 
 from __future__ import annotations
 
@@ -7,33 +7,42 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
+
+from peewit.training.schedules import WHITENING_FRACTION
+
+# airbench94's with Muon (kellerjordan.github.io/posts/muon). The last two are for the sum of the
+# batch's losses; its head has unit deviation and is divided by 256, ours is divided by 9, so the
+# same rate has (9 / 256) ** 2 the effect. If Muon's rate changes, they change in proportion.
+MUON_RATE, BIAS_RATE, HEAD_RATE = 0.24, 0.053, 0.67 * (9 / 256) ** 2
+# per image of the batch, divided by the rate, so that rate times decay is the same for all
+WEIGHT_DECAY = 2e-6
 
 # The quintic a*x + b*x**3 + c*x**5 that brings singular values near 1 in few steps [1].
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: each step changes all directions of a filter bank equally [1]_.
+    """Orthogonalised momentum: each step changes all directions of a filter bank equally [1]_.
 
-    The gradient, with Nesterov's momentum, of a convolution's filters is taken as a matrix (a row
-    a filter) and brought near the orthogonal matrix nearest to it, by Newton-Schulz iteration.
-    Before that the filters are scaled to the norm ``sqrt(number of filters)``, so that the rate
-    means the same at each step; a batch normalisation after them undoes the scale.
+    The gradient of a convolution's filters, with Nesterov momentum, is reshaped to a matrix (one
+    row per filter) and approximately orthogonalised by Newton-Schulz iteration. Before that the
+    filters are scaled to the norm ``sqrt(number of filters)``, so that the rate means the same in
+    each step; the batch normalisation that follows them undoes the scale.
 
     Parameters
     ----------
     filters : iterable of tensor
-        What to train so: float32, at least 2 dimensions, the first of which is the filters.
+        The parameters to orthogonalise: float32, at least 2 dimensions, filters first.
     lr : float
-        The rate.
+        The learning rate.
     momentum : float
-        How much of itself the sum of gradients keeps at each step.
+        The decay of the accumulated gradient per step.
     steps : int
-        Of the Newton-Schulz iteration.
+        Newton-Schulz iterations.
     others : iterable of dict, optional
-        More groups of parameters, such as biases, with their own ``lr``, ``momentum`` and
-        ``weight_decay``. They get plain steps of momentum, as ``torch.optim.SGD`` with
-        ``nesterov=True`` makes.
+        Other parameter groups, such as biases, with their own ``lr``, ``momentum`` and
+        ``weight_decay``. They are updated as by ``torch.optim.SGD`` with ``nesterov=True``.
 
     References
     ----------
@@ -64,7 +73,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Change the parameters once, by their gradients; those that have none stay."""
+        """Update the parameters by their gradients; those without a gradient stay the same."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -81,7 +90,7 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
                 total = state["momentum"].mul_(momentum).add_(gradient)
-                update = gradient.add(total, alpha=momentum)  # Nesterov's look ahead
+                update = gradient.add(total, alpha=momentum)  # Nesterov momentum
                 if group["steps"]:
                     parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
                     update = _orthogonalised(update, group["steps"])
@@ -89,11 +98,43 @@ class Muon(torch.optim.Optimizer):
         return loss
 
 
-def newton_schulz(matrix: torch.Tensor, steps: int) -> torch.Tensor:
-    """Return, nearly, the orthogonal matrix nearest to ``matrix``, by ``steps`` of a quintic.
+def for_fast_network(model: nn.Module, lr: float, batch_size: int) -> Muon:
+    """Return Muon for a network of the fast family: filters, whitening bias, biases and head.
 
-    After 3 steps from a usual gradient the singular values lie between about 0.3 and 1.2, which is
-    as good for training as 1 [1]_.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With ``whitening.bias`` and ``head.weight``.
+    lr : float
+        Of the filters; the other rates change in proportion.
+    batch_size : int
+        The other rates are for the sum of a batch's losses, and the loop has the mean.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    scale = lr / MUON_RATE
+    filters = [parameter for parameter in trained.values() if parameter.ndim == 4]
+    whitening, head = trained.pop("whitening.bias"), trained.pop("head.weight")
+    biases = [parameter for parameter in trained.values() if parameter.ndim == 1]
+
+    def group(parameters: list[nn.Parameter], rate: float, **more: float) -> dict[str, Any]:
+        rate *= batch_size
+        decay = WEIGHT_DECAY * batch_size / rate
+        settings = {"lr": rate * scale, "momentum": 0.85, "weight_decay": decay}
+        return {"params": parameters, **settings, **more}
+
+    others = [
+        group([whitening], BIAS_RATE, until=WHITENING_FRACTION),
+        group(biases, BIAS_RATE),
+        group([head], HEAD_RATE),
+    ]
+    return Muon(filters, lr=lr, others=others)
+
+
+def newton_schulz(matrix: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return approximately the orthogonal matrix nearest to ``matrix``.
+
+    After 3 iterations from a typical gradient the singular values lie between about 0.3 and 1.2,
+    which trains as well as 1 [1]_.
 
     Parameters
     ----------
@@ -114,11 +155,11 @@ def newton_schulz(matrix: torch.Tensor, steps: int) -> torch.Tensor:
     """
     x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
-    if tall:  # the smaller square is the cheaper one
+    if tall:  # the smaller of the two squares is cheaper
         x = x.T
-    # Each step multiplies x by a polynomial of x @ x.T, and those commute: so all steps are made on
-    # the small squares, and x is read twice instead of twice a step. For 256 filters of 2,304
-    # values that is less than half of three steps' multiplications.
+    # Each iteration multiplies x by a polynomial of x @ x.T, and these commute: so all iterations
+    # use the small squares, and x is read twice in all instead of twice per iteration. For 256
+    # filters of 2,304 values that is less than half the multiplications of three iterations.
     square = x @ x.T
     whole = torch.eye(len(x))
     for step in range(steps):
@@ -133,8 +174,8 @@ def newton_schulz(matrix: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 def _orthogonalised(update: torch.Tensor, steps: int) -> torch.Tensor:
-    # (O, I, H, W) -> (O, H * W * I): in channels_last memory only a view; the order of the columns
-    # does not matter to the iteration
+    # (O, I, H, W) -> (O, H * W * I): a view in channels_last memory; the order of the columns does
+    # not matter
     rows = update.permute(0, *range(2, update.ndim), 1)
     flat = newton_schulz(rows.reshape(len(update), -1), steps)
     return flat.view(rows.shape).permute(0, update.ndim - 1, *range(1, update.ndim - 1))

@@ -1,0 +1,155 @@
+"""Callbacks: how progress, checkpoints, TensorBoard and a user's own code follow a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from peewit.training.state import Row, TrainState
+
+
+class StopTraining(Exception):  # noqa: N818  (a request, as Python's StopIteration is)
+    """A callback asked the training to stop. Everything up to here is saved."""
+
+
+@dataclass(frozen=True)
+class TrainInfo:
+    """What is known when the steps begin.
+
+    Parameters
+    ----------
+    epochs : int or None
+        The length of the training; None if it ends by time or by accuracy.
+    images : int
+        Images per epoch.
+    batch_size : int
+    """
+
+    epochs: int | None
+    images: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        return -(-self.images // self.batch_size)
+
+
+class Callback:
+    """Follows a training. Subclass it and override what you need; every method does nothing.
+
+    Pass instances to ``peewit.train(..., callbacks=[...])``. They are called in that order, in the
+    thread that trains, so each method must return quickly. ``state`` is the training's own: read
+    it, do not change it.
+
+    Examples
+    --------
+    >>> class LossLog(Callback):
+    ...     def on_epoch_end(self, state, row):
+    ...         print(f"epoch {row['epoch']:.0f}: validation loss {row['validation_loss']:.3f}")
+    >>> LossLog().on_epoch_end(TrainState(), {"epoch": 1, "validation_loss": 1.25})
+    epoch 1: validation loss 1.250
+    """
+
+    def on_note(self, text: str) -> None:
+        """Handle a sentence for the user. May come before ``on_train_begin``."""
+
+    def on_run_folder(self, path: Path) -> None:
+        """Handle the creation of the run folder ``path``, or that it is resumed."""
+
+    def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
+        """Handle the start of the steps, from ``state`` on if the run is resumed."""
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Handle the end of a step."""
+
+    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
+        """Handle the end of an epoch.
+
+        ``row`` is the new row of the history: epoch, loss, accuracy, validation_loss,
+        validation_accuracy, seconds, images_per_second and so on (``Run.history``). It is None
+        after an epoch without validation: the ``fast`` recipes validate about eight times.
+        """
+
+    def on_interrupt(self, state: TrainState) -> None:
+        """Handle a stop before the end, when ``should_stop`` of some callback was true."""
+
+    def on_train_end(self, path: Path) -> None:
+        """Handle the end of the final test: ``peewit.Run.open(path)`` has its metrics."""
+
+    def close(self) -> None:
+        """Release resources. Called last, whether the training finished, stopped or failed."""
+
+    def should_stop(self) -> bool:
+        """Return whether to save and stop: asked after each step and each validation batch.
+
+        ``peewit.train`` then raises ``Interrupted``, and the run can be resumed.
+        """
+        return False
+
+
+class CallbackList(Callback):
+    """Several callbacks as one: the trainer's only way to report, save and be stopped.
+
+    Parameters
+    ----------
+    callbacks : iterable of Callback
+        Called in this order.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        self.callbacks = list(callbacks)
+
+    def note(self, text: str) -> None:
+        """Tell the user ``text``, a sentence."""
+        self.on_note(text)
+
+    def check_stop(self) -> None:
+        """Raise StopTraining if a callback asks to stop."""
+        if self.should_stop():
+            raise StopTraining
+
+    def on_note(self, text: str) -> None:
+        """Pass a sentence to all."""
+        for callback in self.callbacks:
+            callback.on_note(text)
+
+    def on_run_folder(self, path: Path) -> None:
+        """Tell all about the run folder."""
+        for callback in self.callbacks:
+            callback.on_run_folder(path)
+
+    def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
+        """Tell all that the steps begin."""
+        for callback in self.callbacks:
+            callback.on_train_begin(info, state)
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Tell all that a step has ended."""
+        for callback in self.callbacks:
+            callback.on_step_end(state)
+
+    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
+        """Tell all that an epoch has ended."""
+        for callback in self.callbacks:
+            callback.on_epoch_end(state, row)
+
+    def on_interrupt(self, state: TrainState) -> None:
+        """Tell all that the training stops before its end."""
+        for callback in self.callbacks:
+            callback.on_interrupt(state)
+
+    def on_train_end(self, path: Path) -> None:
+        """Tell all that the run is finished."""
+        for callback in self.callbacks:
+            callback.on_train_end(path)
+
+    def close(self) -> None:
+        """Close all."""
+        for callback in self.callbacks:
+            callback.close()
+
+    def should_stop(self) -> bool:
+        """Return whether any asks to stop."""
+        return any(callback.should_stop() for callback in self.callbacks)

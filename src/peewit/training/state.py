@@ -1,0 +1,127 @@
+"""The state of a training: how far it is, and the numbers since the last row of its history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Row = dict[str, float]
+
+# attributes whose name in checkpoint files is another one
+_NAMES_IN_FILES = {"fraction_done": "share"}
+
+
+@dataclass
+class TrainState:
+    """How far a training is.
+
+    Parameters
+    ----------
+    epoch : int
+        Finished epochs. At the end this includes an epoch that a time budget cut short.
+    step : int
+        Finished steps of the current epoch. After its last step and before its validation this is
+        the number of steps per epoch.
+    images, correct : int
+        Images in the steps since the last row of the history, and how many of them were
+        classified correctly.
+    loss_sum : float
+        The sum of their losses.
+    seconds : float
+        The time those steps took.
+    spent : float
+        Seconds of training in all sessions, including validation and saving.
+    seen : int
+        Images in all steps.
+    flops : int
+        Floating-point operations of all steps.
+    fraction_done : float
+        How much of the training was done, 0 to 1, when the last step began; 1 at the end.
+    validated : float
+        How much of it was done at the last row of the history.
+    history : list of dict
+        One row per validation: after each epoch, or after several short ones.
+    rounds : list of [seconds, accuracy]
+        The finished rounds of a training until an accuracy is reached.
+    round_began : float
+        The value of ``spent`` when the current round began.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    spent: float = 0.0
+    seen: int = 0
+    flops: int = 0
+    fraction_done: float = 0.0
+    validated: float = 0.0
+    history: list[Row] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
+    round_began: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss since the last row, as Keras reports it."""
+        return self.loss_sum / max(self.images, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images since the last row that were classified correctly."""
+        return self.correct / max(self.images, 1)
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput since the last row."""
+        return self.images / max(self.seconds, 1e-9)
+
+    @property
+    def flops_per_second(self) -> float:
+        """Floating-point operations per second since the last row."""
+        before = self.history[-1].get("flops", 0) if self.history else 0
+        return (self.flops - before) / max(self.seconds, 1e-9)
+
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs that have begun."""
+        return self.epoch + (self.step > 0)
+
+    def record_step(self, images: int, correct: int, loss: float, flops: int) -> None:
+        """Count a step of ``images`` images with mean loss ``loss``."""
+        self.step += 1
+        self.images += images
+        self.correct += correct
+        self.loss_sum += loss * images
+        self.seen += images
+        self.flops += flops
+
+    def add_row(self, row: Row, fraction_done: float) -> None:
+        """Append a row of the history, validated at ``fraction_done``, and count from zero."""
+        self.history.append(row)
+        self.validated = fraction_done
+        self.images = self.correct = 0
+        self.loss_sum = self.seconds = 0.0
+
+    def next_epoch(self) -> None:
+        """Move to the start of the next epoch."""
+        self.epoch += 1
+        self.step = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as they are stored in a checkpoint."""
+        return {_NAMES_IN_FILES.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
+        """Return what ``to_dict`` wrote.
+
+        Raises
+        ------
+        TypeError
+            There is an unknown name.
+        """
+        names = {stored: name for name, stored in _NAMES_IN_FILES.items()}
+        return cls(**{names.get(name, name): value for name, value in values.items()})
