@@ -26,9 +26,9 @@ from peewit.models.registry import build
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.trainer import train
-from peewit.training.budget.schedules import Course
+from peewit.training.budget import planner
+from peewit.training.callbacks import Callback
 from peewit.training.checkpoint import read_tensors
-from peewit.training.progress import Silent
 from peewit.training.recipe import Recipe
 from watching import At
 
@@ -44,10 +44,10 @@ import sys
 import time
 import numpy as np
 import peewit
-from peewit.training.progress import Silent
+from peewit.training.callbacks import Callback
 
-class Telling(Silent):
-    def step(self, position):
+class Telling(Callback):
+    def on_step_end(self, position):
         print(position.epoch, position.step, flush=True)
         if (position.epoch, position.step) == (2, 5):
             time.sleep(60)
@@ -82,7 +82,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 @pytest.fixture(scope="module")
 def whole(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training that nothing stopped."""
-    return train(data, RECIPE, out=tmp_path_factory.mktemp("whole") / "run", progress=Silent())
+    return train(data, RECIPE, out=tmp_path_factory.mktemp("whole") / "run", progress=Callback())
 
 
 def weights(run: Run | Path) -> dict[str, torch.Tensor]:
@@ -129,7 +129,7 @@ def test_a_run_has_everything(whole: Run) -> None:
 
 def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Dataset, tmp_path: Path) -> None:
     recipe = RECIPE.replace(threads=2)
-    whole = train(data, recipe, out=tmp_path / "whole", progress=Silent())
+    whole = train(data, recipe, out=tmp_path / "whole", progress=Callback())
     moments = random.Random(5)
     for killed, last in enumerate(sorted(moments.sample(range(2, 3 * STEPS - 1), 3))):
         child = start(tmp_path, data, resume=killed > 0, threads=2)
@@ -146,7 +146,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Dataset, tmp_p
     run = Run.open(tmp_path / "run")
     assert run.status == "interrupted"
     (tmp_path / "run" / ".history.csv.left.part").touch()  # as a kill within a write leaves it
-    finished = train(data, resume=tmp_path / "run", progress=Silent())
+    finished = train(data, resume=tmp_path / "run", progress=Callback())
     assert finished.status == "finished"
     assert len(finished.history) == 3
     assert not list(finished.path.glob("*.part"))
@@ -163,7 +163,7 @@ def test_killed_before_the_first_checkpoint_it_begins_again(
         time.sleep(0.001)
     child.kill()
     child.communicate()
-    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
 def stop_here() -> None:
@@ -177,7 +177,7 @@ def test_it_goes_on_from_any_step(
     with pytest.raises(StoppedAtError):
         train(data, RECIPE, out=tmp_path / "run", progress=At(epoch, step, stop_here))
     torch.rand(3)  # the caller's random numbers must not matter
-    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
 @pytest.mark.parametrize("writer", ["write_history", "write_metrics", "write_finished"])
@@ -194,8 +194,8 @@ def test_it_goes_on_from_between_the_files_of_the_last_epoch(
     with monkeypatch.context() as patch:
         patch.setattr(runfolder, writer, dying)
         with pytest.raises(StoppedAtError):
-            train(data, RECIPE, out=tmp_path / "run", progress=Silent())
-    finished = train(data, resume=tmp_path / "run", progress=Silent())
+            train(data, RECIPE, out=tmp_path / "run", progress=Callback())
+    finished = train(data, resume=tmp_path / "run", progress=Callback())
     assert finished.metrics["accuracy"] == whole.metrics["accuracy"]
     assert_same(finished, whole)
 
@@ -204,8 +204,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
     torch.rand(3)
-    assert_same(train(data, RECIPE, out=tmp_path / "again", progress=Silent()), whole)
-    other = train(data, RECIPE.replace(seed=1, epochs=1), out=tmp_path / "b", progress=Silent())
+    assert_same(train(data, RECIPE, out=tmp_path / "again", progress=Callback()), whole)
+    other = train(data, RECIPE.replace(seed=1, epochs=1), out=tmp_path / "b", progress=Callback())
     assert not torch.equal(
         weights(other)["logits.weight"],
         weights(whole)["logits.weight"],
@@ -216,13 +216,13 @@ def test_checkpoints_within_an_epoch_change_nothing(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
     rare = RECIPE.replace(checkpoint_minutes=60)
-    assert_same(train(data, rare, out=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(data, rare, out=tmp_path / "run", progress=Callback()), whole)
 
 
 def test_a_finished_run_can_be_trained_for_more_epochs(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
-    run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Silent())
+    run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Callback())
     progress = At(9, 9, stop_here)
     elsewhere = run.environment | {"torch": "1.0", "command": "peewit train it"}
     runfolder.note_facts(run.path, environment=elsewhere)
@@ -239,14 +239,14 @@ def test_a_finished_run_can_be_trained_for_more_epochs(
 
 
 def test_results_that_are_no_longer_the_models_are_removed(data: Dataset, tmp_path: Path) -> None:
-    run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Silent())
+    run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Callback())
     with pytest.raises(StoppedAtError):
         train(data, RECIPE, resume=run.path, progress=At(1, 2, stop_here))
     assert not (run.path / "metrics.json").exists()
     assert not (run.path / "confusion.png").exists()
     assert Run.open(run.path).metrics == {}
     with pytest.raises(UsageError, match="to the end of epoch 1: epoch 2 has already begun"):
-        train(data, RECIPE.replace(epochs=1), resume=run.path, progress=Silent())
+        train(data, RECIPE.replace(epochs=1), resume=run.path, progress=Callback())
 
 
 def test_the_callers_random_numbers_and_threads_are_left_alone(
@@ -255,7 +255,7 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(
     torch.manual_seed(7)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     recipe = RECIPE.replace(epochs=1, threads=threads + 1)
-    train(data, recipe, out=tmp_path / "run", progress=Silent())
+    train(data, recipe, out=tmp_path / "run", progress=Callback())
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
 
@@ -267,7 +267,7 @@ def test_one_signal_saves_and_stops(
     before = signal.getsignal(number)
     progress = At(1, 2, lambda: signal.raise_signal(number))
     rare = RECIPE.replace(checkpoint_minutes=60)
-    with pytest.raises(Interrupted, match=r"everything is saved; go on with peewit train --resume"):
+    with pytest.raises(Interrupted, match=r"everything is saved; .*peewit train --resume"):
         train(data, rare, out=tmp_path / "run", progress=progress)
     assert signal.getsignal(number) is before
     run = Run.open(tmp_path / "run")
@@ -281,20 +281,18 @@ def test_one_signal_saves_and_stops(
 def test_stopped_before_anything_was_changed_all_is_as_it_was(
     whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*arguments: Any, **named: Any) -> Course:
+    def stopped(*arguments: Any) -> None:
         signal.raise_signal(signal.SIGINT)
-        return measured(*arguments, **named)
 
-    measured = Course.measured
-    monkeypatch.setattr(Course, "measured", stopped)
+    monkeypatch.setattr(planner, "measure", stopped)
     path = tmp_path / "run"
     with pytest.raises(Interrupted, match="nothing was saved yet"):
-        train(data, RECIPE, out=path, progress=Silent())
+        train(data, RECIPE, out=path, progress=Callback())
     assert not path.exists()
     shutil.copytree(whole.path, path)
     before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
-    with pytest.raises(Interrupted, match="the run is as it was; go on with peewit train --resume"):
-        train(data, RECIPE.replace(epochs=5), resume=path, progress=Silent())
+    with pytest.raises(Interrupted, match=r"the run is unchanged; .*peewit train --resume"):
+        train(data, RECIPE.replace(epochs=5), resume=path, progress=Callback())
     assert before == {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
 
 
@@ -307,7 +305,7 @@ def test_ctrl_c_in_a_process_exits_with_130(whole: Run, data: Dataset, tmp_path:
     _, sentence = child.communicate()
     assert child.returncode == 130
     assert "peewit train --resume run" in sentence
-    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_spoils_nothing(
@@ -319,7 +317,7 @@ def test_a_second_ctrl_c_stops_at_once_and_spoils_nothing(
 
     with pytest.raises(KeyboardInterrupt):
         train(data, RECIPE, out=tmp_path / "run", progress=At(1, 2, twice))
-    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
 def test_two_processes_cannot_train_in_one_folder(data: Dataset, tmp_path: Path) -> None:
@@ -327,7 +325,7 @@ def test_two_processes_cannot_train_in_one_folder(data: Dataset, tmp_path: Path)
 
     def another() -> None:
         statuses.append(Run.open(tmp_path / "run").status)
-        train(data, resume=tmp_path / "run", progress=Silent())
+        train(data, resume=tmp_path / "run", progress=Callback())
 
     with pytest.raises(PeewitError, match="is being trained by another process"):
         train(data, RECIPE, out=tmp_path / "run", progress=At(0, 1, another))
@@ -339,7 +337,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
 ) -> None:
     recipe = RECIPE.replace(lr=1e30)
     with pytest.raises(PeewitError, match=r"epoch 1, step \d.*lower learning rate \(--lr\)"):
-        train(data, recipe, out=tmp_path / "run", progress=Silent())
+        train(data, recipe, out=tmp_path / "run", progress=Callback())
     run = Run.open(tmp_path / "run")
     assert run.status == "interrupted"
     for tensor in read_tensors(run.path / runfolder.CHECKPOINT)[0].values():
@@ -357,13 +355,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         with pytest.raises(PeewitError, match=r"checkpoint\.safetensors: no space left.*--resume"):
             train(data, RECIPE, out=tmp_path / "run", progress=progress)
     assert not list((tmp_path / "run").glob(".*.part"))
-    assert_same(train(data, resume=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
 def test_the_test_set_gives_the_final_numbers(data: Dataset, tmp_path: Path) -> None:
     test = brightness(20, 22, seed=1)
     recipe = RECIPE.replace(epochs=1)
-    run = train(data, recipe, test=test, out=tmp_path / "run", progress=Silent())
+    run = train(data, recipe, test=test, out=tmp_path / "run", progress=Callback())
     assert run.metrics["split"] == "test"
     assert run.metrics["images"] == 20
     accuracy = (run.logits(test.images).argmax(1) == test.labels).mean()
@@ -379,13 +377,13 @@ def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
     run = train(data, recipe, test=test, out=tmp_path / "run", progress=progress)
     assert run.dataset["images"]["training"] == 40
     assert run.history[0]["validation_accuracy"] == pytest.approx(run.metrics["accuracy"])
-    assert "too hopeful" in progress.notes[0]
+    assert "too optimistic" in progress.notes[0]
     with pytest.raises(UsageError, match="cannot validate on the test set: there is none"):
-        train(data, recipe, out=tmp_path / "other", progress=Silent())
+        train(data, recipe, out=tmp_path / "other", progress=Callback())
 
 
 def test_the_first_weights_are_the_models_own(data: Dataset, tmp_path: Path) -> None:
-    run = train(data, RECIPE.replace(epochs=1, lr=1e-12), out=tmp_path / "r", progress=Silent())
+    run = train(data, RECIPE.replace(epochs=1, lr=1e-12), out=tmp_path / "r", progress=Callback())
     fresh = build("tutorial", (22, 22, 3), 3, seed=0).state_dict()
     assert torch.allclose(weights(run)["hidden.weight"], fresh["hidden.weight"], atol=1e-6)
 
@@ -408,7 +406,7 @@ def test_a_recipe_that_does_not_fit_the_data_is_refused_before_anything_is_made(
     data: Dataset, tmp_path: Path, changes: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
-        train(data, RECIPE.replace(**changes), out=tmp_path / "run", progress=Silent())
+        train(data, RECIPE.replace(**changes), out=tmp_path / "run", progress=Callback())
     assert not (tmp_path / "run").exists()
 
 
@@ -417,13 +415,13 @@ def test_going_on_with_other_data_or_another_recipe_is_refused(
 ) -> None:
     other, longer = brightness(40, 22, seed=3), RECIPE.replace(epochs=4)
     with pytest.raises(PeewitError, match="this is not the data that it was trained on"):
-        train(other, longer, resume=whole.path, progress=Silent())
+        train(other, longer, resume=whole.path, progress=Callback())
     with pytest.raises(UsageError, match=r"lr 0\.5: it was trained with 0\.001"):
-        train(data, RECIPE.replace(epochs=4, lr=0.5), resume=whole.path, progress=Silent())
+        train(data, RECIPE.replace(epochs=4, lr=0.5), resume=whole.path, progress=Callback())
     with pytest.raises(UsageError, match="epoch 3 has already begun"):
-        train(data, RECIPE.replace(epochs=2), resume=whole.path, progress=Silent())
-    with pytest.raises(UsageError, match="goes on in its own folder"):
-        train(data, resume=whole.path, out=tmp_path / "elsewhere", progress=Silent())
+        train(data, RECIPE.replace(epochs=2), resume=whole.path, progress=Callback())
+    with pytest.raises(UsageError, match="stays in its folder"):
+        train(data, resume=whole.path, out=tmp_path / "elsewhere", progress=Callback())
     assert Run.open(whole.path).status == "finished"
 
 
@@ -432,7 +430,7 @@ def test_data_that_has_been_moved_is_still_the_same(
 ) -> None:
     copy = shutil.copytree(whole.path, tmp_path / "copy")
     moved = Dataset(data.images, data.labels, data.class_names, "somewhere else")
-    run = train(moved, RECIPE.replace(epochs=4), resume=copy, progress=Silent())
+    run = train(moved, RECIPE.replace(epochs=4), resume=copy, progress=Callback())
     assert len(run.history) == 4
 
 
@@ -441,9 +439,9 @@ def test_an_out_folder_that_is_taken_is_refused_and_left_alone(
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="is taken: it exists and is not an empty folder"):
-        train(data, RECIPE, out=tmp_path, progress=Silent())
+        train(data, RECIPE, out=tmp_path, progress=Callback())
     with pytest.raises(UsageError, match="is taken: it is a file"):
-        train(data, RECIPE, out=tmp_path / "mine.txt", progress=Silent())
+        train(data, RECIPE, out=tmp_path / "mine.txt", progress=Callback())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -453,8 +451,8 @@ def test_the_default_folder_has_date_source_and_recipe(
     monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
     source = {"source": str(Path("my data.tar.gz").resolve()), "data": None, "coarse": False}
     recipe = RECIPE.replace(epochs=1)
-    first = train(data, recipe, source=source, progress=Silent())
-    second = train(data, recipe, source=source, progress=Silent())
+    first = train(data, recipe, source=source, progress=Callback())
+    second = train(data, recipe, source=source, progress=Callback())
     assert first.path == Path("runs/2026-07-01-120000-my-data-tutorial")
     assert second.path == Path("runs/2026-07-01-120000-my-data-tutorial-2")
     assert first.source == source
@@ -477,11 +475,11 @@ def test_a_folder_taken_in_the_same_moment_stays_theirs_and_refuses_only_who_nam
 
     monkeypatch.setattr(runfolder, "create", slow)
     if out is None:
-        run = train(data, RECIPE.replace(epochs=1), progress=Silent())
+        run = train(data, RECIPE.replace(epochs=1), progress=Callback())
         assert run.path == Path("runs/2026-07-01-120000-data-tutorial-2")
     else:  # a name that was given is not another
         with pytest.raises(UsageError, match="mine is taken"):
-            train(data, RECIPE, out=out, progress=Silent())
+            train(data, RECIPE, out=out, progress=Callback())
     assert [path.name for path in asked[0].iterdir()] == ["theirs"]
 
 
@@ -496,15 +494,15 @@ def test_a_folder_that_is_refused_for_another_reason_is_not_tried_again(
 
     monkeypatch.setattr(runfolder, "create", refuse)
     with pytest.raises(UsageError, match=r"^no$"):
-        train(data, RECIPE, progress=Silent())
+        train(data, RECIPE, progress=Callback())
 
 
 def test_the_source_is_kept_with_full_paths(data: Dataset, tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1)
     source = {"source": "cifar10", "data": "my/archive.tar.gz", "coarse": False}
-    run = train(data, recipe, source=source, out=tmp_path / "a", progress=Silent())
+    run = train(data, recipe, source=source, out=tmp_path / "a", progress=Callback())
     assert run.source == source | {"data": str(Path("my/archive.tar.gz").resolve())}
-    run = train(data, recipe, source={"source": "my"}, out=tmp_path / "b", progress=Silent())
+    run = train(data, recipe, source={"source": "my"}, out=tmp_path / "b", progress=Callback())
     assert run.source == {"source": str(Path("my").resolve())}
 
 
@@ -515,7 +513,7 @@ def test_without_its_checkpoint_a_trained_run_is_not_trained_over(
     shutil.copytree(whole.path, copy)
     (copy / "checkpoint.safetensors").unlink()
     before = (copy / "model.safetensors").read_bytes()
-    with pytest.raises(PeewitError, match=r"its checkpoint\.safetensors is missing; put it back"):
-        train(data, RECIPE.replace(epochs=4), resume=copy, progress=Silent())
+    with pytest.raises(PeewitError, match=r"checkpoint\.safetensors is missing"):
+        train(data, RECIPE.replace(epochs=4), resume=copy, progress=Callback())
     assert (copy / "model.safetensors").read_bytes() == before
     assert Run.open(copy).status == "finished"

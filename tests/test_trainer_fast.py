@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +24,12 @@ from peewit.runs.run import Run
 from peewit.trainer import train
 from peewit.training import loop
 from peewit.training.augment import Augment
-from peewit.training.budget import schedules as course
-from peewit.training.budget.plan import Ending, Speed
+from peewit.training.budget import planner, schedules
+from peewit.training.budget.plan import Ending, Measured, Speed
 from peewit.training.budget.planner import Choice
-from peewit.training.budget.schedules import Course
-from peewit.training.checkpoint import read_position, read_tensors
-from peewit.training.progress import Silent
+from peewit.training.budget.schedules import Schedules
+from peewit.training.callbacks import Callback
+from peewit.training.checkpoint import read_state, read_tensors
 from peewit.training.recipe import Recipe
 from watching import At
 
@@ -62,14 +61,14 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("save_curves", "save_confusion", "save_mistakes"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.touch())
     monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
-    monkeypatch.setattr(course, "best_rate", lambda: 1e11)
+    monkeypatch.setattr("peewit.training.budget.benchmark.best_rate", lambda *_: 1e11)
 
 
 def trained(data: Dataset, recipe: Recipe, path: Path) -> Run:
     """Train without pictures, for a fixture that outlives a test."""
     with pytest.MonkeyPatch.context() as patch:
         without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
-        return train(data, recipe, test=TEST, out=path, progress=Silent())
+        return train(data, recipe, test=TEST, out=path, progress=Callback())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(
     with pytest.raises(KilledError):
         train(DATA, RECIPE, test=TEST, out=tmp_path / "run", progress=At(epoch, step, kill))
     torch.rand(3)  # the caller's random numbers must not matter
-    assert_same(train(DATA, test=TEST, resume=tmp_path / "run", progress=Silent()), whole)
+    assert_same(train(DATA, test=TEST, resume=tmp_path / "run", progress=Callback()), whole)
 
 
 def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path)
         train(DATA, rare, test=TEST, out=path, progress=At(0, 7, interrupt))
     with pytest.raises(Interrupted):
         train(DATA, test=TEST, resume=path, progress=At(2, 3, interrupt))
-    assert_same(train(DATA, test=TEST, resume=path, progress=Silent()), whole)
+    assert_same(train(DATA, test=TEST, resume=path, progress=Callback()), whole)
 
 
 def test_the_history_counts_work_and_images(whole: Run) -> None:
@@ -181,7 +180,7 @@ def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Pat
     assert all(torch.equal(weights[name], trained[name]) for name in trained)
 
     plain_recipe = CALIBRATED.replace(calibrate=False)
-    plain = train(MANY, plain_recipe, test=TEST, out=tmp_path / "run", progress=Silent())
+    plain = train(MANY, plain_recipe, test=TEST, out=tmp_path / "run", progress=Callback())
     assert "temperature_scaling" not in plain.metrics
     assert all(torch.equal(*pair) for pair in zip(*map(dict.values, tensors(plain)), strict=True))
     assert plain.metrics["single_view_accuracy"] == calibrated.metrics["single_view_accuracy"]
@@ -200,9 +199,9 @@ def test_a_calibrated_run_is_trained_on_as_if_it_had_never_ended(
     calibrated: Run, tmp_path: Path
 ) -> None:
     path, first = tmp_path / "run", CALIBRATED.replace(epochs=1)
-    run = train(MANY, first, test=TEST, out=path, progress=Silent())
+    run = train(MANY, first, test=TEST, out=path, progress=Callback())
     assert run.metrics["temperature_scaling"]
-    assert_same(train(MANY, CALIBRATED, test=TEST, resume=path, progress=Silent()), calibrated)
+    assert_same(train(MANY, CALIBRATED, test=TEST, resume=path, progress=Callback()), calibrated)
 
 
 def test_an_end_that_was_stopped_is_not_calibrated_twice(
@@ -213,8 +212,8 @@ def test_an_end_that_was_stopped_is_not_calibrated_twice(
         with monkeypatch.context() as patch:
             patch.setattr(runfolder, "write_metrics", lambda *rest: kill())
             with pytest.raises(KilledError):
-                train(MANY, CALIBRATED, test=TEST, out=path, progress=Silent())
-        run = train(MANY, recipe, test=TEST, resume=path, progress=Silent())
+                train(MANY, CALIBRATED, test=TEST, out=path, progress=Callback())
+        run = train(MANY, recipe, test=TEST, resume=path, progress=Callback())
         if recipe.calibrate:
             assert_same(run, calibrated)
         else:
@@ -233,44 +232,39 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the loop and of the course; the machine is measured to take a tick a step."""
+    """The clock of the loop and of the schedules; a step takes one tick."""
     clock, batch = Clock(), Augment.batch
 
     def ticking(self: Augment, indices: Any, epoch: int) -> Any:
         clock.time += TICK
         return batch(self, indices, epoch)
 
-    def measured(
-        dataset: Dataset,
-        test: Any,
-        recipe: Recipe,
-        began: float,
-        note: Callable[[str], None],
-        **settled: bool,
-    ) -> Course:
-        speed = Speed(model="fast-xs", batch_size=3, step=TICK, inference=0.0, flops=1e6)
-        ending = Ending(test=0.0, augmentation=0.0, rest=0.0)
-        choice = Choice(recipe=recipe, speed=speed, ending=ending, best_rate=1e11)
-        return Course(recipe, note, 1e11, choice, began, clock)
+    speed = Speed(model="fast-xs", batch_size=3, step=TICK, inference=0.0, flops=1e6)
+    ending = Ending(test=0.0, augmentation=0.0, rest=0.0)
+
+    def choose(dataset: Dataset, recipe: Recipe, machine: Any) -> Choice:
+        return Choice(recipe=recipe, speed=speed, seconds=180.0)
 
     monkeypatch.setattr(Augment, "batch", ticking)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=clock, monotonic=clock))
-    monkeypatch.setattr(Course, "measured", measured)
+    monkeypatch.setattr(planner, "choose_network", choose)
+    monkeypatch.setattr(planner, "measure", lambda *_: Measured(speed=speed, ending=ending))
+    monkeypatch.setattr("peewit.trainer.Schedules", partial(Schedules, now=clock))
     return clock
 
 
 def test_minutes_end_in_the_middle_of_an_epoch(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=3.0)  # 18 steps: an epoch and a half
-    run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent(), began=0.0)
+    run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback(), began=0.0)
     assert clock.time == 180
     assert run.status == "finished"
     assert [row["epoch"] for row in run.history] == [1, 2]
     assert [row["images"] for row in run.history] == [36, 54]
     assert [row["seconds"] for row in run.history] == [120, 60]
     assert [row["images_per_second"] for row in run.history] == pytest.approx([0.3, 0.3])
-    position = read_position(run.path / runfolder.CHECKPOINT)
+    position = read_state(run.path / runfolder.CHECKPOINT)
     assert (position.epoch, position.step, position.spent) == (2, 0, 180)
-    assert position.share == 1  # its schedule has ended
+    assert position.fraction_done == 1  # its schedule has ended
 
 
 @pytest.mark.parametrize("place", [(0, 5), (0, STEPS), (1, 3)])
@@ -281,7 +275,7 @@ def test_a_stopped_training_has_the_minutes_that_were_left(
     with pytest.raises(Interrupted):
         train(DATA, recipe, test=TEST, out=path, progress=At(*place, interrupt), began=0.0)
     assert clock.time == TICK * (place[0] * STEPS + place[1])
-    run = train(DATA, test=TEST, resume=path, progress=Silent(), began=clock.time)
+    run = train(DATA, test=TEST, resume=path, progress=Callback(), began=clock.time)
     assert clock.time == 180
     assert run.status == "finished"
     assert [row["images"] for row in run.history] == [36, 54]
@@ -289,15 +283,15 @@ def test_a_stopped_training_has_the_minutes_that_were_left(
 
 def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path) -> None:
     path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
-    train(DATA, recipe, test=TEST, out=path, progress=Silent(), began=0.0)
+    train(DATA, recipe, test=TEST, out=path, progress=Callback(), began=0.0)
     told = At()
     train(DATA, test=TEST, resume=path, progress=told, began=clock.time)
     assert clock.time == 180
-    assert "is finished as it was asked for; ask for more" in told.notes[-1]
+    assert "is finished" in told.notes[-1]
     more = recipe.replace(minutes=6.0)
-    with pytest.raises(UsageError, match=r"end of 2 minutes: it has been trained for .* already"):
-        train(DATA, recipe.replace(minutes=2.0), test=TEST, resume=path, progress=Silent())
-    run = train(DATA, more, test=TEST, resume=path, progress=Silent(), began=clock.time)
+    with pytest.raises(UsageError, match=r"end of 2 minutes: it has already been trained"):
+        train(DATA, recipe.replace(minutes=2.0), test=TEST, resume=path, progress=Callback())
+    run = train(DATA, more, test=TEST, resume=path, progress=Callback(), began=clock.time)
     assert clock.time == 360
     assert run.history[-1]["images"] == 108
     assert run.recipe.minutes == 6
@@ -306,7 +300,7 @@ def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path)
 def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=1.0)
     with pytest.raises(UsageError, match=r"1 minute is too little.*give --minutes 1\.8 or more"):
-        train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent(), began=0.0)
+        train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback(), began=0.0)
     assert clock.time == 0
     assert not (tmp_path / "run").exists()
 
@@ -316,20 +310,17 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
 ) -> None:
     pytest.importorskip("sklearn")
     rounds = iter([0.02, 0.02])
-    monkeypatch.setattr(course, "next_round", lambda *rest: next(rounds, None))
+    monkeypatch.setattr(schedules, "next_round", lambda *rest: next(rounds, None))
     command = ["train", "digits", "--until-accuracy", "1.0", "--model", "fast-xs", "--out", "run"]
     assert main([*command, "--threads", "1"]) == 1
     output = capsys.readouterr()
     assert output.out == ""
     last = output.err.splitlines()[-1]
-    assert last.startswith(
-        "peewit: 100.0% of the held-out images right was not reached: 2 rounds of training did "
-        "not reach it, and "
-    )
-    todo = "ask for less, or give it more minutes in all: peewit train --resume run --minutes 11"
-    assert last.endswith(f"everything is saved; {todo}")
-    position = read_position(Path("run/checkpoint.safetensors"))
-    assert position.share == 1  # the round has ended
+    assert last.startswith("peewit: a validation accuracy of 100.0% was not reached: 2 rounds")
+    todo = "peewit train --resume run --minutes 11"
+    assert last.endswith(todo)
+    position = read_state(Path("run/checkpoint.safetensors"))
+    assert position.fraction_done == 1  # the round has ended
     assert len(position.rounds) == 1  # before that one
     # asked for the same again, it does not claim success
     assert main(["train", "--resume", "run"]) == 1
@@ -346,33 +337,33 @@ def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_p
     # falling rates are not validated after each of many epochs
     recipe = RECIPE.replace(epochs=20)
 
-    class Killed(Silent):
-        def step(self, position: Any) -> None:
+    class Killed(Callback):
+        def on_step_end(self, position: Any) -> None:
             if (position.epoch, position.step) == (4, 1):
                 raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
         train(DATA, recipe.replace(checkpoint_minutes=60), out=tmp_path / "run", progress=Killed())
-    position = read_position(tmp_path / "run" / runfolder.CHECKPOINT)
+    position = read_state(tmp_path / "run" / runfolder.CHECKPOINT)
     assert (position.epoch, position.step) == (4, 0)
     assert position.images > 0  # seen, and in no row yet
     change = recipe.replace(epochs=4, checkpoint_minutes=60)
-    run = train(DATA, change, resume=tmp_path / "run", progress=Silent())
+    run = train(DATA, change, resume=tmp_path / "run", progress=Callback())
     assert run.status == "finished"
     assert run.history[-1]["epoch"] == 4
-    assert read_position(run.path / runfolder.CHECKPOINT).epoch == 4
+    assert read_state(run.path / runfolder.CHECKPOINT).epoch == 4
     assert Run.open(run.path).history == run.history
 
 
 def test_calibrating_can_be_asked_for_afterwards(tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1, calibrate=False)
-    run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Silent())
+    run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback())
     asked, told = run.recipe.replace(calibrate=True), At()
     run = train(DATA, asked, test=TEST, resume=run.path, progress=told)
-    assert any("held-out images are too few to calibrate by" in note for note in told.notes)
+    assert any("held-out images are too few" in note for note in told.notes)
     assert (run.status, len(run.history)) == ("finished", 1)
     assert run.recipe.calibrate
     # asked for the same again, nothing is to be done
     again = At()
     train(DATA, asked, test=TEST, resume=run.path, progress=again)
-    assert "ask for more" in again.notes[-1]
+    assert "is finished" in again.notes[-1]

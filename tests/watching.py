@@ -1,25 +1,25 @@
-"""A progress that acts at one step of a training, and keeps what it is told."""
+"""A callback that acts at one step of a training, and keeps the notes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from peewit.training.checkpoint import Position
-from peewit.training.progress import Silent
+from peewit.training.callbacks import Callback
+from peewit.training.state import TrainState
 
 
-class At(Silent):
-    """Does something at one step, and keeps what it is told."""
+class At(Callback):
+    """Calls ``act`` at one step, and keeps the notes."""
 
     def __init__(self, epoch: int = 99, step: int = 0, act: Callable[[], object] = list) -> None:
         self.place, self.act = (epoch, step), act
         self.notes: list[str] = []
 
-    def step(self, position: Position) -> None:
-        """Act, if this is the place."""
+    def on_step_end(self, position: TrainState) -> None:
+        """Act, if this is the step."""
         if (position.epoch, position.step) == self.place:
             self.act()
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         """Keep the sentence."""
         self.notes.append(text)

@@ -13,7 +13,7 @@ import pytest
 
 from peewit import Recipe
 from peewit.report.final_test import costs
-from peewit.training.checkpoint import Position
+from peewit.training.state import TrainState
 
 
 def test_the_last_line_is_the_report() -> None:
@@ -75,10 +75,10 @@ def test_a_killed_benchmark_leaves_no_process_behind(monkeypatch: pytest.MonkeyP
 
 
 def test_facts_are_those_of_the_whole_run() -> None:
-    position = Position()
+    position = TrainState()
     for images, flops, gflops, share in ((90, 20e9, 10.0, 0.5), (225, 50e9, 15.0, 0.75)):
         row = {"images": images, "flops": flops, "gflops": gflops, "share_of_best": share}
-        position.next_row({"seconds": 9.0, **row}, 1.0)
+        position.add_row({"seconds": 9.0, **row}, 1.0)
     run = SimpleNamespace(
         history=position.history,
         metrics={"accuracy": 0.5, **costs(position)},

@@ -1,8 +1,9 @@
-"""The final test: calibrated, one look at each image, and a second one at those that are unsure."""
+"""The final test: calibration, one view of each image, and more of the uncertain ones."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,18 @@ import torch
 from torch import nn
 
 from peewit.data.dataset import Dataset
-from peewit.evaluation.inference import logits_in_batches, second_looks, softmax, unsure_below
+from peewit.evaluation.inference import (
+    augment_uncertain,
+    confidence_threshold,
+    forward_of,
+    logits_in_batches,
+    softmax,
+)
 from peewit.evaluation.temperature import FEWEST, calibrate, head
 from peewit.images.preprocessing import Preprocessing
-from peewit.report.final_test import answer
-from peewit.training.loop import Job
+from peewit.report.final_test import FinalLogits, final_logits
+from peewit.training.callbacks import Callback, CallbackList, StopTraining
+from peewit.training.loop import TrainSetup
 from peewit.training.recipe import Recipe
 
 
@@ -28,11 +36,28 @@ def data(count: int, seed: int) -> Dataset:
 TEST = data(40, 2)
 
 
-def job(**changes: Any) -> Job:
+class Watch(Callback):
+    """Keeps the notes, and stops when ``stop`` returns True."""
+
+    def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
+        self.stop, self.notes = stop, list[str]()
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def should_stop(self) -> bool:
+        return self.stop()
+
+
+def answer(setup: TrainSetup, images: Dataset, watch: Watch | None = None) -> FinalLogits:
+    return final_logits(setup, images, CallbackList([watch or Watch()]))
+
+
+def job(**changes: Any) -> TrainSetup:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    return Job(
+    return TrainSetup(
         model=model,
         optimizer=torch.optim.SGD(model.parameters()),
         preprocessing=Preprocessing(4, 4, 1, (0.0,), (1.0,)),
@@ -42,12 +67,12 @@ def job(**changes: Any) -> Job:
     )
 
 
-def single(of: Job, images: Dataset) -> np.ndarray:
+def single(of: TrainSetup, images: Dataset) -> np.ndarray:
     return np.concatenate(list(logits_in_batches(of.model, of.preprocessing, images.images)))
 
 
-def learn(of: Job) -> None:
-    """Let the model tell the validation images apart a little."""
+def learn(of: TrainSetup) -> None:
+    """Fit the model to the validation images a little."""
     x = torch.tensor(of.validation.images).flatten(1) / 255
     wanted = torch.nn.functional.one_hot(torch.tensor(of.validation.labels), 3).float()
     weights = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1), wanted).solution.T
@@ -57,51 +82,45 @@ def learn(of: Job) -> None:
         last.bias.copy_(weights[:, -1])
 
 
-def test_without_augmentation_one_look_is_all() -> None:
+def test_without_augmentation_each_image_has_one_view() -> None:
     plain = job()
-    answers = answer(plain, TEST, lambda: False)
-    assert answers is not None
-    assert answers.unsure_below == 0.0
+    answers = answer(plain, TEST)
+    assert answers.threshold == 0.0
     assert np.array_equal(answers.logits, single(plain, TEST))
 
 
 @pytest.mark.parametrize("flip", ["none", "alternating"])
 def test_the_threshold_is_that_of_the_validation_images(flip: str) -> None:
     augmented = job(tta=True, flip=flip)
-    answers = answer(augmented, TEST, lambda: False)
-    assert answers is not None
-    below = unsure_below(single(augmented, augmented.validation))
-    assert answers.unsure_below == below
+    answers = answer(augmented, TEST)
+    below = confidence_threshold(single(augmented, augmented.validation))
+    assert answers.threshold == below
     assert np.array_equal(answers.single, single(augmented, TEST))
-    expected = answers.single.copy()
-    for chosen, better in second_looks(
-        *(augmented.model, augmented.preprocessing, TEST.images, expected.copy(), below),
+    rule = augmented.preprocessing
+    expected = augment_uncertain(
+        forward_of(augmented.model),
+        lambda chosen: rule.array(TEST.images[chosen]),
+        *(answers.single, below),
         mirror=flip != "none",
-    ):
-        expected[chosen] = better
+    )
     assert np.array_equal(answers.logits, expected)
     assert 0 < (answers.logits != answers.single).any(1).sum() < len(TEST)
 
 
-def test_mirror_images_are_looked_at_only_where_training_had_them() -> None:
-    with_mirror, without = (
-        answer(job(tta=True, flip=flip), TEST, lambda: False) for flip in ("random", "none")
-    )
-    assert with_mirror is not None
-    assert without is not None
+def test_mirror_images_are_used_only_if_training_used_them() -> None:
+    with_mirror, without = (answer(job(tta=True, flip=flip), TEST) for flip in ("random", "none"))
     assert not np.array_equal(with_mirror.logits, without.logits)
 
 
-def test_what_does_not_fit_is_left_out() -> None:
+def test_augmentation_without_time_is_skipped() -> None:
     asked: list[float] = []
 
     def fits(seconds: float) -> bool:
         asked.append(seconds)
         return False
 
-    answers = answer(job(tta=True), TEST, lambda: False, fits)
-    assert answers is not None
-    assert answers.unsure_below == 0.0
+    answers = final_logits(job(tta=True), TEST, CallbackList(), fits)
+    assert answers.threshold == 0.0
     assert np.array_equal(answers.logits, answers.single)
     assert len(asked) == 1
     assert asked[0] >= 0
@@ -109,38 +128,37 @@ def test_what_does_not_fit_is_left_out() -> None:
 
 @pytest.mark.parametrize("looks", [0, 1, 2])
 def test_a_stop_leaves_nothing(looks: int) -> None:
-    # the test, the validation images, and the second looks ask once each
+    # the test images, the validation images and test-time augmentation have one batch each
     answers = iter([False] * looks + [True])
-    assert answer(job(tta=True), TEST, lambda: next(answers)) is None
+    with pytest.raises(StopTraining):
+        answer(job(tta=True), TEST, Watch(lambda: next(answers)))
 
 
-def test_what_is_calibrated_is_judged_and_chosen_by_the_calibrated_logits() -> None:
+def test_calibrated_logits_decide_about_augmentation() -> None:
     plain, calibrated = job(tta=True, flip="random"), job(tta=True, flip="random", calibrate=True)
     learn(plain)
     calibrated.model.load_state_dict(plain.model.state_dict())
     held = single(plain, plain.validation)
-    answers = answer(calibrated, TEST, lambda: False)
-    assert answers is not None
+    answers = answer(calibrated, TEST)
     assert answers.calibration == calibrate(held, plain.validation.labels)
     assert answers.calibration is not None
     temperature = answers.calibration.temperature
-    # the model itself was changed, so that others give the same answers
+    # the model itself has changed, so that exports return the same logits
     assert np.array_equal(answers.single, single(calibrated, TEST))
     expected = single(plain, TEST) / temperature
     np.testing.assert_allclose(answers.single, expected, rtol=1e-5, atol=1e-6)
     assert np.array_equal(answers.single.argmax(1), single(plain, TEST).argmax(1))
-    below = unsure_below(single(calibrated, calibrated.validation))
-    assert answers.unsure_below == pytest.approx(below, rel=1e-5)
-    chosen = softmax(answers.single).max(1) < answers.unsure_below
+    below = confidence_threshold(single(calibrated, calibrated.validation))
+    assert answers.threshold == pytest.approx(below, rel=1e-5)
+    chosen = softmax(answers.single).max(1) < answers.threshold
     assert np.array_equal((answers.logits != answers.single).any(1), chosen)
     assert 0 < chosen.sum() < len(TEST)
 
 
-def test_validation_images_that_are_judged_are_looked_at_once() -> None:
+def test_validation_images_that_are_the_final_test_are_predicted_once() -> None:
     calibrated, looks = job(calibrate=True), []
     learn(calibrated)
-    answers = answer(calibrated, calibrated.validation, lambda: bool(looks.append(1)))
-    assert answers is not None
+    answers = answer(calibrated, calibrated.validation, Watch(lambda: bool(looks.append(1))))
     assert len(looks) == 1
     again = single(calibrated, calibrated.validation)
     np.testing.assert_allclose(answers.logits, again, rtol=1e-5, atol=1e-6)
@@ -149,25 +167,24 @@ def test_validation_images_that_are_judged_are_looked_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "images", "reason"),
     [
-        ({"validate_on": "test"}, 60, "calibrating on the test set would make the test too hop"),
-        ({}, FEWEST - 1, f"{FEWEST - 1} held-out images are too few to calibrate by, it takes"),
-        ({}, 1, "1 held-out image is too few to calibrate by"),
+        ({"validate_on": "test"}, 60, "calibration on the test set"),
+        ({}, FEWEST - 1, f"{FEWEST - 1} held-out images are too few"),
+        ({}, 1, "1 held-out image is too few"),
         ({}, 60, "the network has learned too little"),
     ],
 )
-def test_what_cannot_be_calibrated_is_left_as_it_is(
+def test_without_suitable_images_nothing_is_calibrated(
     changes: dict[str, Any], images: int, reason: str
 ) -> None:
     of = dataclasses.replace(job(calibrate=True, **changes), validation=data(images, 1))
     if images == 60 and not changes:
-        # the least likely class of each image is the right one
+        # the least probable class of each image is the correct one
         labels = single(of, of.validation).argmin(1)
         of = dataclasses.replace(of, validation=dataclasses.replace(of.validation, labels=labels))
-    before, told = single(of, TEST), []
-    answers = answer(of, TEST, lambda: False, note=told.append)
-    assert answers is not None
+    before, watch = single(of, TEST), Watch()
+    answers = answer(of, TEST, watch)
     assert answers.calibration is None
     assert np.array_equal(answers.logits, before)
-    assert len(told) == 1
-    assert told[0].startswith("the confidence is left as it was trained: ")
-    assert reason in told[0]
+    (note,) = watch.notes
+    assert "not calibrated" in note
+    assert reason in note

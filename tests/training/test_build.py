@@ -1,4 +1,4 @@
-"""What a recipe makes of the data, and which of the two is refused."""
+"""What is built from a resolved recipe and the data, and which of the two is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
-from peewit.training.build import describe_data, make_job
+from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.recipe import Recipe
 
 
@@ -27,39 +27,40 @@ def note(notes: list[str]) -> Callable[[str], None]:
 def test_validation_images_are_held_out_class_by_class(
     tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:
-    job = make_job(tiny, tiny_test, Recipe(validation_fraction=0.2), note)
+    job = build_setup(tiny, tiny_test, Recipe(validation_fraction=0.2), note)
     assert (len(job.training), len(job.validation)) == (48, 12)
     assert job.validation.class_counts.tolist() == [4, 4, 4]
     images = [bytes(image) for image in (*job.training.images, *job.validation.images)]
     assert sorted(images) == sorted(bytes(image) for image in tiny.images)
     assert notes == []
-    again = make_job(tiny, tiny_test, Recipe(validation_fraction=0.2), note)
+    again = build_setup(tiny, tiny_test, Recipe(validation_fraction=0.2), note)
     assert again.validation.fingerprint == job.validation.fingerprint
-    other = make_job(tiny, tiny_test, Recipe(validation_fraction=0.2, seed=1), note)
+    other = build_setup(tiny, tiny_test, Recipe(validation_fraction=0.2, seed=1), note)
     assert other.validation.fingerprint != job.validation.fingerprint
 
 
 def test_without_a_test_set_it_says_what_the_numbers_will_be(
     tiny: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:
-    make_job(tiny, None, Recipe(), note)
-    assert notes == ["there is no test set: the final numbers are those of the validation images"]
+    build_setup(tiny, None, Recipe(), note)
+    (said,) = notes
+    assert "no test set" in said
 
 
 def test_validating_on_the_test_set_keeps_all_training_images(
     tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:
-    job = make_job(tiny, tiny_test, Recipe(validate_on="test"), note)
+    job = build_setup(tiny, tiny_test, Recipe(validate_on="test"), note)
     assert job.training is tiny
     assert job.validation is tiny_test
     assert "as the tutorial does" in notes[0]
-    assert "too hopeful" in notes[0]
+    assert "too optimistic" in notes[0]
 
 
 def test_the_tutorial_divides_by_255_and_no_more(
     tiny: Dataset, note: Callable[[str], None]
 ) -> None:
-    rule = make_job(tiny, None, Recipe(), note).preprocessing
+    rule = build_setup(tiny, None, Recipe(), note).preprocessing
     assert (rule.height, rule.width, rule.channels) == (32, 32, 3)
     assert (set(rule.mean), set(rule.std)) == ({0.0}, {1.0})
 
@@ -67,11 +68,11 @@ def test_the_tutorial_divides_by_255_and_no_more(
 def test_too_small_images_are_enlarged_and_grey_ones_stay_grey(
     tiny_grey: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:
-    rule = make_job(tiny_grey, None, Recipe(), note).preprocessing
+    rule = build_setup(tiny_grey, None, Recipe(), note).preprocessing
     assert (rule.height, rule.width, rule.channels) == (32, 32, 1)
     assert "the images of 8 x 8 pixels are enlarged to 32 x 32" in notes[-1]
     assert "at least 22" in notes[-1]
-    rule = make_job(tiny_grey, None, Recipe(image_size=24), note).preprocessing
+    rule = build_setup(tiny_grey, None, Recipe(image_size=24), note).preprocessing
     assert (rule.height, rule.width) == (24, 24)
 
 
@@ -80,38 +81,52 @@ def test_too_small_images_are_enlarged_and_grey_ones_stay_grey(
     [
         (lambda data: replace(data, class_names=["a", "b", "c"]), "they differ in class names"),
         (lambda data: replace(data, images=data.images[..., :1]), "they differ in .*channels"),
-        (lambda data: data.take(np.arange(0)), "the test set has no images; leave it out"),
+        (lambda data: data.take(np.arange(0)), "the test set has no images; omit it"),
     ],
 )
 def test_a_test_set_that_does_not_go_with_the_data_is_refused(
     tiny: Dataset,
-    note: Callable[[str], None],
     test: Callable[[Dataset], Dataset],
     sentence: str,
 ) -> None:
     with pytest.raises(PeewitError, match=sentence):
-        make_job(tiny, test(tiny), Recipe(), note)
+        check_data(tiny, test(tiny), Recipe())
 
 
 def test_a_recipe_that_does_not_fit_is_refused(tiny: Dataset, note: Callable[[str], None]) -> None:
     with pytest.raises(UsageError, match="batch_size is 55: there are only 54 training images"):
-        make_job(tiny, None, Recipe(batch_size=55), note)
+        build_setup(tiny, None, Recipe(batch_size=55), note)
     with pytest.raises(UsageError, match="cannot validate on the test set: there is none"):
-        make_job(tiny, None, Recipe(validate_on="test"), note)
+        check_data(tiny, None, Recipe(validate_on="test"))
     with pytest.raises(PeewitError, match="one part would be empty"):
-        make_job(tiny.take(np.arange(3)), None, Recipe(), note)
+        build_setup(tiny.take(np.arange(3)), None, Recipe(), note)
     with pytest.raises(UsageError, match="1 class"):
-        make_job(Dataset(tiny.images, tiny.labels * 0, ["one"]), None, Recipe(), note)
+        build_setup(Dataset(tiny.images, tiny.labels * 0, ["one"]), None, Recipe(), note)
 
 
 def test_the_description_knows_the_data_again(
     tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None]
 ) -> None:
-    facts = describe_data(tiny, tiny_test, make_job(tiny, tiny_test, Recipe(), note))
+    facts = describe_data(tiny, tiny_test, build_setup(tiny, tiny_test, Recipe(), note))
     assert facts == {
         "origin": "60 made-up pictures",
         "images": {"training": 54, "validation": 6, "test": 30},
         "fingerprints": {"training": tiny.fingerprint, "test": tiny_test.fingerprint},
     }
-    alone = describe_data(tiny, None, make_job(tiny, None, Recipe(), note))
+    alone = describe_data(tiny, None, build_setup(tiny, None, Recipe(), note))
     assert (alone["images"]["test"], alone["fingerprints"]["test"]) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "sentence"),
+    [
+        ([0, 0, 0], ["cat", "dog"], "'cat'"),
+        ([0, 1], ["cat", "dog", "cow"], "2 training images .* 3 classes"),
+    ],
+)
+def test_data_that_nothing_can_be_learned_from_is_refused(
+    labels: list[int], names: list[str], sentence: str
+) -> None:
+    data = Dataset(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels), names)
+    with pytest.raises(PeewitError, match=sentence):
+        check_data(data, None, Recipe())

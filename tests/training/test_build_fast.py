@@ -1,7 +1,8 @@
-"""What a fast recipe makes of any data: small, large, grey, few images, many classes."""
+"""Fast recipes on any data: small, large, grey, few images, many classes."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,19 @@ import pytest
 import torch
 
 from made_data import noise
+from made_machine import resolved
 from peewit.data import dataset as dataset_module
 from peewit.data.dataset import Dataset
 from peewit.errors import UsageError
 from peewit.evaluation.inference import logits_in_batches
 from peewit.models.registry import build
-from peewit.training.build import fitted, make_job, make_optimizer, resized
-from peewit.training.checkpoint import Position
+from peewit.training.build import build_setup, resized
+from peewit.training.callbacks import Callback, CallbackList, StopTraining
 from peewit.training.loop import fit
-from peewit.training.progress import Silent
+from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
-from peewit.training.schedules import set_rates
+from peewit.training.schedules import set_learning_rates
+from peewit.training.state import TrainState
 
 FAST = Recipe.preset("fast", model="fast-xs", batch_size=500)
 FEW = FAST.replace(validation_fraction=0.1, batch_size=9)
@@ -29,25 +32,17 @@ def quiet(sentence: str) -> None:
     return
 
 
-def test_small_data_gets_more_validation_and_smaller_steps() -> None:
-    notes: list[str] = []
-    recipe = fitted(FAST, noise(60, 8), notes.append)
-    assert (recipe.validation_fraction, recipe.batch_size) == (0.1, 5)
-    assert notes == [
-        "0.1 of the images are held out for validation, because there are few",
-        "a step takes 5 images instead of 500, for there are few",
-    ]
-    again = fitted(recipe, noise(60, 8), notes.append)
-    assert again == recipe
-    assert len(notes) == 2
-    assert fitted(FAST, noise(20_000, 1), quiet).validation_fraction == 0.05
-    on_test = fitted(FAST.replace(validate_on="test"), noise(60, 8), quiet)
-    assert (on_test.validation_fraction, on_test.batch_size) == (0.02, 6)
+class StopAfter(Callback):
+    """Stops the training after a number of images."""
 
+    def __init__(self, images: int) -> None:
+        self.images, self.seen = images, 0
 
-def test_large_data_and_other_recipes_stay_as_they_are() -> None:
-    assert fitted(FAST, noise(50_000, 1), pytest.fail) == FAST
-    assert fitted(Recipe(), noise(60, 8), pytest.fail) == Recipe()
+    def on_step_end(self, state: TrainState) -> None:
+        self.seen = state.seen
+
+    def should_stop(self) -> bool:
+        return self.seen > self.images
 
 
 def groups(**changes: Any) -> tuple[torch.nn.Module, torch.optim.Optimizer, dict[str, Any]]:
@@ -86,13 +81,13 @@ def test_the_whitenings_bias_is_trained_for_three_eighths() -> None:
     model, optimizer, of = groups()
     firsts = {name: group["lr"] for name, group in of.items()}
     for share, trained in ((0.0, True), (0.37, True), (0.38, False), (1.0, False)):
-        set_rates(optimizer, share)
+        set_learning_rates(optimizer, share)
         for name, parameter in model.named_parameters():
             if name in of and name != "whitening.bias":
                 assert parameter.requires_grad
                 assert of[name]["lr"] == pytest.approx(firsts[name] * (1 - share))
         assert model.get_parameter("whitening.bias").requires_grad == trained
-    set_rates(optimizer, 0.1875)
+    set_learning_rates(optimizer, 0.1875)
     assert of["whitening.bias"]["lr"] == pytest.approx(firsts["whitening.bias"] / 2)
 
 
@@ -110,20 +105,16 @@ def test_the_whitenings_bias_is_trained_for_three_eighths() -> None:
     ids=["large", "a pixel", "a grey pixel", "black", "grey", "a bit large", "100 classes"],
 )
 def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
-    recipe = fitted(FAST.replace(epochs=1, cutout=3), data, quiet)
-    job = make_job(data, None, recipe, quiet)
+    recipe = resolved(FAST.replace(epochs=1, cutout=3), data)
+    job = build_setup(data, None, recipe, quiet)
     rule = job.preprocessing
     assert (rule.height, rule.width, rule.channels) == (size, size, data.image_shape[2])
     assert job.training.image_shape[0] == min(size, data.image_shape[0])
     assert job.validation.image_shape == data.image_shape
     before = job.model.get_parameter("blocks.0.conv.weight").detach().clone()
-    position = Position()
-    fit(
-        *(job, position),
-        progress=Silent(),
-        stop=lambda: position.seen > 2 * recipe.batch_size,
-        save=lambda: None,
-    )
+    position = TrainState()
+    with suppress(StopTraining):
+        fit(job, position, CallbackList([StopAfter(2 * recipe.batch_size)]))
     assert np.isfinite(position.loss)
     assert not torch.equal(job.model.get_parameter("blocks.0.conv.weight"), before)
     logits = next(logits_in_batches(job.model, rule, data.images))
@@ -133,33 +124,35 @@ def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "lr": 1e-3, "batch_size": 4}])
 def test_no_step_takes_a_single_small_image(changes: dict[str, Any]) -> None:
-    # of 8 x 8 pixels one arrives at the last layers, and of one value there is no deviation
+    # 8 x 8 pixels are reduced to one value, which has no standard deviation
     data = noise(15, 8, classes=2)
-    recipe = fitted(FAST.replace(epochs=1, validation_fraction=0.15, **changes), data, quiet)
-    job, position = make_job(data, None, recipe, quiet), Position()
+    recipe = resolved(FAST.replace(epochs=1, validation_fraction=0.15, **changes), data)
+    job, position = build_setup(data, None, recipe, quiet), TrainState()
     assert len(job.training) == 13
     assert job.recipe.batch_size >= 2
-    fit(*(job, position), progress=Silent(), stop=lambda: False, save=lambda: None)
+    fit(job, position)
     assert position.seen == 12
 
 
 def test_steps_of_one_image_need_images_that_are_not_small() -> None:
     single = FAST.replace(epochs=1, batch_size=1, validation_fraction=0.1)
-    with pytest.raises(
-        UsageError, match=r"batch_size is 1: of images of 8 x 8 .* 2 images or more"
-    ):
-        make_job(noise(40, 8), None, single, quiet)
-    job, position = make_job(noise(40, 16), None, single, quiet), Position()
-    fit(*(job, position), progress=Silent(), stop=lambda: position.seen > 1, save=lambda: None)
+    with pytest.raises(UsageError, match=r"batch_size is 1: .*8 x 8"):
+        build_setup(noise(40, 8), None, resolved(single, noise(40, 8)), quiet)
+    job, position = (
+        build_setup(noise(40, 16), None, resolved(single, noise(40, 16)), quiet),
+        TrainState(),
+    )
+    with suppress(StopTraining):
+        fit(job, position, CallbackList([StopAfter(1)]))
     assert np.isfinite(position.loss)
 
 
 def test_without_augmentation_large_images_are_made_small_too() -> None:
     plain = FEW.replace(flip="none", translate=0)
-    job = make_job(noise(40, 64), None, plain, quiet)
+    job = build_setup(noise(40, 64), None, resolved(plain, noise(40, 64)), quiet)
     assert job.augment is None
     assert job.training.image_shape == (32, 32, 3)
-    tutorial = make_job(noise(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
+    tutorial = build_setup(noise(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
     assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
 
 
@@ -167,14 +160,14 @@ def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data, plain = noise(40, 32), Recipe(batch_size=4, flip="random", translate=1)
-    squares = make_job(data, None, plain.replace(cutout=2), quiet)
+    squares = build_setup(data, None, plain.replace(cutout=2), quiet)
     assert squares.augment is not None
     mean = squares.training.images.mean((0, 1, 2))
     assert squares.augment.fill.tolist() == pytest.approx(mean, abs=0.6)
     monkeypatch.setattr(
         Dataset, "channel_statistics", property(lambda self: pytest.fail("counted"))
     )
-    assert make_job(data, None, plain, quiet).augment is not None
+    assert build_setup(data, None, plain, quiet).augment is not None
 
 
 def test_normalising_is_by_the_training_images() -> None:
@@ -182,7 +175,7 @@ def test_normalising_is_by_the_training_images() -> None:
     flat = data.images.copy()
     flat[..., 1] = 51  # a channel that is the same everywhere
     data = Dataset(flat, data.labels, data.class_names)
-    job = make_job(data, None, FEW, quiet)
+    job = build_setup(data, None, resolved(FEW, data), quiet)
     x = job.preprocessing.tensor(job.training.images)
     assert x.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
     assert x.std((0, 2, 3)).tolist() == pytest.approx([1, 0, 1], abs=1e-3)
@@ -192,8 +185,11 @@ def test_normalising_is_by_the_training_images() -> None:
 
 def test_bfloat16_trains_weights_of_float32() -> None:
     recipe = FEW.replace(epochs=1, precision="bfloat16")
-    job, position = make_job(noise(30, 8), None, recipe, quiet), Position()
-    assert fit(job, position, progress=Silent(), stop=lambda: False, save=lambda: None)
+    job, position = (
+        build_setup(noise(30, 8), None, resolved(recipe, noise(30, 8)), quiet),
+        TrainState(),
+    )
+    fit(job, position)
     assert np.isfinite(position.history[0]["loss"])
     assert {p.dtype for p in job.model.parameters()} == {torch.float32}
 

@@ -1,4 +1,4 @@
-"""A checkpoint gives back every bit, and whatever is wrong with one is said."""
+"""A checkpoint restores every bit, and a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import nn
 from peewit.errors import PeewitError
 from peewit.models.registry import build
 from peewit.training import checkpoint
-from peewit.training.checkpoint import Position
 from peewit.training.optimizers.keras_adam import KerasAdam
+from peewit.training.state import TrainState
 
-POSITION = Position(
+POSITION = TrainState(
     epoch=2,
     step=3,
     images=96,
@@ -28,17 +28,17 @@ POSITION = Position(
     history=[{"epoch": 1, "loss": 2 / 3}, {"epoch": 2}],
     seen=10_000_000_019,
     flops=3 * 10**15,
-    share=5 / 7,
+    fraction_done=5 / 7,
     validated=2.25,
 )
 
 
 def test_rates_are_those_since_the_last_row() -> None:
-    position = Position()
+    position = TrainState()
     assert (position.images_per_second, position.flops_per_second) == (0, 0)
     position.images, position.seconds, position.flops = 300, 2.0, 800
     assert (position.images_per_second, position.flops_per_second) == (150, 400)
-    position.next_row({"flops": 800}, 0.5)
+    position.add_row({"flops": 800}, 0.5)
     position.images, position.seconds, position.flops = 100, 4.0, 1000
     assert (position.images_per_second, position.flops_per_second) == (25, 50)
 
@@ -83,19 +83,19 @@ def test_going_on_is_the_same_bit_for_bit(saved: tuple[Path, dict[str, torch.Ten
 
 
 def test_the_position_can_be_read_alone(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
-    position = checkpoint.read_position(saved[0])
+    position = checkpoint.read_state(saved[0])
     assert position == POSITION
-    assert position.begun == 3
-    assert Position(epoch=2).begun == 2
+    assert position.epochs_begun == 3
+    assert TrainState(epoch=2).epochs_begun == 2
 
 
 def test_means_are_over_the_images_so_far() -> None:
-    assert Position().loss == Position().accuracy == 0
-    position = Position(step=2, images=40, correct=10, loss_sum=100.0)
+    assert TrainState().loss == TrainState().accuracy == 0
+    position = TrainState(step=2, images=40, correct=10, loss_sum=100.0)
     assert (position.loss, position.accuracy) == (2.5, 0.25)
-    position.next_row({"epoch": 1}, share=0.5)
+    position.add_row({"epoch": 1}, fraction_done=0.5)
     position.next_epoch()
-    assert position == Position(epoch=1, validated=0.5, history=[{"epoch": 1}])
+    assert position == TrainState(epoch=1, validated=0.5, history=[{"epoch": 1}])
 
 
 def newer(path: Path) -> None:
@@ -111,10 +111,10 @@ def without_position(path: Path) -> None:
     ("spoil", "sentence"),
     [
         (lambda path: path.unlink(), "there is no .*copy.safetensors"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "copy.safetensors: it is cut"),
-        (lambda path: path.write_bytes(path.read_bytes()[:100]), "copy.safetensors: it is cut"),
-        (lambda path: path.write_bytes(b""), "copy.safetensors: it is cut"),
-        (lambda path: path.write_bytes(b"<!doctype html>" * 9), "copy.safetensors: it is cut"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "copy.safetensors: it is truncated"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "copy.safetensors: it is truncated"),
+        (lambda path: path.write_bytes(b""), "copy.safetensors: it is truncated"),
+        (lambda path: path.write_bytes(b"<!doctype html>" * 9), "copy.safetensors: it is truncated"),
         (newer, r"a newer Peewit wrote it \(format 2, this one reads up to 1\); upgrade"),
         (without_position, "it is not a checkpoint of this training"),
         (
@@ -132,7 +132,7 @@ def test_a_file_that_is_missing_cut_or_foreign_is_named(
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(saved[0].read_bytes())
     spoil(copy)
-    for read in (checkpoint.read_position, lambda path: checkpoint.load(path, *make())):
+    for read in (checkpoint.read_state, lambda path: checkpoint.load(path, *make())):
         with pytest.raises(PeewitError, match=sentence):
             read(copy)
 
@@ -141,7 +141,7 @@ def test_the_weights_of_another_model_are_refused(
     saved: tuple[Path, dict[str, torch.Tensor]],
 ) -> None:
     model = build("tutorial", (22, 22, 3), 4, seed=0)
-    with pytest.raises(PeewitError, match=r"cannot (go on from|use the weights in)"):
+    with pytest.raises(PeewitError, match=r"checkpoint\.safetensors"):
         checkpoint.load(saved[0], model, KerasAdam(model.parameters()))
     tensors, _ = checkpoint.read_tensors(saved[0])
     with pytest.raises(PeewitError, match="they do not fit the model of this run"):

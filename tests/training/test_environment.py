@@ -63,6 +63,6 @@ def test_the_processor_has_a_name_where_linux_does_not_tell(
 
 def test_far_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    environment.check_threads(2 * environment.MOST_A_CORE)
+    environment.check_threads(2 * environment.MOST_PER_CORE)
     with pytest.raises(UsageError, match=r"threads is 1,000: this machine has 2 cores, and more"):
         environment.check_threads(1000)

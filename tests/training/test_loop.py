@@ -1,8 +1,8 @@
-"""The loop's numbers are Keras's, and its order depends on nothing but seed and position."""
+"""The loop's numbers are Keras's, and its order depends on nothing but seed and state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from made_data import noise
 from peewit.errors import PeewitError
 from peewit.images.preprocessing import Preprocessing
 from peewit.training import loop
-from peewit.training.checkpoint import Position
-from peewit.training.progress import Silent
+from peewit.training.callbacks import Callback, CallbackList, StopTraining
 from peewit.training.recipe import Recipe
 from peewit.training.sampler import epoch_order
+from peewit.training.schedules import EpochSchedule
+from peewit.training.state import Row, TrainState
 
 RULE = Preprocessing(2, 2, 1, (0.0,), (1.0,))
 
@@ -30,9 +31,9 @@ def own_random_numbers() -> Iterator[None]:
         yield
 
 
-def make_job(lr: float = 0.1, **changes: Any) -> loop.Job:
+def build_setup(lr: float = 0.1, **changes: Any) -> loop.TrainSetup:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    return loop.Job(
+    return loop.TrainSetup(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=lr),
         preprocessing=RULE,
@@ -42,16 +43,30 @@ def make_job(lr: float = 0.1, **changes: Any) -> loop.Job:
     )
 
 
-def never() -> bool:
-    return False
+class Watch(Callback):
+    """Records what happens, and stops when ``stop`` returns True."""
 
+    def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
+        self.stop = stop
+        self.events: list[tuple[str, int, int]] = []
+        self.rows: list[Row | None] = []
 
-def nothing() -> None:
-    return
+    def on_step_end(self, state: TrainState) -> None:
+        self.events.append(("step", state.epoch, state.step))
+
+    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
+        self.events.append(("epoch", state.epoch, state.step))
+        self.rows.append(row)
+
+    def on_interrupt(self, state: TrainState) -> None:
+        self.events.append(("interrupt", state.epoch, state.step))
+
+    def should_stop(self) -> bool:
+        return self.stop()
 
 
 def test_an_epoch_is_what_it_would_be_by_hand() -> None:
-    job, position = make_job(epochs=1), Position()
+    job, position = build_setup(epochs=1), TrainState()
     weight, bias = (tensor.detach().clone() for tensor in job.model.parameters())
     order = epoch_order(0, 0, 10)
     losses, right = [], 0
@@ -66,7 +81,7 @@ def test_an_epoch_is_what_it_would_be_by_hand() -> None:
         down_weight, down_bias = torch.autograd.grad(loss, (weight, bias))
         weight, bias = (weight - 0.1 * down_weight).detach(), (bias - 0.1 * down_bias).detach()
 
-    assert loop.fit(job, position, progress=Silent(), stop=never, save=nothing)
+    loop.fit(job, position)
     assert torch.allclose(job.model[1].weight, weight)  # type: ignore[index]
     assert position.epoch == 1
     (row,) = position.history
@@ -90,9 +105,9 @@ def test_training_has_dropout_and_validation_has_not() -> None:
             modes.append((self.training, torch.is_grad_enabled()))
             return super().forward(x)
 
-    job = make_job()
+    job = build_setup()
     job.model[1] = Watching(4, 3)  # type: ignore[operator]
-    loop.fit(job, Position(), progress=Silent(), stop=never, save=nothing)
+    loop.fit(job, TrainState())
     assert modes == ([(True, True)] * 3 + [(False, False)]) * 2
 
 
@@ -104,73 +119,99 @@ def test_each_epoch_has_its_own_order_of_all_images() -> None:
     assert (orders[0] == epoch_order(0, 0, 100)).all()
 
 
-def test_it_saves_at_each_epochs_end_and_in_between_when_asked() -> None:
-    saved: list[tuple[int, int]] = []
-    for minutes, expected in [
-        (60.0, [(1, 0), (2, 0)]),
-        (0.0, [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]),
-    ]:
-        position = Position()
-        saved.clear()
-        loop.fit(
-            make_job(checkpoint_minutes=minutes),
-            position,
-            progress=Silent(),
-            stop=never,
-            save=lambda position=position: saved.append((position.epoch, position.step)),
-        )
-        assert saved == expected
+def test_callbacks_follow_steps_and_epochs() -> None:
+    watch = Watch()
+    loop.fit(build_setup(), TrainState(), CallbackList([watch]))
+    assert watch.events == [
+        *(("step", 0, 1), ("step", 0, 2), ("step", 0, 3), ("epoch", 1, 0)),
+        *(("step", 1, 1), ("step", 1, 2), ("step", 1, 3), ("epoch", 2, 0)),
+    ]
+    assert [row["epoch"] for row in watch.rows if row] == [1, 2]
 
 
-def test_a_stop_ends_the_step_and_saves() -> None:
-    position, saved = Position(), []
-    ended = loop.fit(
-        make_job(),
-        position,
-        progress=Silent(),
-        stop=lambda: position.step == 2,
-        save=lambda: saved.append((position.epoch, position.step)),
-    )
-    assert not ended
-    assert saved == [(0, 2)]
+def test_a_decaying_learning_rate_does_not_validate_after_each_short_epoch() -> None:
+    watch, setup = Watch(), build_setup(epochs=20, schedule="linear")
+    for group in setup.optimizer.param_groups:
+        group["first_lr"] = group["lr"]
+    loop.fit(setup, TrainState(), CallbackList([watch]))
+    validated = [number for number, row in enumerate(watch.rows, 1) if row is not None]
+    assert validated == [3, 6, 9, 12, 15, 18, 20]
 
 
-def test_a_stop_during_validation_keeps_the_epochs_steps() -> None:
-    position, asked, saved = Position(), [], []
+def test_a_stop_ends_the_step() -> None:
+    state = TrainState()
+    watch = Watch(lambda: state.step == 2)
+    with pytest.raises(StopTraining):
+        loop.fit(build_setup(), state, CallbackList([watch]))
+    assert watch.events == [("step", 0, 1), ("step", 0, 2), ("interrupt", 0, 2)]
+
+
+def test_a_stop_during_validation_keeps_the_steps_of_the_epoch() -> None:
+    state, asked = TrainState(), list[int]()
 
     def stop() -> bool:
         asked.append(1)
-        return len(asked) > 4  # after each of the three steps, before validation, in it
+        return len(asked) > 3  # after each of the three steps, then in validation
 
-    def save() -> None:
-        saved.append((position.epoch, position.step))
+    watch = Watch(stop)
+    with pytest.raises(StopTraining):
+        loop.fit(build_setup(), state, CallbackList([watch]))
+    assert watch.events[-1] == ("interrupt", 0, 3)
+    assert state.history == []
+    loop.fit(build_setup(), state)
+    assert state.history[0]["loss"] > 0
+    assert state.epoch == 2
 
-    assert not loop.fit(make_job(), position, progress=Silent(), stop=stop, save=save)
-    assert saved == [(0, 3)]
-    assert loop.fit(make_job(), position, progress=Silent(), stop=never, save=save)
-    assert position.history[0]["loss"] > 0
+
+def test_questions_to_a_schedule_have_no_side_effects() -> None:
+    # the loop observes once before the first step, and once after each step and validation
+    asked: list[str] = []
+
+    class Counting(EpochSchedule):
+        def observe(self, state: TrainState) -> None:
+            asked.append("observe")
+
+    setup = build_setup()
+    loop.fit(setup, TrainState(), schedule=Counting(2, setup.steps_per_epoch))
+    assert len(asked) == 1 + 6 + 2
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_cross_entropy_is_that_of_pytorch_bit_for_bit(smoothing: float) -> None:
+    for count, classes in ((1, 2), (7, 3), (32, 10), (250, 100)):
+        logits = torch.randn(count, classes, requires_grad=True)
+        labels = torch.randint(0, classes, (count,))
+        mean, each = loop.cross_entropy(logits, labels, smoothing)
+        (gradient,) = torch.autograd.grad(mean, logits)
+        expected = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        (expected_gradient,) = torch.autograd.grad(expected, logits)
+        assert torch.equal(mean, expected)
+        assert torch.equal(gradient, expected_gradient)
+        assert torch.equal(
+            each,
+            F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none"),
+        )
+        assert not each.requires_grad
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_is_noticed_in_its_step(bad: float) -> None:
-    job, position, saved = make_job(), Position(step=1), []
+def test_a_loss_that_is_not_finite_is_noticed_in_its_step(bad: float) -> None:
+    setup, state, watch = build_setup(), TrainState(step=1), Watch()
     with torch.no_grad():
-        job.model[1].weight.fill_(bad)  # type: ignore[index]
-    with pytest.raises(PeewitError, match="epoch 1, step 2: the loss is no longer a finite number"):
-        loop.fit(
-            job, position, progress=Silent(), stop=never, save=lambda: saved.append(position.step)
-        )
-    assert saved == []
+        setup.model[1].weight.fill_(bad)  # type: ignore[index]
+    with pytest.raises(PeewitError, match="epoch 1, step 2: the loss is not a finite number"):
+        loop.fit(setup, state, CallbackList([watch]))
+    assert watch.events == []
 
 
-def test_weights_that_are_no_numbers_are_not_saved() -> None:
-    # the loss of the step that breaks them is still a number
-    job, saved = make_job(lr=1e38, checkpoint_minutes=0), []
+def test_weights_that_are_not_finite_are_noticed_before_the_end_of_the_epoch() -> None:
+    # the loss of the step that breaks them is still finite
+    setup, watch = build_setup(lr=1e38), Watch()
     with torch.no_grad():
-        job.model[1].weight.mul_(100)  # type: ignore[index]
-    job.optimizer.param_groups[0]["lr"] = float("inf")
-    with pytest.raises(
-        PeewitError, match=r"a weight is no longer a finite number .*; train with a"
-    ):
-        loop.fit(job, Position(), progress=Silent(), stop=never, save=lambda: saved.append(1))
-    assert saved == []
+        setup.model[1].weight.mul_(100)  # type: ignore[index]
+    setup.optimizer.param_groups[0]["lr"] = float("inf")
+    with pytest.raises(PeewitError, match="not a finite number"):
+        loop.fit(setup, TrainState(), CallbackList([watch]))
+    assert "epoch" not in [event for event, *_ in watch.events]
+    with pytest.raises(PeewitError, match=r"a weight is not a finite number.*--lr"):
+        loop.check_weights(setup.model, TrainState(), setup.recipe)

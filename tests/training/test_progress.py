@@ -1,4 +1,4 @@
-"""What is shown, where, and how it fits."""
+"""The progress output: what it contains, where, and how it fits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from peewit.training import progress
-from peewit.training.checkpoint import Position
-from peewit.training.progress import HEADER, Lines, LiveLine, Notebook, Progress, automatic
+from peewit.training.callbacks import TrainInfo
+from peewit.training.progress import HEADER, Lines, LiveLine, Notebook, automatic
+from peewit.training.state import TrainState
 
 ROW = {
     "epoch": 1,
@@ -27,7 +28,7 @@ ROW = {
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that advances on request."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -57,66 +58,67 @@ def shown(lines: Lines) -> str:
     return lines.console.file.getvalue()
 
 
-def run(lines: Progress, clock: Clock) -> None:
+def run(lines: Lines, clock: Clock) -> None:
     """Half of the first epoch in 100 s, then its end."""
-    lines.start(10, 3200, 32, Position())
+    lines.on_train_begin(TrainInfo(10, 3200, 32), TrainState())
     clock.now += 100
-    lines.step(Position(step=50, images=1600, correct=800, loss_sum=2400.0, seconds=80.0))
-    lines.epoch_end(ROW)
+    lines.on_step_end(TrainState(step=50, images=1600, correct=800, loss_sum=2400.0, seconds=80.0))
+    lines.on_epoch_end(TrainState(), ROW)
+    lines.on_epoch_end(TrainState(), None)
 
 
 def test_plain_lines_have_every_number(clock: Clock) -> None:
     lines = Lines(console(terminal=False))
-    lines.note("something to know")
+    lines.on_note("something to know")
     run(lines, clock)
     assert shown(lines).splitlines() == [
         "note: something to know",
         HEADER,
-        # 16 images a second over all, so 30,400 more take 1900 s; 20 a second in training
+        # 16 images/s overall, so 30,400 more take 1900 s; 20 images/s in training
         "epoch 1/10, step  50/100,    20 images/s, 31:40 left, loss 1.500, accuracy 50.0%",
         "  1/10     1.6346     41.7%           1.4604     45.3%     1,234     1:23",
     ]
     assert len(HEADER) == len(shown(lines).splitlines()[-1])
 
 
-def test_a_name_in_a_note_steers_no_terminal_and_forges_no_line() -> None:
+def test_a_name_in_a_note_cannot_control_the_terminal_or_forge_a_line() -> None:
     lines = Lines(console(terminal=False))
-    lines.note("cannot write a\x1b[2J\nnote: b")
+    lines.on_note("cannot write a\x1b[2J\nnote: b")
     assert shown(lines) == "note: cannot write a?[2J?note: b\n"
 
 
-def test_plain_lines_come_twice_a_minute(clock: Clock) -> None:
+def test_plain_lines_are_printed_twice_a_minute(clock: Clock) -> None:
     lines = Lines(console(terminal=False))
-    lines.start(10, 3200, 32, Position())
+    lines.on_train_begin(TrainInfo(10, 3200, 32), TrainState())
     for step in range(1, 91):
         clock.now += 1
-        lines.step(Position(step=step, images=32 * step, seconds=step))
+        lines.on_step_end(TrainState(step=step, images=32 * step, seconds=step))
     assert shown(lines).count("left") == 3
 
 
-def test_time_left_counts_only_what_was_done_since_the_start(clock: Clock) -> None:
+def test_the_time_left_counts_only_the_current_session(clock: Clock) -> None:
     lines = Lines(console(terminal=False))
-    lines.start(2, 100, 10, Position(epoch=1, step=5, images=50))
+    lines.on_train_begin(TrainInfo(2, 100, 10), TrainState(epoch=1, step=5, images=50))
     clock.now += 40
-    lines.step(Position(epoch=1, step=6, images=60, seconds=1.0))
+    lines.on_step_end(TrainState(epoch=1, step=6, images=60, seconds=1.0))
     assert "2:40 left" in shown(lines)
 
 
-def test_eighty_columns_have_room_for_the_longest_numbers(clock: Clock) -> None:
+def test_the_longest_numbers_fit_into_eighty_columns(clock: Clock) -> None:
     line = LiveLine(console(terminal=True, width=80))
-    line.start(10, 45000, 32, Position())
+    line.on_train_begin(TrainInfo(10, 45000, 32), TrainState())
     clock.now += 100
-    line.step(Position(epoch=9, step=1400, images=44800, correct=40000, seconds=36.0))
+    line.on_step_end(TrainState(epoch=9, step=1400, images=44800, correct=40000, seconds=36.0))
     assert "accuracy 89.3%" in shown(line)
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 120, 200])
 def test_the_live_line_fits_the_terminal(clock: Clock, width: int) -> None:
     line = LiveLine(console(terminal=True, width=width))
-    line.start(10, 3200, 32, Position(history=[ROW]))
+    line.on_train_begin(TrainInfo(10, 3200, 32), TrainState(history=[ROW]))
     before = len(shown(line))
     clock.now += 100
-    line.step(Position(epoch=1, step=50, images=1600, correct=800, seconds=80.0))
+    line.on_step_end(TrainState(epoch=1, step=50, images=1600, correct=800, seconds=80.0))
     text = shown(line)[before:]
     assert "\n" not in text.strip("\n")
     assert "epoch 2/10" in text
@@ -129,15 +131,15 @@ def test_the_live_line_fits_the_terminal(clock: Clock, width: int) -> None:
 
 def test_the_live_line_changes_at_most_five_times_a_second(clock: Clock) -> None:
     line = LiveLine(console(terminal=True))
-    line.start(10, 3200, 32, Position())
+    line.on_train_begin(TrainInfo(10, 3200, 32), TrainState())
     for step in range(1, 101):
         clock.now += 0.01
-        line.step(Position(step=step, images=32 * step, seconds=step))
+        line.on_step_end(TrainState(step=step, images=32 * step, seconds=step))
     line.close()
     assert shown(line).count("left") <= 5
 
 
-def test_closing_takes_the_line_away_and_gives_the_cursor_back(clock: Clock) -> None:
+def test_closing_removes_the_status_line_and_restores_the_cursor(clock: Clock) -> None:
     line = LiveLine(console(terminal=True))
     run(line, clock)
     line.close()
@@ -181,7 +183,7 @@ def test_a_notebook_has_one_output_that_is_updated(
         ({"force_jupyter": True}, Notebook),
     ],
 )
-def test_what_is_shown_suits_the_place(
+def test_the_output_suits_terminal_notebook_and_log(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], kind: type[Lines]
 ) -> None:
     monkeypatch.setattr(
@@ -190,13 +192,13 @@ def test_what_is_shown_suits_the_place(
     assert type(automatic()) is kind
 
 
-def test_the_time_left_is_right_where_several_epochs_share_a_row(clock: Clock) -> None:
+def test_the_time_left_is_right_if_several_epochs_share_a_row(clock: Clock) -> None:
     lines = Lines(console(False))
-    lines.start(30, 1000, 100, Position())
+    lines.on_train_begin(TrainInfo(30, 1000, 100), TrainState())
     clock.now += 60
     # three and a half epochs without a row
-    parts = lines.parts(Position(epoch=3, step=5, images=3500, seconds=60.0))
+    parts = lines.parts(TrainState(epoch=3, step=5, images=3500, seconds=60.0))
     assert "7:34 left" in [part.strip() for part in parts]
     clock.now += 600
-    parts = lines.parts(Position(epoch=29, step=10, images=3000, seconds=60.0))
+    parts = lines.parts(TrainState(epoch=29, step=10, images=3000, seconds=60.0))
     assert "0:00 left" in [part.strip() for part in parts]

@@ -1,4 +1,4 @@
-"""Which images an epoch goes through."""
+"""Which images an epoch uses."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,14 +7,14 @@ import pytest
 from peewit.training.sampler import WHOLE_EPOCHS, HardExamples, epoch_order
 
 
-def of_losses(losses: npt.ArrayLike, share: float = 0.5, batch_size: int = 1) -> HardExamples:
+def of_losses(losses: npt.ArrayLike, fraction: float = 0.5, batch_size: int = 1) -> HardExamples:
     values = np.asarray(losses, np.float32)
-    hard = HardExamples(len(values), share, batch_size, seed=0)
-    hard.saw(np.arange(len(values)), values)
+    hard = HardExamples(len(values), fraction, batch_size, seed=0)
+    hard.record_losses(np.arange(len(values)), values)
     return hard
 
 
-def test_the_first_epochs_go_through_all_images_in_their_usual_order() -> None:
+def test_the_first_epochs_use_all_images_in_the_usual_order() -> None:
     hard = of_losses(range(20))
     for epoch in range(WHOLE_EPOCHS):
         hard.choose(epoch)
@@ -23,8 +23,8 @@ def test_the_first_epochs_go_through_all_images_in_their_usual_order() -> None:
         assert visits.tolist() == [epoch] * 20
 
 
-def test_later_ones_go_through_the_hardest_several_times() -> None:
-    hard = of_losses(range(20), share=0.7)
+def test_later_epochs_visit_the_hardest_images_several_times() -> None:
+    hard = of_losses(range(20), fraction=0.7)
     hard.choose(WHOLE_EPOCHS)
     order, visits = hard.order(WHOLE_EPOCHS)
     assert len(order) == len(visits) == 20
@@ -34,22 +34,22 @@ def test_later_ones_go_through_the_hardest_several_times() -> None:
     assert order[:6].tolist() != order[6:12].tolist()
     assert set(order[18:]) <= set(hardest)
     assert (visits - WHOLE_EPOCHS).tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 2
-    # the next epoch's visits come after those, so that no picture comes in the same form again
+    # the next epoch's visits continue from there, so that each visit is augmented differently
     assert hard.order(WHOLE_EPOCHS + 1)[1][0] == WHOLE_EPOCHS + 4
 
 
-def test_what_was_learned_leaves_room_for_what_was_not() -> None:
+def test_learned_images_make_room_for_others() -> None:
     hard = of_losses([3, 2, 1, 0])
     hard.choose(WHOLE_EPOCHS)
-    hard.saw(np.array([0, 1]), np.array([0.5, 0.4], np.float32))
-    assert set(hard.order(WHOLE_EPOCHS)[0]) == {0, 1}, "the present epoch stays as it began"
+    hard.record_losses(np.array([0, 1]), np.array([0.5, 0.4], np.float32))
+    assert set(hard.order(WHOLE_EPOCHS)[0]) == {0, 1}, "the current epoch does not change"
     hard.choose(WHOLE_EPOCHS + 1)
     assert set(hard.order(WHOLE_EPOCHS + 1)[0]) == {2, 0}
 
 
-@pytest.mark.parametrize(("share", "batch_size"), [(0.5, 8), (0.3, 7), (0.9, 30), (0.99, 64)])
-def test_no_batch_has_an_image_twice_or_two_visits(share: float, batch_size: int) -> None:
-    hard = of_losses(np.random.default_rng(0).random(100), share, batch_size)
+@pytest.mark.parametrize(("fraction", "batch_size"), [(0.5, 8), (0.3, 7), (0.9, 30), (0.99, 64)])
+def test_no_batch_has_an_image_twice_or_two_visits(fraction: float, batch_size: int) -> None:
+    hard = of_losses(np.random.default_rng(0).random(100), fraction, batch_size)
     hard.choose(WHOLE_EPOCHS)
     order, visits = hard.order(WHOLE_EPOCHS)
     for first in range(0, 100, batch_size):
@@ -66,6 +66,6 @@ def test_among_equals_chance_decides() -> None:
 
 
 def test_fewer_images_than_a_batch_are_all_kept() -> None:
-    hard = of_losses(range(5), share=0.9, batch_size=8)
+    hard = of_losses(range(5), fraction=0.9, batch_size=8)
     hard.choose(WHOLE_EPOCHS)
     assert sorted(hard.order(WHOLE_EPOCHS)[0]) == [0, 1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""The planner on machines that exist only here: their clock moves when they work."""
+"""Plan and pace on machines that exist only here: their clock advances when they work."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from peewit.errors import UsageError
+from peewit.training.budget.benchmark import Machine as RealMachine
 from peewit.training.budget.benchmark import best_rate, measure
 from peewit.training.budget.frontier import NETWORKS
 from peewit.training.budget.pace import Pace
@@ -25,11 +26,10 @@ from peewit.training.budget.plan import (
     choose,
     make_plan,
 )
-from peewit.training.budget.planner import choose as choose_by_measuring
-from peewit.training.budget.schedules import Course
+from peewit.training.budget.schedules import Schedules
 from peewit.training.budget.threads import RECENT, Threads
-from peewit.training.checkpoint import Position
 from peewit.training.recipe import Recipe
+from peewit.training.state import TrainState
 
 IMAGES = 45_000
 LOADING = 3.0
@@ -83,18 +83,21 @@ def live(machine: Machine, seconds: float, of: Speed, begun: float = 0.0) -> Out
     machine.work(LOADING)
     plan = make_plan(budget, of, ending(of), IMAGES)
     pace, shares = Pace(budget, plan, begun), []
-    position = Position()
-    while not pace.done(position):
-        shares.append(pace.share(position))
+    position = TrainState()
+    while True:
+        pace.observe(position)
+        if pace.is_over(position):
+            break
+        shares.append(pace.fraction_done(position))
         position.seconds += machine.work(of.step)
         position.step += 1
         position.images += of.batch_size
         position.seen += of.batch_size
         if position.images >= IMAGES:
-            position.next_row({}, 0.0)
+            position.add_row({}, 0.0)
             position.next_epoch()
     test = machine.work(plan.ending.test)
-    augmented = pace.augmentation_fits(test)
+    augmented = pace.decide_augmentation(test)
     if augmented:
         machine.work(plan.ending.augmentation)
     machine.work(plan.ending.rest)
@@ -186,8 +189,9 @@ def test_late_in_a_training_augmentation_is_as_cheap_as_at_its_beginning() -> No
 def test_the_clock_of_budgets_has_no_steps() -> None:
     # time.monotonic moves in steps of 16 ms in Windows before Python 3.13: too coarse for probes
     assert Budget(1.0, 0.0).now is time.perf_counter
-    assert Course(Recipe(), print).now is time.perf_counter
-    for measuring in (Course.measured, choose_by_measuring, best_rate, measure):
+    assert Schedules(Recipe(), 1, print).now is time.perf_counter
+    assert RealMachine(0.0).now is time.perf_counter
+    for measuring in (best_rate, measure):
         clocks = inspect.signature(measuring).parameters
         (clock,) = (clocks[name] for name in ("now", "clock") if name in clocks)
         assert clock.default is time.perf_counter
@@ -245,19 +249,22 @@ def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyP
     plan = make_plan(Budget(60.0, 0.0, machine.now), speed(step=0.1), end, IMAGES)
     pace = Pace(Budget(60.0, 0.0, machine.now), plan)
     measured = iter([0.012, 0.9])
-    monkeypatch.setattr("peewit.training.pace.python_seconds", lambda *_, **__: next(measured))
-    position = Position()
+    monkeypatch.setattr(
+        "peewit.training.budget.pace.python_seconds", lambda *_, **__: next(measured)
+    )
+    position = TrainState()
     assert pace.python_slowdown == 1
     for _ in range(5):  # steps take four times as long as they did
-        pace.done(position)
+        pace.observe(position)
         position.seconds += 0.4
         position.seen += 250
-    pace.done(position)
+    pace.observe(position)
     assert pace.slowdown == pytest.approx(4)
     assert pace.python_slowdown == pytest.approx(1.2)
     assert pace.end == pytest.approx(60 - SAFETY * (4 * 4.0 + 1.2 * 3.0))
-    # measured again after a while, and never thought to be slower than the steps
+    # measured again after a while, and never assumed to be slower than the steps
     machine.time += 10
+    pace.measure_python()
     assert pace.python_slowdown == pytest.approx(4)
 
 
@@ -266,16 +273,16 @@ def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None
     budget, of = Budget(60.0, 0.0, machine.now), speed(step=0.1)
     plan = make_plan(budget, of, ending(of), IMAGES)
     pace = Pace(budget, plan, threads=Threads(2, used.append))
-    position = Position()
+    position = TrainState()
 
     def steps(count: int) -> None:
         for _ in range(count):
             machine.time += 0.4
             position.seconds += 0.4
             position.seen += of.batch_size
-            pace.done(position)
+            pace.observe(position)
 
-    pace.done(position)
+    pace.observe(position)
     steps(RECENT)
     assert used == [1]
     steps(10)  # no faster: it goes back to two
@@ -290,11 +297,11 @@ def test_who_goes_on_does_not_count_what_was_done_before_as_a_step() -> None:
     budget = Budget(60.0, 0.0, machine.now)
     plan = make_plan(budget, of, ending(of), IMAGES)
     pace = Pace(budget, plan, begun=0.5)
-    position = Position(seen=50_000, seconds=2000.0)
+    position = TrainState(seen=50_000, seconds=2000.0)
     for _ in range(3):
-        pace.done(position)
+        pace.observe(position)
         position.seconds += 0.4
         position.seen += of.batch_size
     assert pace.slowdown == 1  # two steps are too few to tell
-    pace.done(position)
+    pace.observe(position)
     assert pace.slowdown == pytest.approx(4)

@@ -1,116 +1,121 @@
-"""What a training runs through, with the measuring left out."""
+"""The schedules of a training, without the measurements."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from peewit.data.dataset import Dataset
-from peewit.errors import PeewitError, UsageError
+from peewit.errors import UsageError
 from peewit.training.budget.pace import Pace
-from peewit.training.budget.plan import Ending, Speed
-from peewit.training.budget.planner import Choice
-from peewit.training.budget.schedules import Course
-from peewit.training.checkpoint import Position
+from peewit.training.budget.plan import Ending, Measured, Speed
+from peewit.training.budget.schedules import Schedules
 from peewit.training.recipe import Recipe
+from peewit.training.schedules import EpochSchedule
+from peewit.training.state import TrainState
 
 SPEED = Speed(model="fast-xs", batch_size=100, step=0.1, inference=1e-4, flops=1e10)
 ENDING = Ending(test=1.0, augmentation=1.0, rest=1.0)
 
 
-def course(now: list[float], **budget: float) -> tuple[Course, list[str]]:
-    """Return a course on a clock that is ``now[0]``, and the notes that it will make."""
+def schedules(now: list[float], **budget: float) -> tuple[Schedules, list[str]]:
+    """Return schedules on a clock that reads ``now[0]``, and the list of their notes."""
     notes: list[str] = []
     recipe = Recipe.preset("fast", model="fast-xs", **budget)
-    choice = Choice(recipe=recipe, speed=SPEED, ending=ENDING, best_rate=2e11)
-    return Course(recipe, notes.append, 2e11, choice, 0.0, lambda: now[0]), notes
+    measured = Measured(speed=SPEED, ending=ENDING)
+    return Schedules(recipe, 1000, notes.append, measured, 0.0, lambda: now[0]), notes
 
 
-def validated(position: Position, accuracy: float, spent: float) -> None:
-    position.next_row({"validation_accuracy": accuracy}, 1.0)
+def validated(position: TrainState, accuracy: float, spent: float) -> None:
+    position.add_row({"validation_accuracy": accuracy}, 1.0)
     position.spent += spent
     position.seen += 100
-    position.share = 1.0
+    position.fraction_done = 1.0
 
 
 def train_all(
-    until: Course, position: Position, now: list[float], each: float, *found: float
+    until: Schedules, position: TrainState, now: list[float], each: float, *found: float
 ) -> int:
-    """Train all rounds of ``each`` seconds, which come to ``found``, the last of it over and over.
+    """Train all rounds of ``each`` seconds; return how many there were.
 
-    Returns how many there were.
+    They reach the accuracies ``found``, the last of which repeats.
     """
     count = 0
-    for count, _ in enumerate(until.schedules(position, 1000), 1):
+    for count, _ in enumerate(until.each(position), 1):
         now[0] += each
         validated(position, found[min(count, len(found)) - 1], each)
     return count
 
 
 def test_epochs_need_no_schedule_of_time() -> None:
-    plain, _ = course([0.0], epochs=3)
-    assert list(plain.schedules(Position(), 1000)) == [None]
+    plain, _ = schedules([0.0], epochs=3)
+    (schedule,) = plain.each(TrainState())
+    assert schedule == EpochSchedule(3, plain.recipe.steps(1000))
 
 
 def test_minutes_are_one_schedule_and_the_plan_is_told() -> None:
     now = [5.0]
-    timed, notes = course(now, minutes=1)
-    (schedule,) = timed.schedules(Position(), 1000)
+    timed, notes = schedules(now, minutes=1)
+    (schedule,) = timed.each(TrainState())
     assert isinstance(schedule, Pace)
     assert schedule.threads is not None
     assert notes == [
-        "1 minute: fast-xs (16-64-128), about 52 epochs at 1,000 images/s; the training ends at "
-        "about 57 s"
+        "1 minute: fast-xs (16-64-128), about 52 epochs at 1,000 images/s; the training ends "
+        "after about 57 s"
     ]
-    assert not schedule.done(Position())
+    schedule.observe(TrainState())
+    assert not schedule.is_over(TrainState())
     now[0] = 56.8
-    assert schedule.done(Position())
+    schedule.observe(TrainState())
+    assert schedule.is_over(TrainState())
 
 
 def test_too_few_minutes_are_an_error_but_not_when_going_on() -> None:
     with pytest.raises(UsageError, match=r"0\.05 minutes are too little"):
-        list(course([2.0], minutes=0.05)[0].schedules(Position(), 1000))
-    (schedule,) = course([2.0], minutes=0.05)[0].schedules(Position(seen=100, spent=2.0), 1000)
-    assert schedule is not None
-    assert schedule.done(Position())
+        list(schedules([2.0], minutes=0.05)[0].each(TrainState()))
+    with pytest.raises(UsageError, match=r"0\.05 minutes"):
+        schedules([2.0], minutes=0.05)[0].check()
+    (schedule,) = schedules([2.0], minutes=0.05)[0].each(TrainState(seen=100, spent=2.0))
+    schedule.observe(TrainState())
+    assert schedule.is_over(TrainState())
 
 
 def test_going_on_has_the_time_that_was_left() -> None:
     now = [5.0]
-    (schedule,) = course(now, minutes=1)[0].schedules(
-        Position(seen=100, share=0.5, spent=30.0), 1000
-    )
-    assert schedule is not None
-    assert schedule.share(Position(seen=100)) == pytest.approx(0.5)
+    state = TrainState(seen=100, fraction_done=0.5, spent=30.0)
+    (schedule,) = schedules(now, minutes=1)[0].each(state)
+    schedule.observe(state)
+    assert schedule.fraction_done(state) == pytest.approx(0.5)
     now[0] = 26.8
-    assert schedule.done(Position(seen=100))
+    schedule.observe(state)
+    assert schedule.is_over(state)
 
 
 def test_rounds_end_when_the_accuracy_is_reached() -> None:
     now = [0.0]
-    until, notes = course(now, until_accuracy=0.8)
-    assert train_all(until, Position(), now, 100, 0.7, 0.85, 0.9) == 2
+    until, notes = schedules(now, until_accuracy=0.8)
+    assert train_all(until, TrainState(), now, 100, 0.7, 0.85, 0.9) == 2
     assert not until.given_up
-    assert notes[0].startswith("training until 80.0% of held-out images are right: fast-xs")
-    assert notes[1].startswith("going on until 80.0%")
+    assert "80.0%" in notes[0]
+    assert "fast-xs" in notes[0]
+    assert notes[1].startswith("continuing until")
 
 
 def test_rounds_give_up_and_say_so() -> None:
     now = [0.0]
-    until, _ = course(now, until_accuracy=1.0)
-    position = Position()
+    until, _ = schedules(now, until_accuracy=1.0)
+    position = TrainState()
     train_all(until, position, now, 100, 0.6)
-    assert str(until.failure(position, "go on")) == (
-        "100.0% of the held-out images right was not reached: 4 rounds of training did not reach "
-        "it, and 60.0% are; everything is saved; go on"
-    )
+    error = until.failure(position, "ask for less")
+    assert "100.0%" in error.what
+    assert "4 rounds" in error.why
+    assert "60.0%" in error.why
+    assert error.todo == "ask for less"
 
 
 def test_a_round_that_was_stopped_goes_on_where_it_was() -> None:
     now = [0.0]
-    until, _ = course(now, until_accuracy=0.9)
-    position = Position()
-    rounds = until.schedules(position, 1000)
+    until, _ = schedules(now, until_accuracy=0.9)
+    position = TrainState()
+    rounds = until.each(position)
     next(rounds)
     now[0] += 100
     validated(position, 0.7, 100)
@@ -118,26 +123,28 @@ def test_a_round_that_was_stopped_goes_on_where_it_was() -> None:
     assert second is not None
     now[0] += 30
     position.spent += 30
-    position.share = second.share(position)
-    assert 0 < position.share < 1
+    second.observe(position)
+    position.fraction_done = second.fraction_done(position)
+    assert 0 < position.fraction_done < 1
 
-    again, notes = course([500.0], until_accuracy=0.9)
-    third = next(iter(again.schedules(position, 1000)))
+    again, notes = schedules([500.0], until_accuracy=0.9)
+    third = next(iter(again.each(position)))
     assert isinstance(second, Pace)
     assert isinstance(third, Pace)
-    assert notes[0].startswith("going on until 90.0%")
-    assert third.begun == position.share
+    assert notes[0].startswith("continuing until")
+    assert "90.0%" in notes[0]
+    assert third.begun == position.fraction_done
     assert third.budget.seconds == pytest.approx(second.budget.seconds - 30)
 
 
 def test_after_rounds_that_ended_comes_a_whole_one() -> None:
     now = [0.0]
-    until, _ = course(now, until_accuracy=0.8)
-    position = Position()
+    until, _ = schedules(now, until_accuracy=0.8)
+    position = TrainState()
     train_all(until, position, now, 100, 0.85)
 
-    more, _ = course(now, until_accuracy=0.9)
-    schedule = next(iter(more.schedules(position, 1000)))
+    more, _ = schedules(now, until_accuracy=0.9)
+    schedule = next(iter(more.each(position)))
     assert isinstance(schedule, Pace)
     assert schedule.begun == 0
     assert schedule.budget.seconds > 100
@@ -145,58 +152,22 @@ def test_after_rounds_that_ended_comes_a_whole_one() -> None:
 
 def test_minutes_bound_the_rounds() -> None:
     now = [0.0]
-    until, _ = course(now, until_accuracy=1.0, minutes=1)
-    train_all(until, Position(), now, 57, 0.6)
-    assert until.given_up == "the time is over (1 min)"
+    until, _ = schedules(now, until_accuracy=1.0, minutes=1)
+    train_all(until, TrainState(), now, 57, 0.6)
+    assert "1 min" in until.given_up
 
 
 def test_what_is_left_after_the_rounds_has_augmentation_if_the_whole_has() -> None:
     now = [0.0]
-    until, _ = course(now, until_accuracy=0.5, minutes=1)
-    train_all(until, Position(), now, 51.0, 0.6)
-    assert until.augmentation_fits(1.0)
+    until, _ = schedules(now, until_accuracy=0.5, minutes=1)
+    train_all(until, TrainState(), now, 51.0, 0.6)
+    assert until.decide_augmentation(1.0)
 
 
 def test_rounds_that_were_given_up_count_no_more_when_more_is_asked_for() -> None:
     now = [0.0]
-    until, _ = course(now, until_accuracy=1.0)
-    position = Position()
+    until, _ = schedules(now, until_accuracy=1.0)
+    position = TrainState()
     train_all(until, position, now, 100, 0.6)
     assert until.given_up
-    assert list(course(now, until_accuracy=1.0)[0].schedules(position, 1000)) != []
-
-
-@pytest.mark.parametrize(
-    ("labels", "names", "sentence"),
-    [
-        ([0, 0, 0], ["cat", "dog"], "all training images are of the class 'cat'"),
-        ([0, 1], ["cat", "dog", "cow"], "2 training images are too few for 3 classes"),
-    ],
-)
-def test_what_cannot_be_learned_is_refused(
-    labels: list[int], names: list[str], sentence: str
-) -> None:
-    data = Dataset(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels), names)
-    with pytest.raises(PeewitError, match=sentence):
-        Course.measured(data, None, Recipe(), 0.0, lambda text: None)
-
-
-@pytest.mark.parametrize(
-    ("has", "precision", "settled", "told"),
-    [
-        (True, "float32", False, True),
-        (False, "float32", False, False),
-        (True, "bfloat16", False, False),
-        (True, "float32", True, False),
-    ],
-)
-def test_who_counts_epochs_is_told_of_bfloat16_where_it_is(
-    has: bool, precision: str, settled: bool, told: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("peewit.training.budget.schedules.best_rate", lambda: 1e11)
-    monkeypatch.setattr("peewit.training.budget.schedules.has_bfloat16", lambda: has)
-    data = Dataset(np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2, ["cat", "dog"])
-    recipe, notes = Recipe.preset("fast", epochs=1, precision=precision), list[str]()
-    course = Course.measured(data, None, recipe, 0.0, notes.append, settled=settled)
-    assert course.recipe.precision == precision
-    assert any("multiplies bfloat16" in note for note in notes) is told
+    assert list(schedules(now, until_accuracy=1.0)[0].each(position)) != []
