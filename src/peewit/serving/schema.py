@@ -56,9 +56,7 @@ class Prediction(BaseModel):
     height: int | None = Field(None, description="of the picture as sent, in pixels")
     labels: list[Label] | None = Field(None, description="most probable class first")
     heat_map: list[list[float]] | None = Field(
-        None,
-        description="rows of values from 0 to 1: how much each region supports the most probable "
-        "class",
+        None, description="rows of values, 0 to 1: support for the most probable class"
     )
     error: str | None = Field(None, description="why the picture could not be read")
     status: int | None = Field(None, description="HTTP status if this had been the only picture")
@@ -92,9 +90,9 @@ class Size(BaseModel):
 class Bounds(BaseModel):
     """The server's limits."""
 
-    bytes: int = Field(description="bytes per request")
-    pixels: int = Field(description="pixels per picture")
-    pictures: int = Field(description="pictures per request")
+    bytes: int = Field(description="per request")
+    pixels: int = Field(description="per picture")
+    pictures: int = Field(description="per request")
 
 
 class Model(BaseModel):
