@@ -19,7 +19,8 @@ PAGES = (
     CHINESE,
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "benchmarks"),  # generated
+    # benchmarks.md is generated
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "benchmarks"),
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

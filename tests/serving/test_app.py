@@ -286,7 +286,7 @@ def test_a_bug_is_logged_and_not_revealed_to_the_client(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("peewit.serving.engine.Engine.answer", broken)
+    monkeypatch.setattr("peewit.serving.engine.Engine.classify", broken)
     answer = client.post("/api/predict", content=encode(), headers=PNG)
     assert (answer.status_code, "secret" in answer.text) == (500, False)
     assert "ZeroDivisionError: secret, while answering /api/predict" in caplog.text

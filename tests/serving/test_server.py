@@ -306,7 +306,7 @@ def test_a_running_request_is_finished_after_sigterm(
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'"labels"' in answer
     assert server.stop() == 0
-    assert server.stderr.endswith("note: all requests were answered; the server has ended\n")
+    assert "all requests were answered" in server.stderr.splitlines()[-1]
 
 
 def test_requests_that_were_cut_off_are_reported(

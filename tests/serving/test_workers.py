@@ -12,7 +12,7 @@ import pytest
 from peewit.images import reader
 from peewit.images.reader import TooManyPixels
 from peewit.serving.body import Upload
-from peewit.serving.engine import Answer, Engine, Prepared
+from peewit.serving.engine import Engine, Output, Prepared
 from peewit.serving.workers import Batcher, Decoders, Decoding
 from peewit.system.cpu import usable_cores
 
@@ -45,7 +45,7 @@ class Setup:
         self.ready = threading.Semaphore(0)
         self.decoders = Decoders(self.engine, limit, self.hand_on)
 
-    def hand_on(self, readable: list[Prepared], future: asyncio.Future[list[Answer]]) -> None:
+    def hand_on(self, readable: list[Prepared], future: asyncio.Future[list[Output]]) -> None:
         self.handed.append(readable)
         self.ready.release()
 

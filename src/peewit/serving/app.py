@@ -1,4 +1,4 @@
-"""The application: its routes, its pages, and the answers to failed requests."""
+"""The application: its routes, its pages, and the responses to failed requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from peewit.serving.guard import App, Guard, Receive, Send
 from peewit.serving.limits import Limits, Refused
 from peewit.serving.metrics import CONTENT_TYPE, RequestCounter
 from peewit.serving.schema import REQUEST_BODY, Failure, Health, Model, Predictions
-from peewit.serving.service import Service, failure, json_answer
+from peewit.serving.service import Service, failure_response, json_response
 
 if TYPE_CHECKING:
     from peewit.runs.run import Run
@@ -161,18 +161,20 @@ def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return failure(request.url.path, error)
+        return failure_response(request.url.path, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        return json_answer({"error": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)
+        return json_response(
+            {"error": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422
+        )
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
         content = {"error": error.detail.lower()}
-        return json_answer(content, error.status_code, dict(error.headers or {}))
+        return json_response(content, error.status_code, dict(error.headers or {}))
 
 
 class FastPath:
@@ -202,7 +204,9 @@ class FastPath:
         top, heat_map = query.groups()
         request = Request(scope, receive)
         try:
-            answer = await self.service.predict(request, int(top) if top else None, bool(heat_map))
+            response = await self.service.predict(
+                request, int(top) if top else None, bool(heat_map)
+            )
         except Exception as error:  # refused, or a bug: either way the client needs a response
-            answer = failure(PREDICT, error)
-        await answer(scope, receive, send)
+            response = failure_response(PREDICT, error)
+        await response(scope, receive, send)

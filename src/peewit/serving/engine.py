@@ -48,7 +48,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Output:
     """The network's output for one picture.
 
     Attributes
@@ -68,7 +68,7 @@ class Engine:
     Attributes
     ----------
     batch : int
-        Largest batch for ``answer``.
+        Largest batch for ``classify``.
     """
 
     def __init__(self, run: Run) -> None:
@@ -112,7 +112,7 @@ class Engine:
             pixels = self.run.preprocessing.array(image[None])[0]
         return Prepared(pixels, width, height, explain)
 
-    def answer(self, pictures: Sequence[Prepared]) -> list[Answer]:
+    def classify(self, pictures: Sequence[Prepared]) -> list[Output]:
         """Return the network's output for a batch. Not for several threads at a time."""
         rows = np.empty((len(pictures), len(self.run.class_names)), np.float32)
         for kind in (np.uint8, np.float32):
@@ -123,7 +123,7 @@ class Engine:
                 rows[indices] = engine.probabilities(images)
         explained = [i for i, picture in enumerate(pictures) if picture.explain]
         heat = dict(zip(explained, self._heat(pictures, rows, explained), strict=True))
-        return [Answer(row, heat.get(i)) for i, row in enumerate(rows)]
+        return [Output(row, heat.get(i)) for i, row in enumerate(rows)]
 
     def _heat(
         self, pictures: Sequence[Prepared], rows: npt.NDArray[np.float32], indices: list[int]

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from peewit.errors import PeewitError
 from peewit.images.reader import NotAPicture, TooManyPixels
 from peewit.serving.body import Buffer, Upload, read_body, uploads
-from peewit.serving.engine import Answer, Engine, Prepared
+from peewit.serving.engine import Engine, Output, Prepared
 from peewit.serving.limits import Limits, Refused, too_busy
 from peewit.serving.metrics import Metrics
 from peewit.serving.schema import describe_model
@@ -38,16 +38,16 @@ class Service:
         self.limits = limits
         self.engine = Engine(run)
         self.description = describe_model(run, limits)
-        self.batcher: Batcher[Prepared, Answer] = Batcher(self._compute, size=self.engine.batch)
+        self.batcher: Batcher[Prepared, Output] = Batcher(self._compute, size=self.engine.batch)
         self.metrics = Metrics(lambda: self.batcher.waiting)
         self.buffer = Buffer(limits.buffered)
         self.decoders = Decoders(self.engine, limits.pixels, self.batcher.submit)
         self.pending = 0
 
-    def _compute(self, pictures: Sequence[Prepared]) -> list[Answer]:
+    def _compute(self, pictures: Sequence[Prepared]) -> list[Output]:
         self.metrics.batches.observe(len(pictures))
         self.metrics.pictures.inc(len(pictures))
-        return self.engine.answer(pictures)
+        return self.engine.classify(pictures)
 
     def close(self) -> None:
         """Finish the running computation and stop the threads."""
@@ -96,7 +96,7 @@ class Service:
             WATCH_AFTER_SECONDS, _watch_for_disconnect, request, decoding.future
         )
         try:
-            answers = iter(await decoding.future)
+            outputs = iter(await decoding.future)
         finally:
             watch.cancel()
         prepared = decoding.prepared
@@ -106,30 +106,30 @@ class Service:
                 status = _status_of(picture)
                 rows.append({"name": upload.name, "error": str(picture), "status": status})
             else:
-                rows.append(self._row(upload, picture, next(answers), top))
+                rows.append(self._row(upload, picture, next(outputs), top))
         first = prepared[0]
         if isinstance(first, PeewitError) and all("error" in row for row in rows):
             raise Refused(_status_of(first), first.what, first.why, first.todo)
-        return json_answer({"predictions": rows})
+        return json_response({"predictions": rows})
 
     def _row(
-        self, upload: Upload, picture: Prepared, answer: Answer, top: int | None
+        self, upload: Upload, picture: Prepared, output: Output, top: int | None
     ) -> dict[str, Any]:
         names = self.engine.run.class_names
-        best = np.argsort(-answer.probabilities, kind="stable")[:top].tolist()
-        values = answer.probabilities.tolist()
+        best = np.argsort(-output.probabilities, kind="stable")[:top].tolist()
+        values = output.probabilities.tolist()
         row = {
             "name": upload.name,
             "width": picture.width,
             "height": picture.height,
             "labels": [{"class": names[index], "probability": values[index]} for index in best],
         }
-        if answer.heat is not None:
-            row["heat_map"] = np.round(answer.heat.astype(np.float64), 3).tolist()
+        if output.heat is not None:
+            row["heat_map"] = np.round(output.heat.astype(np.float64), 3).tolist()
         return row
 
 
-def _watch_for_disconnect(request: Request, future: asyncio.Future[list[Answer]]) -> None:
+def _watch_for_disconnect(request: Request, future: asyncio.Future[list[Output]]) -> None:
     """Make ``future`` fail when the client hangs up, so that its pictures are dropped."""
 
     async def watch() -> None:
@@ -145,17 +145,19 @@ def _status_of(error: PeewitError) -> int:
     return {TooManyPixels: 413, NotAPicture: 415}.get(type(error), 422)
 
 
-def json_answer(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(
+    content: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """Return ``content`` as a JSON response."""
     text = json.dumps(content, ensure_ascii=False)
     return Response(text.encode(), status, headers, "application/json")
 
 
-def failure(path: str, error: Exception) -> Response:
+def failure_response(path: str, error: Exception) -> Response:
     """Return the response to a request to ``path`` that failed with ``error``."""
     if isinstance(error, Refused):
         headers = {"retry-after": "1"} if error.status == 429 else {}
-        return json_answer({"error": str(error)}, error.status, headers)
+        return json_response({"error": str(error)}, error.status, headers)
     if isinstance(error, ClientDisconnect):
         # nobody will read it
         return Response(status_code=408)
@@ -167,4 +169,4 @@ def failure(path: str, error: Exception) -> Response:
         path,
         exc_info=error if os.environ.get("PEEWIT_DEBUG") else None,
     )
-    return json_answer({"error": "internal server error; the server's log has the details"}, 500)
+    return json_response({"error": "internal server error; the server's log has the details"}, 500)

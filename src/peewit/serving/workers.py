@@ -14,7 +14,7 @@ from peewit.errors import PeewitError
 from peewit.images import reader
 from peewit.images.reader import TooManyPixels
 from peewit.serving.body import Upload
-from peewit.serving.engine import Answer, Engine, Prepared
+from peewit.serving.engine import Engine, Output, Prepared
 from peewit.system.cpu import usable_cores
 
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ class Decoding:
     explain : bool
         Whether heat maps are requested.
     future : asyncio.Future
-        Receives the answers to the pictures that could be read. If it is done earlier, the request
+        Receives the outputs for the readable pictures. If it is done earlier, the request
         was abandoned.
     prepared : list of Prepared or PeewitError
         The results so far, in the order of the uploads.
@@ -39,7 +39,7 @@ class Decoding:
 
     uploads: Sequence[Upload]
     explain: bool
-    future: asyncio.Future[list[Answer]]
+    future: asyncio.Future[list[Output]]
     prepared: list[Prepared | PeewitError] = field(default_factory=list)
 
 
@@ -63,7 +63,7 @@ class Decoders:
         self,
         engine: Engine,
         limit: int,
-        hand_on: Callable[[list[Prepared], asyncio.Future[list[Answer]]], None],
+        hand_on: Callable[[list[Prepared], asyncio.Future[list[Output]]], None],
     ) -> None:
         self._engine, self._limit, self._hand_on = engine, limit, hand_on
         self._threads = ThreadPoolExecutor(usable_cores(), "peewit-decode")
@@ -105,7 +105,7 @@ class Decoders:
             raise
 
 
-def fail(future: asyncio.Future[list[Answer]], error: BaseException) -> None:
+def fail(future: asyncio.Future[list[Output]], error: BaseException) -> None:
     """Set the exception of a future that is not done yet. Call it in the future's loop."""
     if not future.done():
         future.set_exception(error)

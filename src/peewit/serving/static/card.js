@@ -63,8 +63,8 @@ export class Card {
     return errorText(this.failure.message, this.failure.status);
   }
 
-  render(heat = document.getElementById("heat").checked) {
-    this.renderView(heat);
+  render() {
+    this.renderView();
     const parts = [];
     if (this.failure) {
       parts.push(element("h3", "", text("not-read")), element("p", "muted file", this.file.name));
@@ -101,13 +101,14 @@ export class Card {
     return list;
   }
 
-  renderView(heat) {
+  renderView() {
     this.view.hidden = Boolean(this.failure && this.loaded && !this.bitmap);
     if (!this.bitmap) {
       this.view.textContent = this.loaded ? text("no-preview") : "";
       return;
     }
     const name = this.file.name;
+    const heat = document.getElementById("heat").checked;
     const map = heat && this.prediction?.heat_map;
     const canvases = [this.canvas(null, name)];
     if (map) {
@@ -140,7 +141,7 @@ export class Card {
   }
 }
 
-// Decode at preview size only: a photograph of 12 megapixels would take 48 MB of memory.
+// Keep only a preview: the bitmap of a photograph of 12 megapixels takes 48 MB of memory.
 async function preview(file) {
   const whole = await createImageBitmap(file);
   const scale = PREVIEW_SIZE / Math.max(whole.width, whole.height);
