@@ -67,7 +67,8 @@ async def read_body(
 ) -> bytes:
     """Return the whole body; stop reading as soon as it is too large.
 
-    Starlette does not limit the size of a body.
+    Starlette's RequestBodyLimitMiddleware answers in plain text, without the limit in it, and does
+    not limit what the bodies of all requests hold together.
 
     Parameters
     ----------
