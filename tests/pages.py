@@ -1,4 +1,4 @@
-"""The code blocks of the READMEs and of the documentation."""
+"""The code blocks in the READMEs and the documentation, and the commands in them."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ PAGES = (
     CHINESE,
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "benchmarks"),  # made
+    # benchmarks.md is generated
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "benchmarks"),
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """What stands between two fences, and the language that the first of them names."""
+    """A fenced code block and its language."""
 
     language: str
     text: str
 
 
 def name(page: Path) -> str:
-    """Return how tests call a page."""
+    """Return the test id of a page."""
     return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path) -> list[Block]:
-    """Return the code blocks of a page in their order."""
+    """Return the code blocks of a page, in order."""
     return [Block(*found) for found in BLOCK.findall(page.read_text("utf-8"))]
 
 
 def shell_lines(page: Path) -> Iterator[str]:
-    """Yield each command of the page's shell blocks."""
+    """Yield each command in the shell blocks of a page."""
     for language, text in blocks(page):
         if language == "sh":
             yield from commands(text)
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of a shell block without comments, one that goes on joined.
+    """Return the commands of a shell block, without comments and with continued lines joined.
 
     >>> commands("peewit runs  # all of them\\n\\npeewit compare A \\\\\\n  B\\n")
     ['peewit runs', 'peewit compare A B']
@@ -60,16 +61,16 @@ def commands(text: str) -> list[str]:
 
 
 def parse(line: str) -> None:
-    """Fail unless a ``peewit`` command's options and arguments are what the program takes."""
+    """Fail unless the program accepts the options and arguments of a ``peewit`` command."""
     command, words = _command(line)
     if words != ["--help"]:
         assert not isinstance(command, click.Group), f"no such command: {line}"
-        # parses options and arguments, and does nothing
+        # parses the options and arguments without running the command
         command.make_context(line, words)
 
 
 def parse_named(line: str) -> None:
-    """Fail unless there is a command that running text names, with the options it names."""
+    """Fail unless a ``peewit`` command quoted in running text exists, with its options."""
     command, words = _command(line)
     known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
     for word in words:
@@ -80,7 +81,7 @@ def parse_named(line: str) -> None:
 
 
 def _command(line: str) -> tuple[click.Command, list[str]]:
-    """Return which command a line calls, and the words after it."""
+    """Return the command that a line calls, and the remaining words."""
     command: click.Command = cli
     words = shlex.split(re.sub(r"\s+(>>?|\|)\s.*", "", line))[1:]
     while isinstance(command, click.Group) and words and words[0] in command.commands:

@@ -1,4 +1,4 @@
-"""A trained run, its application in this process, and its server in another."""
+"""A trained run, its application in this process, and its server in a subprocess."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from peewit.training.recipe import Recipe
 
 @pytest.fixture(scope="session")
 def served(tiny: Dataset, tiny_test: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of two epochs on the pictures of ``tiny``."""
+    """A run of two epochs on ``tiny``."""
     out = tmp_path_factory.mktemp("serving") / "run"
     return train(tiny, Recipe(epochs=2, batch_size=10), test=tiny_test, out=out)
 
 
 @pytest.fixture(scope="module")
 def client(served: Run) -> Iterator[TestClient]:
-    """The application, asked without a network."""
+    """A client of the application, without a socket."""
     with TestClient(create_app(served), "http://127.0.0.1", raise_server_exceptions=False) as made:
         yield made
 
 
 def picture(shade: int = 200, size: tuple[int, int] = (32, 32), kind: str = "PNG") -> bytes:
-    """Return a picture file of one shade."""
+    """Return a picture file of uniform grey."""
     stream = io.BytesIO()
     height, width = size
     Image.fromarray(np.full((height, width, 3), shade, np.uint8)).save(stream, kind)
@@ -46,12 +46,12 @@ def picture(shade: int = 200, size: tuple[int, int] = (32, 32), kind: str = "PNG
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
-    """Makes picture files of one shade: ``encode(shade, (height, width), kind)``."""
+    """Return ``encode(shade, (height, width), kind)``, which makes picture files."""
     return picture
 
 
 class Server:
-    """``peewit serve`` in a process of its own."""
+    """``peewit serve`` in a subprocess."""
 
     def __init__(self, run: Path, port: int = 0) -> None:
         command = [sys.executable, "-m", "peewit", "serve", str(run), "--port", str(port)]
@@ -65,15 +65,15 @@ class Server:
         self.port = int(self.url.rstrip("/").rpartition(":")[2])
 
     def stop(self) -> int:
-        """Ask it to end; return its exit code. What it wrote to stderr is in ``said``."""
+        """Terminate it and return its exit code; its stderr is in ``stderr``."""
         self.process.terminate()
-        self.said = self.process.communicate(timeout=120)[1]
+        self.stderr = self.process.communicate(timeout=120)[1]
         return self.process.returncode
 
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Server]]:
-    """Starts servers; those that still run are stopped at the end."""
+    """Return a function that starts servers; stop them after the tests."""
     started: list[Server] = []
 
     def make(run: Path, port: int = 0) -> Server:
@@ -88,7 +88,7 @@ def start() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where the browser is; skips without one."""
+    """Return the path of the browser; skip the test without one."""
     found = os.environ.get("PEEWIT_CHROMIUM") or shutil.which("chromium")
     if not found:
         pytest.skip("needs a browser: install chromium, or set PEEWIT_CHROMIUM to its path")

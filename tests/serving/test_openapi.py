@@ -1,4 +1,4 @@
-"""The API keeps what its description promises: schemathesis makes up the requests."""
+"""The API conforms to its OpenAPI description, checked with requests from schemathesis."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ for media_type, kind in (
 
 @pytest.fixture(scope="module")
 def api(served: Run, start: Callable[..., Any]) -> schemathesis.BaseSchema:
-    """The description that a server gives of itself, and the way to ask it."""
+    """Return the OpenAPI schema of a running server."""
     return schemathesis.openapi.from_url(start(served.path).url + "openapi.json")
 
 
@@ -42,13 +42,13 @@ def api(served: Run, start: Callable[..., Any]) -> schemathesis.BaseSchema:
     [
         ("/api/predict", "POST", GenerationMode.POSITIVE),
         ("/api/predict", "POST", GenerationMode.NEGATIVE),
-        # nothing can be wrong in what they are asked
+        # these take no parameters, so there are no invalid requests
         ("/api/model", "GET", GenerationMode.POSITIVE),
         ("/healthz", "GET", GenerationMode.POSITIVE),
         ("/metrics", "GET", GenerationMode.POSITIVE),
     ],
 )
-def test_promises_are_kept(
+def test_responses_conform_to_the_schema(
     api: schemathesis.BaseSchema, path: str, method: str, mode: GenerationMode
 ) -> None:
     operation = api[path][method]
@@ -67,7 +67,7 @@ def test_promises_are_kept(
     check()
 
 
-def test_all_is_described(api: schemathesis.BaseSchema) -> None:
+def test_all_routes_are_described(api: schemathesis.BaseSchema) -> None:
     found = {(one.ok().path, one.ok().method.upper()) for one in api.get_all_operations()}
     assert found == {
         ("/api/predict", "POST"),

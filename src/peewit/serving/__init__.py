@@ -1,1 +1,1 @@
-"""A page and an API on top of a Run: ``peewit serve``. Needs the extra ``serve``."""
+"""The web page and the HTTP API of ``peewit serve``. Needs the extra ``serve``."""

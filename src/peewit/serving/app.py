@@ -1,39 +1,51 @@
-"""The application: its addresses, and what each answers."""
+"""The application: its routes, its pages, and the responses to failed requests."""
 
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import re
 from collections.abc import AsyncIterator, Collection, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 import peewit
-from peewit.serving import metrics as counting
-from peewit.serving import pages
 from peewit.serving.guard import App, Guard, Receive, Send
 from peewit.serving.limits import Limits, Refused
+from peewit.serving.metrics import CONTENT_TYPE, RequestCounter
 from peewit.serving.schema import REQUEST_BODY, Failure, Health, Model, Predictions
-from peewit.serving.service import Service, failure, json_answer
+from peewit.serving.service import Service, failure_response, json_response
 
 if TYPE_CHECKING:
     from peewit.runs.run import Run
 
+STATIC = Path(__file__).parent / "static"
+# On Windows the registry can name other types, and with "nosniff" a browser then refuses the file.
+STATIC_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
 PREDICT = "/api/predict"
-# the settings of a request, in the order in which the page and most programs write them
-USUAL = re.compile(rb"(?:top=([1-9][0-9]{0,8})(?:&|$))?(?:heat_map=(?:(true)|false))?")
+# the query parameters in the order in which the page and most clients write them
+COMMON_QUERY = re.compile(rb"(?:top=([1-9][0-9]{0,8})(?:&|$))?(?:heat_map=(?:(true)|false))?")
 FAILURES = {
-    403: "Asked by a name that is not this server's, or by a page from elsewhere",
-    408: "The request came too slowly",
+    403: "The Host or Origin header is not allowed",
+    408: "The request took too long to arrive",
     413: "Too many bytes, pixels or pictures",
-    415: "Neither a form nor a picture of a known kind",
-    422: "Damaged or empty, or a setting that makes no sense",
-    429: "Too many requests are waiting",
+    415: "Neither a form nor a picture in a supported format",
+    422: "The body is damaged or empty, or a parameter is invalid",
+    429: "Too many requests are pending",
 }
 
 
@@ -44,16 +56,16 @@ def create_app(
     names: Collection[str] = (),
     any_address: bool = False,
 ) -> App:
-    """Return the application that answers with the network of ``run``.
+    """Return the ASGI application that classifies pictures with the network of ``run``.
 
     Parameters
     ----------
     run : Run
     limits : Limits, optional
     names : collection of str
-        By which names it may be asked, besides those of loopback.
+        Host names that requests may use, in addition to those of loopback.
     any_address : bool
-        Whether it may be asked by any IP address.
+        Whether requests may use any IP address as the host.
 
     Raises
     ------
@@ -73,15 +85,29 @@ def create_app(
         description=f"Classifies pictures with the run {service.description.run}.",
         version=peewit.__version__,
         lifespan=lifespan,
-        # those pages come from elsewhere on the web; /docs here is one of our own
+        # FastAPI's own pages load scripts from a CDN; /docs here is served from static/
         docs_url=None,
         redoc_url=None,
     )
-    pages.add_to(app)
+    _add_pages(app)
     _add_api(app, service)
     _add_failures(app)
-    guarded = Guard(Shortcut(app, service), names=names, any_address=any_address, limits=limits)
-    return counting.Counted(guarded, service.metrics)
+    guarded = Guard(FastPath(app, service), names=names, any_address=any_address, limits=limits)
+    return RequestCounter(guarded, service.metrics)
+
+
+def _add_pages(app: FastAPI) -> None:
+    for suffix, media_type in STATIC_TYPES.items():
+        mimetypes.add_type(media_type, suffix)
+    files = StaticFiles(directory=STATIC)
+
+    async def home(request: Request) -> Response:
+        return await files.get_response("page.html", request.scope)
+
+    async def docs(request: Request) -> Response:
+        return await files.get_response("docs.html", request.scope)
+
+    app.router.routes += [Route("/", home), Route("/docs", docs), Mount("/static", files)]
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
@@ -93,41 +119,41 @@ def _add_api(app: FastAPI, service: Service) -> None:
         PREDICT,
         response_model=Predictions,
         responses=failures,
-        summary="Say what pictures show",
+        summary="Classify pictures",
         openapi_extra={"requestBody": REQUEST_BODY},
     )
     async def predict(
         request: Request,
         top: Annotated[
-            int | None, Query(ge=1, description="how many classes to name; all by default")
+            int | None, Query(ge=1, description="number of classes to return; default: all")
         ] = None,
         heat_map: Annotated[
-            bool, Query(description="whether to say which places spoke for the likeliest class")
+            bool, Query(description="whether to return a heat map for the most probable class")
         ] = False,
     ) -> Response:
         """Send a form with one or more files, or the bytes of one picture.
 
-        A picture among several that cannot be read has an `error` in place of its labels. If none
-        can be read, the answer is the first one's error.
+        If some of several pictures cannot be read, each of those has an `error` instead of
+        `labels`. If none can be read, the response is the error of the first one.
         """
         return await service.predict(request, top, heat_map)
 
-    @app.get("/api/model", response_model=Model, summary="Say which model answers")
+    @app.get("/api/model", response_model=Model, summary="Describe the model")
     async def model() -> Model:
         return service.description
 
-    @app.get("/healthz", response_model=Health, summary="Say that the server is there")
+    @app.get("/healthz", response_model=Health, summary="Health check")
     async def health() -> Health:
         return Health(status="ok")
 
     @app.get(
         "/metrics",
-        summary="Counters for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type=counting.CONTENT_TYPE)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _add_failures(app: FastAPI) -> None:
@@ -135,26 +161,27 @@ def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return failure(request.url.path, error)
+        return failure_response(request.url.path, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        return json_answer({"error": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)
+        return json_response(
+            {"error": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422
+        )
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        sentence = {404: "there is nothing here", 405: "this address is not asked that way"}
-        content = {"error": sentence.get(error.status_code, error.detail)}
-        return json_answer(content, error.status_code, dict(error.headers or {}))
+        content = {"error": error.detail.lower()}
+        return json_response(content, error.status_code, dict(error.headers or {}))
 
 
-class Shortcut:
-    """Takes the usual requests for predictions past the framework.
+class FastPath:
+    """Answers common prediction requests without FastAPI.
 
-    It took three fifths of the event loop's time for a small picture. Whatever is unusual, and so
-    may have to be refused, it gets.
+    FastAPI took three fifths of the event loop's time for a small picture. Any other request, and
+    any whose query may be invalid, is passed on to FastAPI.
 
     Parameters
     ----------
@@ -167,17 +194,19 @@ class Shortcut:
         self._route = next(route for route in app.routes if getattr(route, "path", "") == PREDICT)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        usual = scope["type"] == "http" and scope["path"] == PREDICT and scope["method"] == "POST"
-        settings = USUAL.fullmatch(scope["query_string"]) if usual else None
-        if settings is None:
+        """Handle one request."""
+        common = scope["type"] == "http" and scope["path"] == PREDICT and scope["method"] == "POST"
+        query = COMMON_QUERY.fullmatch(scope["query_string"]) if common else None
+        if query is None:
             await self.app(scope, receive, send)
             return
-        scope["route"] = self._route  # it is counted by
-        top, heat_map = settings.groups()
+        scope["route"] = self._route  # RequestCounter reads it
+        top, heat_map = query.groups()
         request = Request(scope, receive)
         try:
-            answer = await self.service.predict(request, int(top) if top else None, bool(heat_map))
-        except Exception as error:  # a bug, or a request that is refused: it has to be answered
-            answer = failure(PREDICT, error)
-        await answer(scope, receive, send)
+            response = await self.service.predict(
+                request, int(top) if top else None, bool(heat_map)
+            )
+        except Exception as error:  # refused, or a bug: either way the client needs a response
+            response = failure_response(PREDICT, error)
+        await response(scope, receive, send)

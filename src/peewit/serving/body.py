@@ -1,98 +1,100 @@
-"""From the bytes of a request to the pictures in it. The bytes are not trusted."""
+"""Reading request bodies, and the pictures in them. Nothing in them is trusted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
-from peewit.serving.limits import Limits, Refused, too_large, too_many, too_many_waiting
+from peewit.serving.limits import Limits, Refused, too_busy, too_large, too_many
 
 FORM = "multipart/form-data"
 RAW = ("application/octet-stream", "image/")
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 
-# It notes what is wrong with forms. A stranger could fill the log with that; and a server whose
-# stderr nobody reads would stand still when the pipe is full.
+# The parser logs malformed forms. Clients could fill the log with them, and a server whose stderr
+# is a pipe that nobody reads would block once the pipe is full.
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture as it came."""
+    """A picture file as the client sent it."""
 
     name: str
     content: bytes
 
 
 class Buffer:
-    """Counts the bytes that all requests hold at one time."""
+    """The bytes that the bodies of all requests hold in memory.
+
+    Parameters
+    ----------
+    limit : int
+        Most bytes at one time.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
 
     @contextmanager
-    def share(self) -> Iterator[list[int]]:
-        """Give a list: whatever is added to it counts as held until the end of the block."""
-        mine: list[int] = []
-        try:
-            yield mine
-        finally:
-            self.held -= sum(mine)
+    def reservation(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves bytes until the end of the block.
 
-    def take(self, count: int, mine: list[int]) -> None:
-        """Hold ``count`` more bytes.
-
-        Raises
-        ------
-        Refused
-            All requests together hold too many.
+        The function raises Refused, status 429, if the buffer is full.
         """
-        if self.held + count > self.limit:
-            raise too_many_waiting()
-        self.held += count
-        mine.append(count)
+        reserved = 0
+
+        def reserve(count: int) -> None:
+            nonlocal reserved
+            if self.held + count > self.limit:
+                raise too_busy()
+            self.held += count
+            reserved += count
+
+        try:
+            yield reserve
+        finally:
+            self.held -= reserved
 
 
 async def read_body(
-    pieces: AsyncIterator[bytes],
-    length: str | None,
-    limits: Limits,
-    buffer: Buffer,
-    mine: list[int],
+    stream: AsyncIterator[bytes], length: str | None, limits: Limits, reserve: Callable[[int], None]
 ) -> bytes:
-    """Return the whole body; stop reading as soon as it is known to be too large.
+    """Return the whole body; stop reading as soon as it is too large.
+
+    Starlette's RequestBodyLimitMiddleware answers in plain text, without the limit in it, and does
+    not limit what the bodies of all requests hold together.
 
     Parameters
     ----------
-    pieces : async iterator of bytes
-        The body as it comes.
+    stream : async iterator of bytes
+        The body, piece by piece.
     length : str or None
-        What the header Content-Length says.
+        The header Content-Length. If it exceeds the limit, nothing is read.
     limits : Limits
-        What one request may have.
-    buffer, mine
-        What all requests and this one hold.
+    reserve : function
+        Reserves memory for a number of bytes, or raises Refused.
 
     Raises
     ------
     Refused
-        It is too large, or too much is held already.
+        413 for a body that is too large, 429 if the bodies of all requests hold too much memory.
     """
     if length is not None and length.isdecimal() and int(length) > limits.body:
         raise too_large(limits.body)
-    parts, count = [], 0
-    async for piece in pieces:
+    pieces, count = [], 0
+    async for piece in stream:
         count += len(piece)
         if count > limits.body:
             raise too_large(limits.body)
-        buffer.take(len(piece), mine)
-        parts.append(piece)
-    return b"".join(parts)
+        reserve(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def uploads(body: bytes, content_type: str | None, limits: Limits) -> list[Upload]:
@@ -103,16 +105,15 @@ def uploads(body: bytes, content_type: str | None, limits: Limits) -> list[Uploa
     body : bytes
         The whole body.
     content_type : str or None
-        The header: a form with files in it (``multipart/form-data``), or the bytes of one picture
-        (``image/...``, ``application/octet-stream``).
+        The header Content-Type: a form with files (``multipart/form-data``), or the bytes of one
+        picture (``image/...``, ``application/octet-stream``).
     limits : Limits
-        How many pictures one request may have.
 
     Raises
     ------
     Refused
-        415 for another type, 413 for too many pictures, 422 for a form that is not whole or has
-        no pictures in it, and for no body.
+        415 for any other type, 413 for too many pictures, 422 for an empty body and for a form
+        that is damaged, incomplete or without pictures.
 
     Examples
     --------
@@ -129,25 +130,27 @@ def uploads(body: bytes, content_type: str | None, limits: Limits) -> list[Uploa
         return [Upload("picture", body)]
     raise Refused(
         415,
-        "the request is of a type that is not read here",
+        "the type of the request is not supported",
         f"its Content-Type is {name[:80]!r}" if name else "it has no Content-Type",
-        f"send a form ({FORM}) with files in it, or one picture as image/png, image/jpeg or "
-        f"{RAW[0]}",
+        f"send a form ({FORM}) with files, or one picture as image/png, image/jpeg or {RAW[0]}",
     )
 
 
 def _form(body: bytes, boundary: bytes, limits: Limits) -> list[Upload]:
-    form = _Form(limits)
+    # Starlette's request.form() accepts a form that is cut short, without its last picture; it
+    # writes files of more than 1 MB to disk; it rejects pictures without a file name; and it takes
+    # 59 ms of the event loop for eight files of 3 MB, where this takes 16 ms.
+    form = _Form(limits.pictures)
     try:
         parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": form.part_begins,
-                "on_header_field": form.header_field,
-                "on_header_value": form.header_value,
-                "on_header_end": form.header_ends,
-                "on_part_data": form.data,
-                "on_part_end": form.part_ends,
+                "on_part_begin": form.begin_part,
+                "on_header_field": form.add_header_name,
+                "on_header_value": form.add_header_value,
+                "on_header_end": form.end_header,
+                "on_part_data": form.add_data,
+                "on_part_end": form.end_part,
             },
         )
         parser.write(body)
@@ -155,59 +158,53 @@ def _form(body: bytes, boundary: bytes, limits: Limits) -> list[Upload]:
         raise _malformed() from error
     if not boundary or parser.state != MultipartState.END:
         raise _malformed()
-    if not form.found:
-        raise Refused(422, "the form holds no pictures", "", "add files to it")
-    return form.found
+    if not form.uploads:
+        raise Refused(422, "the form has no pictures", "", "add files to it")
+    return form.uploads
 
 
 def _malformed() -> Refused:
-    return Refused(
-        422, "the form cannot be read", "it is damaged or cut short", "send it again, whole"
-    )
+    return Refused(422, "the form cannot be read", "it is damaged or incomplete", "send it again")
 
 
 class _Form:
-    """Gathers the files of a form from what the parser finds."""
+    """Collects the files of a form in the parser's callbacks."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.found: list[Upload] = []
-        self._limits = limits
+    def __init__(self, limit: int) -> None:
+        self.uploads: list[Upload] = []
+        self._limit = limit
+        self._name = self._value = b""
 
-    def part_begins(self) -> None:
-        if len(self.found) == self._limits.pictures:
-            raise too_many(self._limits.pictures)
-        self._field = self._value = b""
-        self._disposition = self._kind = b""
-        self._content: list[bytes] = []
+    def begin_part(self) -> None:
+        if len(self.uploads) == self._limit:
+            raise too_many(self._limit)
+        self._headers: dict[bytes, bytes] = {}
+        self._data: list[bytes] = []
 
-    def header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
+    def add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
 
-    def header_value(self, data: bytes, start: int, end: int) -> None:
+    def add_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def header_ends(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._disposition = self._value
-        elif self._field.lower() == b"content-type":
-            self._kind = self._value
-        self._field = self._value = b""
+    def end_header(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
 
-    def data(self, data: bytes, start: int, end: int) -> None:
-        self._content.append(data[start:end])
+    def add_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
 
-    def part_ends(self) -> None:
-        _, options = parse_options_header(self._disposition)
+    def end_part(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
         name = options.get(b"filename")
-        if name is None and self._kind.lower().startswith(tuple(kind.encode() for kind in RAW)):
-            name = b""  # a picture, though from no file
-        if name is None:
+        kind = self._headers.get(b"content-type", b"").decode("latin-1").lower()
+        if name is None and not kind.startswith(RAW):
             raise Refused(
                 422,
                 "the form has a field that is not a file",
                 "",
-                "send pictures as files, and settings in the address",
+                "send pictures as files, and parameters in the query string",
             )
-        # it is only shown: nothing is ever opened by it
-        text = name.decode("utf-8", "replace")[:LONGEST_NAME] or "picture"
-        self.found.append(Upload(text, b"".join(self._content)))
+        # for display only: nothing is ever opened by this name
+        text = (name or b"").decode("utf-8", "replace")[:MAX_NAME_LENGTH] or "picture"
+        self.uploads.append(Upload(text, b"".join(self._data)))

@@ -1,10 +1,9 @@
-"""From picture files to answers."""
+"""The network: from picture files to class probabilities and heat maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,24 +20,25 @@ from peewit.serving.body import Upload
 if TYPE_CHECKING:
     from peewit.runs.run import Run
 
-# So many pictures are answered by what answers one soonest: of fast-s by ONNX Runtime in 2.5 and
-# 4.9 ms where PyTorch takes 6.2 and 7.4; 4 take either 9 ms, and 8 take 19 there and here 13.
-FEW = 2
+# Up to this many pictures go to the engine with the lowest latency for one. For fast-s, 1 and 2
+# pictures take ONNX Runtime 2.5 and 4.9 ms, and PyTorch 6.2 and 7.4 ms; 4 pictures take either of
+# them 9 ms; 8 pictures take ONNX Runtime 19 ms and PyTorch 13 ms.
+SMALL_BATCH = 2
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture in the network's size.
+    """A picture at the network's input size.
 
     Attributes
     ----------
     pixels : array, shape (H, W, C)
-        uint8, as it came, where it came in that size and no heat map is wanted; else float32, in
-        the network's scale.
+        uint8, unchanged, if the file had the input size and no heat map is requested; otherwise
+        float32, preprocessed.
     width, height : int
-        The size that it came in.
+        Size of the file's picture.
     explain : bool
-        Whether a heat map is wanted.
+        Whether a heat map is requested.
     """
 
     pixels: npt.NDArray[Any]
@@ -48,14 +48,14 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the network says of a picture.
+class Output:
+    """The network's output for one picture.
 
     Attributes
     ----------
     probabilities : float32 array, shape (classes,)
     heat : float32 array, shape (H, W), or None
-        Where it looked, 0 to 1, in the network's size.
+        Heat map for the most probable class, 0 to 1, at the network's input size.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -63,78 +63,77 @@ class Answer:
 
 
 class Engine:
-    """A Run's network, ready to answer.
+    """A Run's network, ready for requests.
 
     Attributes
     ----------
     batch : int
-        With how many pictures ``answer`` should be called at most.
+        Largest batch for ``classify``.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        # what is seen inside of the network is kept in the network
-        self._one_look = Lock()
         rule = run.preprocessing
-        self._as_they_are = AsTheyAre(**asdict(rule))
+        self._no_preprocessing = AsTheyAre(**asdict(rule))
         self._network = run.model()
         self._fast, self._one = fastest(run, BATCH), fastest(run, 1)
-        # for one thread that asks: the engine shares them out itself, and two threads with half as
-        # many each take longer (64 pictures a request, 8 clients: 896 a second instead of 800)
+        # One thread calls the engine with large batches, and the engine splits them among its
+        # streams: 896 pictures/s with 8 clients and 64 pictures per request, where two threads with
+        # half as many each reached 800.
         self.batch = self._fast.piece * self._fast.streams if self._fast.streams > 1 else BATCH
-        # the first answer takes longer than those after it: not at a client's cost
+        # warm up: the first call is slower than the following ones
         for engine in (self._fast, self._one):
             engine.probabilities(np.zeros((1, rule.height, rule.width, rule.channels), np.uint8))
 
     def prepare(self, upload: Upload, explain: bool, limit: int) -> Prepared:
-        """Decode a picture and make it what the network reads.
+        """Decode and preprocess a picture.
 
         Parameters
         ----------
         upload : Upload
         explain : bool
-            Whether a heat map is wanted.
+            Whether a heat map is requested.
         limit : int
-            Pixels that it may declare.
+            Pixels that the file may declare.
 
         Raises
         ------
+        TooManyPixels
+            The file declares more than ``limit`` pixels; nothing was decoded.
         PeewitError
-            It cannot be read.
+            The file cannot be read.
         """
         image = read_picture(upload.content, upload.name, limit=limit)
         height, width = image.shape[:2]
-        # here, because a photograph would keep a thread that computes busy for a while, and
-        # because many of them at full size would not fit in the memory
+        # Resized here and not in the computing thread, which a photograph would hold up; and many
+        # photographs at full size would not fit into memory.
         pixels = self._fast.prepare(image)
         if explain and pixels.dtype == np.uint8:
             pixels = self.run.preprocessing.array(image[None])[0]
         return Prepared(pixels, width, height, explain)
 
-    def answer(self, pictures: Sequence[Prepared]) -> list[Answer]:
-        """Put pictures through the network together."""
+    def classify(self, pictures: Sequence[Prepared]) -> list[Output]:
+        """Return the network's output for a batch. Not for several threads at a time."""
         rows = np.empty((len(pictures), len(self.run.class_names)), np.float32)
         for kind in (np.uint8, np.float32):
-            places = [at for at, picture in enumerate(pictures) if picture.pixels.dtype == kind]
-            if places:
-                images = np.stack([pictures[at].pixels for at in places])
-                engine = self._one if len(places) <= FEW else self._fast
-                rows[places] = engine.probabilities(images)
-        explained = [at for at, picture in enumerate(pictures) if picture.explain]
+            indices = [i for i, picture in enumerate(pictures) if picture.pixels.dtype == kind]
+            if indices:
+                images = np.stack([pictures[i].pixels for i in indices])
+                engine = self._one if len(indices) <= SMALL_BATCH else self._fast
+                rows[indices] = engine.probabilities(images)
+        explained = [i for i, picture in enumerate(pictures) if picture.explain]
         heat = dict(zip(explained, self._heat(pictures, rows, explained), strict=True))
-        return [Answer(row, heat.get(at)) for at, row in enumerate(rows)]
+        return [Output(row, heat.get(i)) for i, row in enumerate(rows)]
 
     def _heat(
-        self, pictures: Sequence[Prepared], rows: npt.NDArray[np.float32], places: list[int]
+        self, pictures: Sequence[Prepared], rows: npt.NDArray[np.float32], indices: list[int]
     ) -> Iterator[npt.NDArray[np.float32] | None]:
-        """Give where the network looked for its first answer in each picture of ``places``."""
-        if not places:
+        """Yield the heat map of each picture of ``indices`` for its most probable class."""
+        if not indices:
             return
-        images: npt.NDArray[Any] = np.stack([pictures[at].pixels for at in places])
-        classes = rows[places].argmax(1)
+        images: npt.NDArray[Any] = np.stack([pictures[i].pixels for i in indices])
+        classes = rows[indices].argmax(1)
         try:
-            with self._one_look:
-                maps = heat_maps(self._network, self._as_they_are, images, classes)
-            yield from maps
-        except PeewitError:  # no layer of this network keeps places apart
-            yield from [None] * len(places)
+            yield from heat_maps(self._network, self._no_preprocessing, images, classes)
+        except PeewitError:  # this network has no spatial feature map
+            yield from [None] * len(indices)

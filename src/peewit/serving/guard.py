@@ -1,8 +1,8 @@
-"""Who may ask, and how long it may take: around the whole application.
+"""Host, Origin, security headers and timeouts, checked around the whole application.
 
-A page anywhere on the web can make a browser send requests to a server on loopback. So the name by
-which the server was asked must be one of its own (else the name of a stranger could be made to
-point here: DNS rebinding), and a page that asks must have come from here.
+Any web page can make a browser send requests to a server on loopback. So the Host header must name
+this server (otherwise an attacker's domain could be made to resolve to it: DNS rebinding), and a
+page that sends requests must have come from it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+from starlette.responses import Response
 
 from peewit.serving.limits import Limits, Refused, too_slow
 
@@ -20,12 +22,13 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 HEADERS = {
-    # Everything comes from here, and nothing is written into the page that could run. "blob:" is
-    # for the pictures that the user chose, which never become part of the page.
+    # Everything is served from here, and no script or style is inline. "blob:" is for the pictures
+    # that the user chose.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -34,22 +37,26 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
-    # after an update of Peewit the page must be the new one
+    # so that the page is up to date after an update of Peewit
     "cache-control": "no-cache",
 }
 _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Guard:
-    """Checks Host and Origin, adds the headers that make browsers careful, and minds the clock.
+    """ASGI middleware that checks Host and Origin, and adds security headers and timeouts.
+
+    Starlette's TrustedHostMiddleware does not check Origin, cannot allow every IP address, accepts
+    a second Host header, and answers in plain text instead of the API's JSON.
 
     Parameters
     ----------
     app : ASGI application
     names : collection of str
-        By which names the server may be asked, besides those of loopback.
+        Host names that requests may use, in addition to those of loopback.
     any_address : bool
-        Whether it may be asked by any IP address: no name can be made to point at it that way.
+        Whether requests may use any IP address as the host. DNS rebinding needs a name, so
+        addresses are safe.
     limits : Limits
     """
 
@@ -61,40 +68,47 @@ class Guard:
         self.any_address = any_address
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        guarded = _Guarded(receive, send, headers, self.limits)
+        guarded = _GuardedRequest(receive, send, scope["headers"], self.limits)
+        app = self.app
         try:
-            self.check(headers)
+            self.check(scope["headers"])
         except Refused as refused:
-            await guarded.refuse(refused)
-        else:
-            await self.app(scope, guarded.receive, guarded.send)
+            body = json.dumps({"error": str(refused)})
+            app = Response(body, refused.status, media_type="application/json")
+        await app(scope, guarded.receive, guarded.send)
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse a request that a stranger's page may have made.
+    def check(self, headers: RawHeaders) -> None:
+        """Refuse requests that another site's page may have sent.
 
         Raises
         ------
         Refused
-            403: Host is not a name of this server, or Origin is another than Host.
+            403: Host is not a name of this server, or Origin differs from Host.
         """
-        host = headers.get(b"host", b"").decode("latin-1").lower()
-        if not self._ours(_name(host)):
+        hosts, origins = (
+            [value.decode("latin-1").lower() for name, value in headers if name == wanted]
+            for wanted in (b"host", b"origin")
+        )
+        if len(hosts) > 1:
+            raise Refused(403, "the request has more than one Host header", "", "send only one")
+        host = hosts[0] if hosts else ""
+        if not self._allowed(_host_name(host)):
             raise Refused(
                 403,
-                "this server does not answer to the name it was asked by",
-                f"the header Host is {host[:100]!r}",
-                "ask by its address, or start it with --allow-host NAME",
+                "the Host header does not name this server",
+                f"it is {host[:100]!r}",
+                "use the address that peewit serve printed, or start it with --allow-host NAME",
             )
-        origin = headers.get(b"origin")
-        if origin is not None and _place(origin.decode("latin-1").lower()) != host:
-            raise Refused(403, "pages from elsewhere may not ask this server", "", "use its own")
+        if any(_origin_host(origin) != host for origin in origins):
+            raise Refused(
+                403, "cross-origin requests are not allowed", "", "use this server's own page"
+            )
 
-    def _ours(self, name: str) -> bool:
+    def _allowed(self, name: str) -> bool:
         if name in self.names:
             return True
         if not self.any_address:
@@ -106,25 +120,25 @@ class Guard:
         return True
 
 
-def _name(host: str) -> str:
-    """Return the name or address in a Host header, without the port.
+def _host_name(host: str) -> str:
+    """Return the name or address in a Host header, without the port; "" if it is invalid.
 
-    >>> _name("localhost:8000"), _name("[::1]:8000"), _name("a@b"), _name("::1")
+    >>> _host_name("localhost:8000"), _host_name("[::1]:8000"), _host_name("a@b"), _host_name("::1")
     ('localhost', '::1', '', '')
     """
     try:
         parts = urlsplit(f"//{host}")
-        # asked for, because a wrong port raises only then
+        # an invalid port raises only when it is read
         _ = parts.port
     except ValueError:
         return ""
     return (parts.hostname or "") if parts.netloc == host and "@" not in host else ""
 
 
-def _place(origin: str) -> str:
-    """Return the name and port in an Origin header.
+def _origin_host(origin: str) -> str:
+    """Return host and port of an Origin header; "" if it is invalid.
 
-    >>> _place("http://localhost:8000"), _place("null"), _place("http://[")
+    >>> _origin_host("http://localhost:8000"), _origin_host("null"), _origin_host("http://[")
     ('localhost:8000', '', '')
     """
     try:
@@ -133,17 +147,18 @@ def _place(origin: str) -> str:
         return ""
 
 
-class _Guarded:
-    """The two ends of one request, with the clock and the headers added."""
+class _GuardedRequest:
+    """Both ends of one request, with timeouts and the security headers added."""
 
     def __init__(
-        self, receive: Receive, send: Send, headers: Mapping[bytes, bytes], limits: Limits
+        self, receive: Receive, send: Send, raw_headers: RawHeaders, limits: Limits
     ) -> None:
+        headers = dict(raw_headers)
         self._receive, self._send, self._limits = receive, send, limits
         self._deadline = asyncio.get_running_loop().time() + limits.request_seconds
-        # whether there is something left to read
+        # whether part of the body is still unread
         self._more = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        self._asks_first = headers.get(b"expect", b"").lower() == b"100-continue"
+        self._awaits_continue = headers.get(b"expect", b"").lower() == b"100-continue"
 
     async def receive(self) -> Message:
         """Return the next piece of the request.
@@ -154,10 +169,10 @@ class _Guarded:
             408: the client takes too long.
         """
         if not self._more:
-            # what comes now is that the client hangs up, and that may take as long as the answer
+            # the next message is the disconnect, which may take as long as the response
             return await self._receive()
         left = self._deadline - asyncio.get_running_loop().time()
-        self._asks_first = False
+        self._awaits_continue = False
         try:
             async with asyncio.timeout(max(0.0, min(self._limits.seconds, left))):
                 message = await self._receive()
@@ -168,33 +183,21 @@ class _Guarded:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a piece of the answer."""
+        """Send a piece of the response."""
         if message["type"] == "http.response.start":
             await self._drain()
             extra = [*_HEADERS, *([(b"connection", b"close")] if self._more else [])]
             message["headers"] = [*message.get("headers", []), *extra]
         await self._send(message)
 
-    async def refuse(self, refused: Refused) -> None:
-        """Answer with a sentence."""
-        body = json.dumps({"error": str(refused)}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await self.send(
-            {"type": "http.response.start", "status": refused.status, "headers": headers}
-        )
-        await self.send({"type": "http.response.body", "body": body})
-
     async def _drain(self) -> None:
-        """Read on, though the answer is known: most clients read it only after they have sent all.
+        """Read the rest of the body, because most clients read the response only after sending it.
 
-        Not without end; and a client that asked whether to send at all gets the answer at once.
+        Up to the limit of a body, and not if the client is waiting for "100 Continue".
         """
         count = 0
         try:
-            while self._more and not self._asks_first and count <= self._limits.body:
+            while self._more and not self._awaits_continue and count <= self._limits.body:
                 count += len((await self.receive()).get("body", b""))
         except Refused:
             pass

@@ -1,4 +1,4 @@
-"""What a server takes, and what it refuses: in numbers, and in sentences."""
+"""The limits of a server, and the errors that answer requests beyond them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of one server, so that no client can fill its memory or keep it waiting.
+    """Limits of one server, so that no client can exhaust its memory or block it.
 
     Parameters
     ----------
     body : int
-        Bytes of one request.
+        Bytes of one request body.
     buffered : int
-        Bytes of all requests that are held at one time.
+        Bytes of all request bodies held in memory at one time.
     pixels : int
-        Pixels that one picture may declare.
+        Pixels that the header of one picture may declare.
     pictures : int
-        Pictures in one request.
+        Pictures per request.
     waiting : int
-        Requests that are read, waiting or computed at one time.
+        Prediction requests that are being received, queued or computed at one time.
     seconds : float
-        How long a client may take for the next piece of its request, or to fetch its answer.
+        Timeout for the next piece of a request, and for reading the response.
     request_seconds : float
-        How long a client may take for its whole request.
+        Timeout for receiving a whole request.
     """
 
     body: int = 32 * MEGABYTE
@@ -41,13 +41,13 @@ class Limits:
     request_seconds: float = 60.0
 
 
-class Refused(PeewitError):  # noqa: N818  (it is the client that did something wrong)
-    """A request that is answered with a sentence instead of a prediction.
+class Refused(PeewitError):  # noqa: N818  (the fault is the client's, not the server's)
+    """A request that the server refuses.
 
     Parameters
     ----------
     status : int
-        The HTTP status of the answer.
+        The HTTP status of the response.
     what, why, todo : str
         As in PeewitError.
     """
@@ -57,28 +57,28 @@ class Refused(PeewitError):  # noqa: N818  (it is the client that did something 
         self.status = status
 
 
-def too_many_waiting() -> Refused:
-    """Return the answer of a server that has enough to do."""
-    return Refused(429, "the server is busy", "too many requests are waiting", "try again soon")
+def too_busy() -> Refused:
+    """Return the error for a request beyond the server's capacity."""
+    return Refused(429, "the server is busy", "too many requests are pending", "retry shortly")
 
 
 def too_large(limit: int) -> Refused:
-    """Return the answer to a request of more than ``limit`` bytes."""
+    """Return the error for a body of more than ``limit`` bytes."""
     return Refused(
         413,
         "the request is too large",
-        f"it has more than {limit / MEGABYTE:g} MB",
+        f"the limit is {limit / MEGABYTE:g} MB",
         "send fewer or smaller pictures",
     )
 
 
 def too_many(limit: int) -> Refused:
-    """Return the answer to a request of more than ``limit`` pictures."""
+    """Return the error for more than ``limit`` pictures."""
     return Refused(
-        413, "the request holds too many pictures", "", f"send at most {limit:,} at a time"
+        413, "the request has too many pictures", "", f"send at most {limit:,} per request"
     )
 
 
 def too_slow() -> Refused:
-    """Return the answer to a client that does not send what it announced."""
-    return Refused(408, "the request came too slowly", "", "send it again")
+    """Return the error for a request that did not arrive in time."""
+    return Refused(408, "the request timed out", "", "send it again")

@@ -1,4 +1,4 @@
-"""What a server counts of itself, in the form that Prometheus reads."""
+"""The server's metrics, in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Counters of one server.
+    """The metrics of one server.
 
     Parameters
     ----------
     waiting : function
-        Says how many pictures wait for the network now.
+        Returns the number of pictures in the network's queue.
 
     Examples
     --------
@@ -36,48 +36,47 @@ class Metrics:
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
-        # one of its own, so that two servers in one process do not meet
+        # a registry per server, so that two servers in one process do not share counters
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "peewit_requests",
-            "Requests answered, by path and status",
+            "Responses by path and status",
             ["path", "status"],
             registry=self.registry,
         )
         self.seconds = Histogram(
             "peewit_predict_seconds",
-            "Seconds from a request for predictions to its answer",
+            "Latency of prediction requests in seconds",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
-        self.pictures = Counter(
-            "peewit_pictures", "Pictures that were classified", registry=self.registry
-        )
+        self.pictures = Counter("peewit_pictures", "Pictures classified", registry=self.registry)
         self.batches = Histogram(
             "peewit_batch_pictures",
-            "Pictures that went through the network together",
+            "Pictures per batch",
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
         )
         gauge = Gauge(
-            "peewit_waiting_pictures", "Pictures that wait for the network", registry=self.registry
+            "peewit_waiting_pictures", "Pictures queued for the network", registry=self.registry
         )
         gauge.set_function(waiting)
         ProcessCollector(registry=self.registry)
 
     def text(self) -> bytes:
-        """Return all of them as text."""
+        """Return all metrics in the text format."""
         return generate_latest(self.registry)
 
 
-class Counted:
-    """Counts the answers of an application.
+class RequestCounter:
+    """ASGI middleware that counts responses by path and status.
+
+    The path is that of ``scope["route"]``, which FastAPI sets for the API. Pages and unknown paths
+    are "other", so that a client cannot create a million labels.
 
     Parameters
     ----------
     app : ASGI application
-        Sets ``scope["route"]``, as Starlette's router does: addresses that are not known count as
-        one, so that a stranger cannot make up a million of them.
     metrics : Metrics
     """
 
@@ -85,15 +84,15 @@ class Counted:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def counted(message: MutableMapping[str, Any]) -> None:
+        async def count_and_send(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 path = getattr(scope.get("route"), "path", "other")
                 self.metrics.requests.labels(path, message["status"]).inc()
             await send(message)
 
-        await self.app(scope, receive, counted)
+        await self.app(scope, receive, count_and_send)

@@ -1,4 +1,4 @@
-"""The shapes of the API's answers, as its OpenAPI description tells them."""
+"""The schemas of the API's responses, for its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PICTURE = {"type": "string", "format": "binary"}
 
-# What /api/predict reads. It is read by hand, so it is described by hand.
+# The body of /api/predict. It is parsed without FastAPI, so FastAPI cannot derive its schema.
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -36,53 +36,51 @@ REQUEST_BODY: dict[str, Any] = {
 
 
 class Failure(BaseModel):
-    """What went wrong, in a sentence."""
+    """An error message."""
 
     error: str
 
 
 class Label(BaseModel):
-    """A class, and how probable it is."""
+    """A class and its probability."""
 
     class_: str = Field(alias="class")
     probability: float = Field(ge=0, le=1.000001)
 
 
 class Prediction(BaseModel):
-    """What the network says of one picture, or why it could not be read."""
+    """The classes of one picture, or why it could not be read."""
 
-    name: str = Field(description="the file's name as it was sent")
-    width: int | None = Field(None, description="pixels of the picture as it came")
-    height: int | None = Field(None, description="pixels of the picture as it came")
-    labels: list[Label] | None = Field(None, description="the likeliest class first")
+    name: str = Field(description="file name, as sent")
+    width: int | None = Field(None, description="of the picture as sent, in pixels")
+    height: int | None = Field(None, description="of the picture as sent, in pixels")
+    labels: list[Label] | None = Field(None, description="most probable class first")
     heat_map: list[list[float]] | None = Field(
-        None, description="rows of 0 to 1: how much each place spoke for the likeliest class"
+        None, description="rows of values, 0 to 1: support for the most probable class"
     )
     error: str | None = Field(None, description="why the picture could not be read")
-    status: int | None = Field(
-        None, description="what the answer's status would be, had this picture been the only one"
-    )
+    status: int | None = Field(None, description="HTTP status if this had been the only picture")
 
 
 class Predictions(BaseModel):
-    """One prediction a picture, in the order in which the pictures were sent."""
+    """One prediction per picture, in the order of the request."""
 
     predictions: list[Prediction]
 
 
 class Accuracy(BaseModel):
-    """How often the network was right on pictures that it had not seen."""
+    """Accuracy on held-out pictures."""
 
     share: float = Field(ge=0, le=1)
-    low: float = Field(ge=0, le=1, description="lower end of the 95 % interval")
-    high: float = Field(ge=0, le=1, description="upper end of the 95 % interval")
-    images: int = Field(description="how many pictures it was tested on")
-    split: str = Field(description="test, or validation where there was no test set")
-    data: str | None = Field(description="which data")
+    low: float = Field(ge=0, le=1, description="lower bound of the 95 % confidence interval")
+    high: float = Field(ge=0, le=1, description="upper bound of the 95 % confidence interval")
+    images: int = Field(description="number of pictures it was measured on")
+    split: str = Field(description="test, or validation if there was no test set")
+    data: str | None = Field(description="name of the data set")
 
 
 class Size(BaseModel):
-    """What the network reads; pictures of another size are resized whole."""
+    """The network's input size. Pictures of another size are resized without cropping."""
 
     height: int
     width: int
@@ -90,33 +88,33 @@ class Size(BaseModel):
 
 
 class Bounds(BaseModel):
-    """What the server takes."""
+    """The server's limits."""
 
-    bytes: int = Field(description="of one request")
-    pixels: int = Field(description="of one picture")
-    pictures: int = Field(description="in one request")
+    bytes: int = Field(description="per request")
+    pixels: int = Field(description="per picture")
+    pictures: int = Field(description="per request")
 
 
 class Model(BaseModel):
-    """The model that answers."""
+    """The model that the server uses."""
 
     run: str = Field(description="name of the run's folder")
     model: str
     classes: list[str]
     input: Size
-    accuracy: Accuracy | None = Field(description="null where the run was never tested")
+    accuracy: Accuracy | None = Field(description="null if the run was never tested")
     limits: Bounds
-    peewit: str = Field(description="version of the server")
+    peewit: str = Field(description="version of Peewit")
 
 
 class Health(BaseModel):
-    """That the server is there."""
+    """The state of the server."""
 
     status: str
 
 
 def describe_model(run: Run, limits: Limits) -> Model:
-    """Return what ``/api/model`` says of ``run``. No paths of this machine are in it."""
+    """Return the response of ``/api/model``, which contains no paths of this machine."""
     rule = run.preprocessing
     accuracy = None
     if run.metrics:

@@ -1,4 +1,4 @@
-"""The server around the application: its port, its end, and clients that misbehave on the wire."""
+"""The server around the application: its socket, its shutdown, and misbehaving connections."""
 
 from __future__ import annotations
 
@@ -18,49 +18,52 @@ from peewit.errors import PeewitError, reason_of
 from peewit.serving.guard import App
 from peewit.serving.limits import Limits
 
-# more than any browser sends, cookies of other servers on loopback included
-LARGEST_HEAD = 64 * 1024
-# answers that are being computed when the server is told to stop get this long
-SECONDS_TO_FINISH = 30
-# Connections that are open at one time, and that the system keeps until they are taken up
-MOST_OPEN, QUEUE = 1024, 1024
-# Connections that are taken up at one time, before the first of them is heard of; and the open
-# files that are left to them and to everything else
-AT_A_TIME, SPARE_FILES = 16, 192
+# request line and headers: more than any browser sends, even with the cookies that other servers on
+# loopback have set
+MAX_HEADER_BYTES = 64 * 1024
+# how long a shutdown waits for running requests
+SHUTDOWN_SECONDS = 30
+# open connections, and connections that the kernel queues until they are accepted
+MAX_CONNECTIONS, BACKLOG = 1024, 1024
+# connections that asyncio accepts in one turn of the loop, before the limit above can apply to them
+ACCEPT_BATCH = 16
+# open files that are kept for those and for everything else
+SPARE_FILES = 192
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on ``host`` and ``port`` (0: any that is free).
+    """Return a socket that listens on ``host`` and ``port`` (0: any free port).
 
     Raises
     ------
     PeewitError
-        The port is taken or not allowed, or there is no such address here.
+        The port is in use or not permitted, or this machine does not have the address.
     """
     what = f"cannot listen on {host} port {port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, UnicodeError) as error:  # the second of empty or too long labels
-        raise PeewitError(what, "there is no such address", "give one of this machine's") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: empty or too long labels
+        raise PeewitError(what, "no such address", "use an address of this machine") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where a port can be shared otherwise
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where two servers could share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
-            # a server that ended a moment ago does not keep the port
+            # so that the port is free right after a server has ended
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise PeewitError(what, reason_of(error), "choose another by --port, or 0") from error
+        todo = "choose another one with --port, or any free one with --port 0"
+        raise PeewitError(what, reason_of(error), todo) from error
     return listener
 
 
 def address_of(listener: socket.socket) -> str:
-    """Return the address to type into a browser on this machine."""
+    """Return the URL for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
         host = "::1" if ":" in host else "127.0.0.1"
@@ -68,7 +71,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach ``host``.
+    """Return whether ``host`` is reachable from this machine only.
 
     >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
     (True, True, False)
@@ -80,24 +83,24 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(app: App, listener: socket.socket, limits: Limits) -> bool:
-    """Answer until SIGTERM, SIGINT or Ctrl-C; then finish what is running.
+    """Serve until SIGTERM, SIGINT or Ctrl-C, then finish the running requests.
 
     Returns
     -------
     bool
-        Whether all of that was finished: not after a second Ctrl-C, or ``SECONDS_TO_FINISH``.
+        Whether all of them were finished. A second Ctrl-C and ``SHUTDOWN_SECONDS`` cut them off.
     """
-    server = server_of(app, limits)
+    server = make_server(app, limits)
     server.run(sockets=[listener])
     return server.finished
 
 
-def server_of(app: App, limits: Limits) -> Server:
-    """Return what serves ``app``, not yet running."""
+def make_server(app: App, limits: Limits) -> Server:
+    """Return a server of ``app`` that is not running yet."""
 
-    class Protocol(CarefulProtocol):
+    class Protocol(StrictProtocol):
         seconds = limits.seconds
-        most_open = most_connections()
+        max_connections = connection_limit()
 
     config = uvicorn.Config(
         app,
@@ -106,49 +109,50 @@ def server_of(app: App, limits: Limits) -> Server:
         lifespan="on",
         log_level="critical",
         access_log=False,
-        # behind a proxy the proxy's checks count; here nobody's word is taken for another's
+        # X-Forwarded-For and the like are not trusted
         proxy_headers=False,
         server_header=False,
-        backlog=AT_A_TIME,
+        backlog=ACCEPT_BATCH,
         timeout_keep_alive=max(1, round(limits.seconds)),
-        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     return Server(config)
 
 
-def most_connections() -> int:
-    """Return how many connections may be open, after asking for as many open files as one may.
+def connection_limit() -> int:
+    """Return the limit of open connections, after raising the soft limit of open files if needed.
 
-    A server without files to open takes no connections up, and asyncio logs each that it cannot.
+    Without a free file descriptor no connection can be accepted, and asyncio logs each attempt.
     """
     try:
         import resource
-    except ImportError:  # Windows, which has no such limit
-        return MOST_OPEN
+    except ImportError:  # Windows has no such limit
+        return MAX_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_OPEN + SPARE_FILES
+    wanted = MAX_CONNECTIONS + SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     files = wanted if soft == resource.RLIM_INFINITY else soft
-    return max(8, min(MOST_OPEN, files - SPARE_FILES))
+    return max(8, min(MAX_CONNECTIONS, files - SPARE_FILES))
 
 
 class Server(uvicorn.Server):
-    """Ends like any other function when it was told to; uvicorn's raises the signal once more."""
+    """uvicorn's server, except that ``run`` returns after a signal instead of raising it again."""
 
     finished = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # asyncio takes up as many connections in one go as it lets the system keep: fewer here
+        # asyncio uses one number for the kernel's queue and for the connections that it accepts in
+        # one turn. uvicorn passed it ACCEPT_BATCH; the queue may be longer.
         for listener in sockets or []:
-            listener.listen(QUEUE)
+            listener.listen(BACKLOG)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         began = time.monotonic()
         await super().shutdown(sockets)
-        in_time = time.monotonic() - began < SECONDS_TO_FINISH
+        in_time = time.monotonic() - began < SHUTDOWN_SECONDS
         self.finished = in_time and not self.force_exit
 
     @contextmanager
@@ -163,92 +167,95 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-class CarefulProtocol(HttpToolsProtocol):
-    """Drops clients that keep a connection without using it.
+class StrictProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with timeouts, and with limits for headers and open connections.
 
-    uvicorn waits without end for the first byte of a request, for the rest of its head, and for a
-    client that does not fetch its answer; and it takes a head of any length, trailers included.
+    uvicorn waits without a limit for the first byte of a request, for the rest of its headers, and
+    for a client that does not read the response; and it accepts headers and trailers of any length.
     """
 
     seconds = 10.0
-    most_open = MOST_OPEN
-    _clock: asyncio.TimerHandle | None = None
-    # how often something came to its end or was handed on, and the bytes since the last time
-    _steps = 0
-    _unused = 0
+    max_connections = MAX_CONNECTIONS
+    _timer: asyncio.TimerHandle | None = None
+    # Headers and body pieces parsed so far, and the bytes received since the last of them: a head,
+    # trailer or chunk header that is not complete yet.
+    _parsed = 0
+    _unparsed_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self.most_open:
+        if len(self.connections) > self.max_connections:
             transport.abort()
             return
-        self._start_clock()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        before = self._steps
+        before = self._parsed
         super().data_received(data)
-        self._unused = self._unused + len(data) if self._steps == before else 0
+        self._unparsed_bytes = self._unparsed_bytes + len(data) if self._parsed == before else 0
         if self.transport.is_closing():
             return
-        if self._unused > LARGEST_HEAD and self._between_requests:
-            self.send_400_response("The head of the request is too long.")
-        elif self._unused > LARGEST_HEAD:
+        if self._unparsed_bytes > MAX_HEADER_BYTES and self._between_requests:
+            self.send_400_response("The headers of the request are too long.")
+        elif self._unparsed_bytes > MAX_HEADER_BYTES:
             self.transport.abort()
-        elif self._between_requests and self._clock is None:
-            self._start_clock()
+        elif self._between_requests and self._timer is None:
+            self._start_timer()
 
     def on_headers_complete(self) -> None:
-        self._steps += 1
-        # a client may send one request after the other and fetch no answer
+        self._parsed += 1
+        # a client may send one request after the other without reading a response
         if not self.flow.write_paused:
-            self._stop_clock()
+            self._stop_timer()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._steps += 1
+        self._parsed += 1
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._steps += 1
+        self._parsed += 1
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():  # once the client has fetched what is on its way
-            self._start_clock()
+        # the rest of the response may still be in the buffer, and the client may not read it
+        if self.transport.is_closing():
+            self._start_timer()
 
     def timeout_keep_alive_handler(self) -> None:
-        # close() would wait until the client has fetched the last answer
+        # close() would wait until the client has read the last response
         self.transport.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._start_clock()
+        self._start_timer()
 
     def resume_writing(self) -> None:
-        # of a whole answer the rest is still on its way, and nothing else will start the clock
+        # if the response is complete, its rest is still being sent, and no other event will follow
+        # that starts the timer
         if self._between_requests:
-            self._start_clock()
+            self._start_timer()
         else:
-            self._stop_clock()
+            self._stop_timer()
         super().resume_writing()
 
     @property
     def _between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _start_clock(self) -> None:
-        self._stop_clock()
-        self._clock = self.loop.call_later(self.seconds, self._too_late)
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.seconds, self._time_out)
 
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _too_late(self) -> None:
+    def _time_out(self) -> None:
         self.transport.abort()

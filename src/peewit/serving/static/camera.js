@@ -1,16 +1,16 @@
-// The camera, in a dialog. It is on only while the dialog is open.
+// The camera dialog. The camera is on only while the dialog is open.
 
 import { text } from "./strings.js";
 
-export function setUp(taken) {
+export function setUp(onPicture) {
   const dialog = document.getElementById("camera");
   const video = document.getElementById("video");
   const problem = document.getElementById("camera-problem");
-  const shutter = document.getElementById("camera-take");
+  const takeButton = document.getElementById("camera-take");
 
   async function open() {
     problem.textContent = "";
-    shutter.disabled = true;
+    takeButton.disabled = true;
     dialog.showModal();
     if (!navigator.mediaDevices) {
       problem.textContent = text("camera-insecure");
@@ -24,13 +24,13 @@ export function setUp(taken) {
       }
       video.srcObject = stream;
       await video.play();
-      shutter.disabled = false;
+      takeButton.disabled = false;
     } catch {
       problem.textContent = text("camera-none");
     }
   }
 
-  function off() {
+  function stop() {
     video.srcObject?.getTracks().forEach((track) => track.stop());
     video.srcObject = null;
   }
@@ -42,12 +42,12 @@ export function setUp(taken) {
     canvas.getContext("2d").drawImage(video, 0, 0);
     dialog.close();
     canvas.toBlob((blob) => {
-      if (blob) taken(new File([blob], `${text("camera-name")}.png`, { type: "image/png" }));
+      if (blob) onPicture(new File([blob], `${text("camera-name")}.png`, { type: "image/png" }));
     }, "image/png");
   }
 
   document.getElementById("camera-open").addEventListener("click", open);
   document.getElementById("camera-close").addEventListener("click", () => dialog.close());
-  shutter.addEventListener("click", take);
-  dialog.addEventListener("close", off);
+  takeButton.addEventListener("click", take);
+  dialog.addEventListener("close", stop);
 }

@@ -1,27 +1,27 @@
-// One picture and what is said of it.
+// One picture with its predictions.
 
-import { failure, percent, text } from "./strings.js";
+import { errorText, percent, text } from "./strings.js";
 
-const SHOWN = 5;
-const SIDE = 480;
-// the colours of the heat maps in reports, from cold to hot
-const RAMP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
-const STRENGTH = 0.75;
+const TOP_CLASSES = 5;
+const PREVIEW_SIZE = 480; // pixels of the longer side
+// the colour map of the heat maps in reports, from low to high
+const COLOUR_MAP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
+const MAX_OPACITY = 0.75;
 
 function element(name, className, content) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (content !== undefined) made.textContent = content;
-  return made;
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (content !== undefined) node.textContent = content;
+  return node;
 }
 
 export class Card {
   constructor(file) {
     this.file = file;
     this.prediction = null;
-    this.failed = null;
+    this.failure = null;
     this.bitmap = null;
-    this.seen = false;
+    this.loaded = false;
     this.element = element("li", "card");
     this.view = element("div", "view", text("working"));
     this.body = element("div", "body");
@@ -31,60 +31,60 @@ export class Card {
 
   async load() {
     try {
-      this.bitmap = await small(this.file);
+      this.bitmap = await preview(this.file);
     } catch {
-      // a kind that the server reads and the browser does not, or no picture at all
+      // a format that only the server supports, or not a picture
       this.bitmap = null;
     }
-    this.seen = true;
+    this.loaded = true;
     this.render();
   }
 
-  answer(prediction) {
-    if (prediction.error) this.failed = { sentence: prediction.error, status: prediction.status };
+  show(prediction) {
+    if (prediction.error) this.failure = { message: prediction.error, status: prediction.status };
     else this.prediction = prediction;
     this.render();
   }
 
-  fail(sentence, status) {
-    this.failed = { sentence, status };
+  fail(message, status) {
+    this.failure = { message, status };
     this.render();
   }
 
-  // One sentence for those who hear the page.
-  spoken() {
+  // The text for screen readers.
+  announcement() {
     const name = this.file.name;
-    if (this.failed) return text("failed", { name, error: this.sentence() });
+    if (this.failure) return text("failed", { name, error: this.errorText() });
     const [first] = this.prediction.labels;
-    return text("said", { name, label: first.class, share: percent(first.probability) });
+    return text("announcement", { name, label: first.class, share: percent(first.probability) });
   }
 
-  sentence() {
-    return failure(this.failed.sentence, this.failed.status);
+  errorText() {
+    return errorText(this.failure.message, this.failure.status);
   }
 
-  render(heat = document.getElementById("heat").checked) {
-    this.renderView(heat);
+  render() {
+    this.renderView();
     const parts = [];
-    if (this.failed) {
-      parts.push(element("h3", "", text("not-read")), element("p", "quiet file", this.file.name));
-      parts.push(element("p", "", this.sentence()));
+    if (this.failure) {
+      parts.push(element("h3", "", text("not-read")), element("p", "muted file", this.file.name));
+      parts.push(element("p", "", this.errorText()));
     } else if (this.prediction) {
       const labels = this.prediction.labels;
-      parts.push(element("h3", "", labels[0].class), element("p", "quiet file", this.file.name));
-      parts.push(this.bars(labels.slice(0, SHOWN)));
-      if (labels.length > SHOWN) {
+      parts.push(element("h3", "", labels[0].class), element("p", "muted file", this.file.name));
+      parts.push(this.bars(labels.slice(0, TOP_CLASSES)));
+      if (labels.length > TOP_CLASSES) {
         const more = element("details");
         more.open = this.body.querySelector("details")?.open ?? false;
         more.append(element("summary", "", text("all-classes", { count: labels.length })));
-        more.append(this.bars(labels.slice(SHOWN)));
+        more.append(this.bars(labels.slice(TOP_CLASSES)));
         parts.push(more);
       }
     } else {
-      parts.push(element("h3", "", text("working")), element("p", "quiet file", this.file.name));
+      parts.push(element("h3", "", text("working")), element("p", "muted file", this.file.name));
     }
-    this.element.classList.toggle("failed", Boolean(this.failed));
-    this.element.setAttribute("aria-busy", String(!this.failed && !this.prediction));
+    this.element.classList.toggle("failed", Boolean(this.failure));
+    this.element.setAttribute("aria-busy", String(!this.failure && !this.prediction));
     this.body.replaceChildren(...parts);
   }
 
@@ -101,13 +101,14 @@ export class Card {
     return list;
   }
 
-  renderView(heat) {
-    this.view.hidden = Boolean(this.failed && this.seen && !this.bitmap);
+  renderView() {
+    this.view.hidden = Boolean(this.failure && this.loaded && !this.bitmap);
     if (!this.bitmap) {
-      this.view.textContent = this.seen ? text("no-preview") : "";
+      this.view.textContent = this.loaded ? text("no-preview") : "";
       return;
     }
     const name = this.file.name;
+    const heat = document.getElementById("heat").checked;
     const map = heat && this.prediction?.heat_map;
     const canvases = [this.canvas(null, name)];
     if (map) {
@@ -119,55 +120,55 @@ export class Card {
 
   canvas(map, label) {
     const { width, height } = this.bitmap;
-    const scale = Math.min(SIDE / width, SIDE / height);
+    const scale = Math.min(PREVIEW_SIZE / width, PREVIEW_SIZE / height);
     const canvas = element("canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", label);
-    const brush = canvas.getContext("2d");
-    // the pixels of a tiny picture are what the network sees: shown as they are, not smeared
-    brush.imageSmoothingEnabled = scale < 1;
-    if (map) brush.filter = "grayscale(1)";
-    brush.drawImage(this.bitmap, 0, 0, canvas.width, canvas.height);
+    const context = canvas.getContext("2d");
+    // show the pixels of a tiny picture as the network sees them, without smoothing
+    context.imageSmoothingEnabled = scale < 1;
+    if (map) context.filter = "grayscale(1)";
+    context.drawImage(this.bitmap, 0, 0, canvas.width, canvas.height);
     if (map) {
-      brush.filter = "none";
-      brush.imageSmoothingEnabled = true;
-      brush.imageSmoothingQuality = "high";
-      brush.drawImage(painted(map), 0, 0, canvas.width, canvas.height);
+      context.filter = "none";
+      context.imageSmoothingEnabled = true;
+      context.imageSmoothingQuality = "high";
+      context.drawImage(coloured(map), 0, 0, canvas.width, canvas.height);
     }
     return canvas;
   }
 }
 
-// The picture, no larger than it is shown: a photograph of 12 megapixels takes 48 MB of memory.
-async function small(file) {
+// Keep only a preview: the bitmap of a photograph of 12 megapixels takes 48 MB of memory.
+async function preview(file) {
   const whole = await createImageBitmap(file);
-  const scale = SIDE / Math.max(whole.width, whole.height);
+  const scale = PREVIEW_SIZE / Math.max(whole.width, whole.height);
   if (scale >= 1) return whole;
   const size = (side) => Math.max(1, Math.round(side * scale));
   const options = { resizeWidth: size(whole.width), resizeHeight: size(whole.height), resizeQuality: "high" };
-  const shown = await createImageBitmap(whole, options);
+  const resized = await createImageBitmap(whole, options);
   whole.close();
-  return shown;
+  return resized;
 }
 
-// The network reads every picture whole, so its map lies over the whole picture.
-function painted(map) {
+// The network sees the whole picture, so the heat map covers all of it.
+function coloured(map) {
   const canvas = element("canvas");
   canvas.width = map[0].length;
   canvas.height = map.length;
-  const brush = canvas.getContext("2d");
-  const image = brush.createImageData(canvas.width, canvas.height);
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
   map.flat().forEach((value, index) => {
-    const place = value * (RAMP.length - 1);
-    const low = Math.min(RAMP.length - 2, Math.floor(place));
+    const position = value * (COLOUR_MAP.length - 1);
+    const low = Math.min(COLOUR_MAP.length - 2, Math.floor(position));
     for (let channel = 0; channel < 3; channel += 1) {
-      const [from, to] = [RAMP[low][channel], RAMP[low + 1][channel]];
-      image.data[index * 4 + channel] = from + (to - from) * (place - low);
+      const [from, to] = [COLOUR_MAP[low][channel], COLOUR_MAP[low + 1][channel]];
+      image.data[index * 4 + channel] = from + (to - from) * (position - low);
     }
-    image.data[index * 4 + 3] = 255 * STRENGTH * value;
+    image.data[index * 4 + 3] = 255 * MAX_OPACITY * value;
   });
-  brush.putImageData(image, 0, 0);
+  context.putImageData(image, 0, 0);
   return canvas;
 }

@@ -1,61 +1,62 @@
-// The page: takes pictures in every way a browser knows, and shows what comes back.
+// The page: collects pictures, sends them to the server, and shows the predictions.
 
 import * as camera from "./camera.js";
 import { Card } from "./card.js";
 import * as server from "./server.js";
-import { number, percent, preferred, text, use } from "./strings.js";
+import { load, number, percent, preferred, text } from "./strings.js";
 
-const MOST_CARDS = 200;
-const AT_A_TIME = 8;
+const MAX_CARDS = 200;
+const GROUP_SIZE = 8;
+const MAX_NAMES = 12;
 const find = (id) => document.getElementById(id);
 let cards = [];
-let leftOut = 0;
-let described = null;
-// one group after the other, so that a thousand pictures do not ask all at once; nor are they all
-// decoded at once
+let omitted = 0;
+let model = null;
+// Groups are sent, and previews decoded, one after the other, even if the user drops a thousand
+// pictures at once.
 let queue = Promise.resolve();
 let loading = Promise.resolve();
 
 function showModel() {
-  if (!described) return;
-  find("run").textContent = text("run", described);
-  const facts = described.accuracy;
-  const words = facts && {
-    images: number(facts.images),
-    data: facts.data ?? text("data-unknown"),
-    share: percent(facts.share),
-    low: percent(facts.low),
-    high: percent(facts.high),
+  if (!model) return;
+  find("run").textContent = text("run", model);
+  const accuracy = model.accuracy;
+  const values = accuracy && {
+    images: number(accuracy.images),
+    data: accuracy.data ? text("data-known", { data: accuracy.data }) : text("data-unknown"),
+    share: percent(accuracy.share),
+    low: percent(accuracy.low),
+    high: percent(accuracy.high),
   };
-  const kind = facts ? (facts.split === "test" ? "test" : "validation") : "none";
-  find("accuracy").textContent = text(`accuracy-${kind}`, words ?? {});
-  const names = described.classes;
-  const some = names.slice(0, 12).join(", ") + (names.length > 12 ? ", …" : "");
-  find("classes").textContent = text("classes", { count: number(names.length), names: some });
-  find("honest").hidden = false;
+  const kind = accuracy ? (accuracy.split === "test" ? "test" : "validation") : "none";
+  find("accuracy").textContent = text(`accuracy-${kind}`, values ?? {});
+  const names = model.classes;
+  const shown = names.slice(0, MAX_NAMES).concat(names.length > MAX_NAMES ? "…" : []).join(text("comma"));
+  find("classes").textContent = text("classes", { count: number(names.length), names: shown });
+  find("model").hidden = false;
 }
 
-function away(gone) {
-  find("gone").hidden = !gone;
-  find("gone").textContent = gone ? text("gone") : "";
-  if (!gone) find("status").textContent = text("back");
+function showOffline(offline) {
+  find("offline").hidden = !offline;
+  find("offline").textContent = offline ? text("offline") : "";
+  if (!offline) find("status").textContent = text("online");
 }
 
-function showLeftOut() {
-  find("most").hidden = !leftOut;
-  find("most").textContent = text("most", { count: number(MOST_CARDS), more: number(leftOut) });
+function showOmitted() {
+  find("most").hidden = !omitted;
+  find("most").textContent = text("most", { count: number(MAX_CARDS), more: number(omitted) });
 }
 
 function add(files) {
-  const added = files.slice(0, MOST_CARDS).map((file) => new Card(file));
+  const added = files.slice(0, MAX_CARDS).map((file) => new Card(file));
   if (!added.length) return;
   find("results").hidden = false;
   find("cards").prepend(...added.map((card) => card.element));
   cards = [...added, ...cards];
-  const over = cards.splice(MOST_CARDS);
+  const over = cards.splice(MAX_CARDS);
   over.forEach((card) => card.element.remove());
-  leftOut += over.length + files.length - added.length;
-  showLeftOut();
+  omitted += over.length + files.length - added.length;
+  showOmitted();
   for (const card of added) {
     loading = loading.then(() => cards.includes(card) && card.load()).catch(() => {});
   }
@@ -64,42 +65,42 @@ function add(files) {
 
 async function ask(added) {
   await ready;
-  const { bytes, pictures } = described.limits;
-  const fitting = added.filter((card) => card.file.size + 1000 <= bytes);
+  const { bytes, pictures } = model.limits;
+  const fitting = added.filter((card) => card.file.size + server.FORM_BYTES <= bytes);
   for (const card of added.filter((other) => !fitting.includes(other))) {
     card.fail(text("error-size", { limit: number(bytes / 1e6) }), 0);
   }
-  for (const group of server.groups(fitting, Math.min(pictures, AT_A_TIME), bytes)) {
+  for (const group of server.groups(fitting, Math.min(pictures, GROUP_SIZE), bytes)) {
     try {
-      const answers = await server.predict(group.map((card) => card.file), away);
-      group.forEach((card, index) => card.answer(answers[index]));
+      const predictions = await server.predict(group.map((card) => card.file), showOffline);
+      group.forEach((card, index) => card.show(predictions[index]));
     } catch (error) {
-      // all of them failed; alone, each gets its own sentence
+      // the whole group failed: sent alone, each picture gets its own error
       if (group.length > 1) await Promise.all(group.map((card) => ask([card])));
       else group[0].fail(error.message, error.status);
     }
-    find("status").textContent = group.map((card) => card.spoken()).join(text("between"));
+    find("status").textContent = group.map((card) => card.announcement()).join(text("semicolon"));
   }
 }
 
-async function language(name, keep) {
-  await use(name, keep);
+async function setLanguage(name, remember) {
+  await load(name, remember);
   showModel();
-  showLeftOut();
-  if (!find("gone").hidden) find("gone").textContent = text("gone");
+  showOmitted();
+  if (!find("offline").hidden) find("offline").textContent = text("offline");
   cards.forEach((card) => card.render());
 }
 
-async function begin() {
-  await language(preferred(), false);
+async function start() {
+  await setLanguage(preferred(), false);
   for (;;) {
     try {
-      described = await server.model();
+      model = await server.model();
       break;
     } catch {
-      away(true);
-      await server.back();
-      away(false);
+      showOffline(true);
+      await server.waitUntilOnline();
+      showOffline(false);
     }
   }
   showModel();
@@ -110,7 +111,7 @@ function listen() {
     add([...event.target.files]);
     event.target.value = "";
   });
-  // anywhere on the page: a file that misses the frame must not replace the page
+  // on the whole page: otherwise the browser opens a file that is dropped beside the frame
   addEventListener("dragover", (event) => {
     event.preventDefault();
     find("take").classList.add("over");
@@ -132,15 +133,15 @@ function listen() {
   find("clear").addEventListener("click", () => {
     cards.forEach((card) => card.element.remove());
     cards = [];
-    leftOut = 0;
+    omitted = 0;
     find("results").hidden = true;
     find("files").focus();
   });
   for (const button of document.querySelectorAll("[data-language]")) {
-    button.addEventListener("click", () => language(button.dataset.language, true));
+    button.addEventListener("click", () => setLanguage(button.dataset.language, true));
   }
   camera.setUp((file) => add([file]));
 }
 
 listen();
-const ready = begin();
+const ready = start();

@@ -1,10 +1,12 @@
-// Talking to the server: in groups, again when it is busy, and on when it is back.
+// Requests to the server. They are retried while it is busy or offline.
 
-const TRY_AGAIN = 1500;
+const RETRY_AFTER = 1500; // milliseconds
+// room for the form's own bytes, per file
+export const FORM_BYTES = 1000;
 
-export class Failed extends Error {
-  constructor(sentence, status) {
-    super(sentence);
+export class RequestError extends Error {
+  constructor(message, status) {
+    super(message);
     this.status = status;
   }
 }
@@ -12,56 +14,57 @@ export class Failed extends Error {
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 export async function model() {
-  const answer = await fetch("/api/model");
-  if (!answer.ok) throw new Failed("", answer.status);
-  return answer.json();
+  const response = await fetch("/api/model");
+  if (!response.ok) throw new RequestError("", response.status);
+  return response.json();
 }
 
-// The predictions for some files; waits for a server that is away. `away(true|false)` hears of it.
-export async function predict(files, away) {
+// The predictions for some files. Waits while the server is offline, and calls `onOffline(true)` and
+// `onOffline(false)`.
+export async function predict(files, onOffline) {
   const form = new FormData();
   for (const file of files) form.append("pictures", file, file.name);
   for (;;) {
-    let answer;
+    let response;
     try {
-      answer = await fetch("/api/predict?heat_map=true", { method: "POST", body: form });
+      response = await fetch("/api/predict?heat_map=true", { method: "POST", body: form });
     } catch {
-      // a folder, or a file that is no longer there, fails as an absent server does
-      if (!(await Promise.all(files.map(readable))).every(Boolean)) throw new Failed("", "unreadable");
-      away(true);
-      await back();
-      away(false);
+      // fetch also fails for a folder and for a file that no longer exists
+      if (!(await Promise.all(files.map(readable))).every(Boolean)) throw new RequestError("", "unreadable");
+      onOffline(true);
+      await waitUntilOnline();
+      onOffline(false);
       continue;
     }
-    if (answer.status === 429) {
-      await pause(TRY_AGAIN);
+    if (response.status === 429) {
+      await pause(RETRY_AFTER);
       continue;
     }
-    const content = await answer.json();
-    if (!answer.ok) throw new Failed(content.error, answer.status);
+    const content = await response.json();
+    if (!response.ok) throw new RequestError(content.error, response.status);
     return content.predictions;
   }
 }
 
 const readable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
-export async function back() {
+export async function waitUntilOnline() {
   for (;;) {
-    await pause(TRY_AGAIN);
+    await pause(RETRY_AFTER);
     try {
       if ((await fetch("/healthz", { cache: "no-store" })).ok) return;
     } catch {
-      // still away
+      // still offline
     }
   }
 }
 
-// Files in groups that the server takes: `pictures` and `bytes` at most, with room for the form.
+// Groups of files within the server's limits: at most `pictures` files and `bytes` bytes.
 export function* groups(entries, pictures, bytes) {
   let group = [];
   let size = 0;
   for (const entry of entries) {
-    const more = entry.file.size + 1000;
+    const more = entry.file.size + FORM_BYTES;
     if (group.length && (group.length === pictures || size + more > bytes)) {
       yield group;
       group = [];

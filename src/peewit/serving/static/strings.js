@@ -1,18 +1,18 @@
-// The page's sentences in the reader's language: chosen by hand, or as the browser prefers.
+// The page's texts, in the language that the user chose or the browser prefers.
 
 const LANGUAGES = ["en", "zh"];
-const KEPT = "peewit-language";
+const STORAGE_KEY = "peewit-language";
 let strings = {};
 let language = "en";
 
 export function preferred() {
-  let kept = null;
+  let chosen = null;
   try {
-    kept = localStorage.getItem(KEPT);
+    chosen = localStorage.getItem(STORAGE_KEY);
   } catch {
-    // storage can be forbidden; the browser's preference serves then
+    // storage may be disabled: use the browser's preference
   }
-  const wanted = [kept, ...(navigator.languages || [navigator.language])];
+  const wanted = [chosen, ...(navigator.languages || [navigator.language])];
   for (const tag of wanted) {
     const found = LANGUAGES.find((name) => tag && tag.toLowerCase().split("-")[0] === name);
     if (found) return found;
@@ -20,15 +20,15 @@ export function preferred() {
   return "en";
 }
 
-export async function use(name, keep = false) {
-  const answer = await fetch(`/static/strings.${name}.json`);
-  strings = await answer.json();
+export async function load(name, remember = false) {
+  const response = await fetch(`/static/strings.${name}.json`);
+  strings = await response.json();
   language = name;
-  if (keep) {
+  if (remember) {
     try {
-      localStorage.setItem(KEPT, name);
+      localStorage.setItem(STORAGE_KEY, name);
     } catch {
-      // then it is asked again next time
+      // the choice is not remembered
     }
   }
   document.documentElement.lang = name === "zh" ? "zh-CN" : name;
@@ -47,9 +47,10 @@ export function text(key, values = {}) {
   return (strings[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
-// What a failed picture says: the server's own sentence in English, one by its status elsewhere.
-export function failure(sentence, status) {
-  return strings[`error-${status}`] ?? sentence;
+// The error of a picture: by its HTTP status if the language has a text for it, else the server's own
+// message, which is in English.
+export function errorText(message, status) {
+  return strings[`error-${status}`] ?? message;
 }
 
 export function number(value) {
