@@ -5,15 +5,16 @@ import pickle
 import pickletools
 import random
 import struct
-from contextlib import suppress
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
-from peewit.data.cifar import machine
-from peewit.data.cifar.machine import UnreadablePickleError
-from peewit.data.cifar.unpickle import loads
+from peewit.data.cifar import unpickle
+from peewit.data.cifar.unpickle import UnreadablePickleError, loads
 
 BATCH = {
     b"batch_label": b"training batch 1 of 5",
@@ -93,6 +94,17 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(protocol: int, tmp_path: A
         with pytest.raises(UnreadablePickleError):
             loads(pickled)
     assert not victim.exists()
+
+
+@contextmanager
+def peak_below(limit: int) -> Iterator[None]:
+    """Fail if Python's allocators hold more than ``limit`` bytes at once within the block."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
 def op(name: str) -> bytes:
@@ -200,21 +212,60 @@ def test_an_array_without_state_is_refused() -> None:
         loads(whole[: whole.index(b"(K\x01")] + b"s.")
 
 
-def test_bombs_spend_neither_memory_nor_the_stack() -> None:
-    # these take 64 GB, and overflow the C stack when hashed, in Python's own machine
-    assert loads(b"\x80\x02}r\xff\xff\xff\xff.") == {}
-    assert loads(b"\x80\x02}N" + b"\x85" * 500_000 + b"0.") == {}
+@pytest.mark.parametrize("tail", [b".", b"K\x01s."], ids=["left", "hashed"])
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"r\xff\xff\xff\xff",  # 64 GB of memo in Python's unpickler
+        b"p99999999999\n",
+        b"N" + b"\x85" * 500_000,  # overflows the C stack when hashed
+        b"N" + b"K\x01\x86" * 500_000,
+        b"N\x85q\x01" + b"h\x01h\x01\x86q\x01" * 100,  # 2 ** 100 elements to hash
+    ],
+    ids=["memo", "memo in text", "nested", "nested with more", "shared"],
+)
+def test_bombs_use_neither_memory_nor_the_stack(bomb: bytes, tail: bytes) -> None:
+    pickled = b"\x80\x02}" + bomb + tail
+    with peak_below(1 << 20), pytest.raises(UnreadablePickleError):
+        loads(pickled)
+
+
+def test_repeated_calls_cannot_multiply_the_data() -> None:
     text = b"X\x00\x00\x10\x00" + b"a" * (1 << 20)
-    copies = (
-        b"c_codecs\nencode\nq\x020X\x06\x00\x00\x00latin1q\x030" + b"h\x02h\x01h\x03\x86R" * 5000
-    )
-    with pytest.raises(UnreadablePickleError, match="unfolds to more"):
-        loads(b"\x80\x02}" + text + b"q\x010" + copies + b".")
+    copies = b"c_codecs\nencode\nq\x02X\x06\x00\x00\x00latin1q\x03" + b"h\x02h\x01h\x03\x86R" * 5000
+    with peak_below(8 << 20), pytest.raises(UnreadablePickleError, match="unfolds to more"):
+        loads(b"\x80\x02}" + text + b"q\x01" + copies + b".")
+
+
+def test_a_batch_cannot_ask_for_more_memory_than_its_size_explains() -> None:
+    pickled = pickle.dumps(BATCH | {b"data": np.zeros((100, 30_000), np.uint8)}, protocol=2)
+    # read as text, decoded to bytes, viewed as an array
+    with peak_below(3 * len(pickled)):
+        loads(pickled)
+    with peak_below(32 << 20):
+        assert loads(b"\x80\x02}r" + struct.pack("<I", unpickle.MAX_OPERATIONS - 1) + b".") == {}
+
+
+def test_overlapping_frames_do_not_change_what_is_read() -> None:
+    def frame(length: int) -> bytes:
+        return b"\x95" + struct.pack("<Q", length)
+
+    items = b"(K0" + frame(12) + b"K1" + frame(3) + b"K2l"
+    # Python's own unpickler, given the bytes as a file, may read K1 twice here
+    assert loads(b"\x80\x04}\x8c\x01a" + items + b"s.") == {"a": [48, 49, 50]}
+    assert loads(b"\x80\x04" + frame(1 << 62) + b"}\x8c\x01aK\x07s.") == {"a": 7}
+
+
+@pytest.mark.parametrize("state", [b"N}X\x04\x00\x00\x00kindK\x01s\x86", b"}}\x86", b"K\x01\x85"])
+@pytest.mark.parametrize("target", [b"c_codecs\nencode\n", b"cnumpy\nndarray\n", b"K\x01\x85"])
+def test_nothing_but_arrays_can_be_given_a_state(target: bytes, state: bytes) -> None:
+    with pytest.raises(UnreadablePickleError):
+        loads(b"\x80\x02}X\x04\x00\x00\x00data" + target + state + b"bs.")
 
 
 @pytest.mark.parametrize("code", [b"(", b"]", b"}", b"N"])
 def test_operations_without_end_are_refused(code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "MAX_OPERATIONS", 10_000)
+    monkeypatch.setattr(unpickle, "MAX_OPERATIONS", 10_000)
     with pytest.raises(UnreadablePickleError, match="more than 10,000 operations"):
         loads(code * 20_000)
 

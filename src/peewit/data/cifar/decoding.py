@@ -17,8 +17,7 @@ import numpy.typing as npt
 from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import BadArchiveError, cannot_read, members
 from peewit.data.cifar.layouts import PIXELS, SIDE, Layout
-from peewit.data.cifar.machine import UnreadablePickleError
-from peewit.data.cifar.unpickle import loads
+from peewit.data.cifar.unpickle import UnreadablePickleError, loads
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,75 @@
-"""Read the pickles of the CIFAR archives without being able to run anything.
+"""Read the pickles of the CIFAR archives without running anything that is in them.
 
-A pickle is a program for a small stack machine, and Python's own machine can be told to import and
-call whatever it likes. Forbidding it the imports (``Unpickler.find_class``) does not make it safe:
-one opcode can still ask for 64 GB of memo, or nest tuples until hashing them overflows the C stack.
-So this is a machine of its own (`peewit.data.cifar.machine`), which knows only the opcodes that
-these files use, in all six protocols, and whose values can only be ints, bytes, text, lists, tuples
-and dicts of those, and uint8 arrays. What it may allocate is bounded by the size of the pickle.
+A pickle is a program, and Python's unpickler imports and calls whatever it is told to. Replacing
+its imports (``find_class``) does not make it safe: a single opcode can ask for 64 GB of memo, and
+hashing deeply nested tuples overflows the C stack. So `_scan` first walks through the pickle
+without executing it, and admits only the opcodes and operands of CIFAR batches. Then `_Unpickler`
+loads it, with a stand-in from this file for each name that it imports.
 """
 
 from __future__ import annotations
 
-import struct
+import io
+import pickle
+import pickletools
+from collections.abc import Iterator
 
-from peewit.data.cifar.machine import Array, Machine, Operation, UnreadablePickleError, text_of
+import numpy as np
+import numpy.typing as npt
+
+# The largest file (CIFAR-100 train, 50,000 images with file names) takes 700,000 in protocol 0.
+MAX_OPERATIONS = 1_000_000
+# Tuples that no call has consumed yet: a batch, with its one array, has at most three.
+_MAX_TUPLES = 8
+# Of numbers that are written as text: Python converts long ones in quadratic time.
+_MAX_DIGITS = 20
+
+_TUPLES = frozenset(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"))
+_CONTAINERS = _TUPLES | {"EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT"}
+_DECIMALS = frozenset(("INT", "LONG", "PUT", "GET"))
+_PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
+_GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
+_CALLS = frozenset(("REDUCE", "BUILD"))
+# These leave an older object on top of the stack.
+_UPDATES = frozenset(("MARK", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"))
+_ALLOWED = (_CONTAINERS | _DECIMALS | _PUTS | _GETS | _CALLS | _UPDATES).union(
+    ("PROTO", "FRAME", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "STACK_GLOBAL"),
+    ("BININT", "BININT1", "BININT2", "LONG1", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+)
+# The name of each opcode, and the size of its operand in bytes (or a code for how it is found).
+_OPCODES = {
+    ord(opcode.code): (opcode.name, opcode.arg.n if opcode.arg else 0)
+    for opcode in pickletools.opcodes
+    if opcode.name in _ALLOWED
+}
+# Operands that begin with their length: the size of that length in bytes.
+_PREFIXES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+# numpy 1 and 2 have some in different places.
+_GLOBALS = {
+    ("_codecs", "encode"): "encode",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("numpy.core.multiarray", "_reconstruct"): "reconstruct",
+    ("numpy._core.multiarray", "_reconstruct"): "reconstruct",
+    ("numpy.core.numeric", "_frombuffer"): "frombuffer",
+    ("numpy._core.numeric", "_frombuffer"): "frombuffer",
+}
+# What Python's unpickler raises for damaged pickles (the warning, where warnings are errors).
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, BufferError, EOFError, LookupError, TypeError, ValueError),
+    *(pickle.UnpicklingError, DeprecationWarning),
+)
+
+
+class UnreadablePickleError(ValueError):
+    """The pickle is damaged, or asks for something that a CIFAR batch does not hold."""
 
 
 def loads(data: bytes) -> dict[str, object]:
@@ -26,13 +83,13 @@ def loads(data: bytes) -> dict[str, object]:
     Returns
     -------
     dict
-        Keys as text. Values: int, bytes, str, None, list or tuple of those, or a uint8 array
-        (which may be a read-only view of ``data``).
+        Keys are str. Values are int, bool, bytes, str, None, lists of int, bytes and str, or uint8
+        arrays (which may be read-only).
 
     Raises
     ------
     UnreadablePickleError
-        It is cut or damaged, or it asks for anything else. Nothing in it has been executed.
+        The pickle is cut, damaged, or asks for anything else. Nothing in it has been executed.
 
     Examples
     --------
@@ -42,86 +99,208 @@ def loads(data: bytes) -> dict[str, object]:
     [3, 8]
     >>> loads(pickle.dumps({"harmless": print}))
     Traceback (most recent call last):
-    peewit.data.cifar.machine.UnreadablePickleError: it asks for builtins.print, \
+    peewit.data.cifar.unpickle.UnreadablePickleError: it asks for builtins.print, \
 which no batch needs
     """
     try:
-        value = Machine(data).run(_OPERATIONS)
-    except (IndexError, struct.error) as error:
+        value = _Unpickler(_scan(data)).load()
+        if type(value) is not dict:
+            raise UnreadablePickleError("it does not hold a dict")
+        return {_text(key): _plain(item) for key, item in value.items()}
+    except UnreadablePickleError:
+        raise
+    except _DAMAGE as error:
         raise UnreadablePickleError("it is cut or damaged") from error
-    if type(value) is not dict:
-        raise UnreadablePickleError("it does not hold a dict")
-    return {text_of(key): _finished(item) for key, item in value.items()}
 
 
-def _finished(item: object) -> object:
-    if not isinstance(item, Array):
-        return item
-    if item.pixels is None:
-        raise UnreadablePickleError("it holds an array without content")
-    return item.pixels
+def _operations(data: bytes) -> Iterator[tuple[str, int, int, int]]:
+    """Yield the name of each operation, where it begins, and where its operand begins and ends.
+
+    ``pickletools.genops`` does the same, but on Python 3.11 it refuses byte strings of Python 2
+    that are not ASCII, and it decodes every operand.
+    """
+    at = 0
+    for _ in range(MAX_OPERATIONS):
+        code = data[at]
+        if code not in _OPCODES:
+            raise UnreadablePickleError(
+                f"it uses operation {bytes([code])!r}, which no batch needs"
+            )
+        name, size = _OPCODES[code]
+        start = at + 1
+        if size == pickletools.UP_TO_NEWLINE:
+            end = data.index(b"\n", start) + 1
+            if name == "GLOBAL":  # module and name, a line each
+                end = data.index(b"\n", end) + 1
+        elif size < 0:
+            start += _PREFIXES[size]
+            end = start + int.from_bytes(data[at + 1 : start], "little")
+        else:
+            end = start + size
+        yield name, at, start, end
+        if name == "STOP":
+            return
+        at = end
+    raise UnreadablePickleError(f"it has more than {MAX_OPERATIONS:,} operations")
 
 
-_U2, _I4, _U4, _U8 = (struct.Struct(code) for code in ("<H", "<i", "<I", "<Q"))
-# the names in the comments are those of Python's pickletools
-_OPERATIONS: dict[int, Operation] = {
-    ord(code): operation
-    for code, operation in {
-        b"\x80": Machine.protocol,  # PROTO
-        b"\x95": lambda m: m.take(8) and None,  # FRAME: a hint for buffering
-        b"(": Machine.mark,  # MARK
-        b"0": lambda m: m.stack.pop() and None,  # POP
-        b"N": lambda m: m.push(None),  # NONE
-        b"\x88": lambda m: m.push(True),  # NEWTRUE
-        b"\x89": lambda m: m.push(False),  # NEWFALSE
-        b"I": lambda m: m.push(m.decimal()),  # INT
-        b"L": lambda m: m.push(m.decimal()),  # LONG
-        b"J": lambda m: m.push(m.number(_I4)),  # BININT
-        b"K": lambda m: m.push(m.byte()),  # BININT1
-        b"M": lambda m: m.push(m.number(_U2)),  # BININT2
-        b"\x8a": lambda m: m.little_endian(m.byte()),  # LONG1
-        b"S": Machine.escaped,  # STRING
-        b"T": lambda m: m.push(m.take(m.number(_U4))),  # BINSTRING
-        b"U": lambda m: m.push(m.take(m.byte())),  # SHORT_BINSTRING
-        b"B": lambda m: m.push(m.take(m.number(_U4))),  # BINBYTES
-        b"C": lambda m: m.push(m.take(m.byte())),  # SHORT_BINBYTES
-        b"\x8e": lambda m: m.push(m.take(m.number(_U8))),  # BINBYTES8
-        b"\x96": lambda m: m.push(m.take(m.number(_U8))),  # BYTEARRAY8
-        b"V": lambda m: m.push(m.decoded(m.line(), "raw-unicode-escape")),  # UNICODE
-        b"X": lambda m: m.push(m.decoded(m.take(m.number(_U4)), "utf-8")),  # BINUNICODE
-        b"\x8c": lambda m: m.push(m.decoded(m.take(m.byte()), "utf-8")),  # SHORT_BINUNICODE
-        b"\x8d": lambda m: m.push(m.decoded(m.take(m.number(_U8)), "utf-8")),  # BINUNICODE8
-        b"]": lambda m: m.push([]),  # EMPTY_LIST
-        b"}": lambda m: m.push({}),  # EMPTY_DICT
-        b")": lambda m: m.push(()),  # EMPTY_TUPLE
-        b"l": lambda m: _filled(m, [], m.since_mark()),  # LIST
-        b"d": lambda m: _filled(m, {}, m.since_mark()),  # DICT
-        b"t": lambda m: m.group(m.since_mark()),  # TUPLE
-        b"\x85": lambda m: m.last(1),  # TUPLE1
-        b"\x86": lambda m: m.last(2),  # TUPLE2
-        b"\x87": lambda m: m.last(3),  # TUPLE3
-        b"a": lambda m: m.extend([m.pop()]),  # APPEND
-        b"e": lambda m: m.extend(m.since_mark()),  # APPENDS
-        b"s": lambda m: m.assign([*reversed((m.pop(), m.pop()))]),  # SETITEM
-        b"u": lambda m: m.assign(m.since_mark()),  # SETITEMS
-        b"p": lambda m: m.remember(m.decimal()),  # PUT
-        b"q": lambda m: m.remember(m.byte()),  # BINPUT
-        b"r": lambda m: m.remember(m.number(_U4)),  # LONG_BINPUT
-        b"\x94": lambda m: m.remember(len(m.memo)),  # MEMOIZE
-        b"g": lambda m: m.recall(m.decimal()),  # GET
-        b"h": lambda m: m.recall(m.byte()),  # BINGET
-        b"j": lambda m: m.recall(m.number(_U4)),  # LONG_BINGET
-        b"c": Machine.named,  # GLOBAL
-        b"\x93": Machine.named_by_stack,  # STACK_GLOBAL
-        b"R": Machine.call,  # REDUCE
-        b"b": Machine.build,  # BUILD
-    }.items()
-}
+def _scan(data: bytes) -> bytes:
+    """Return the pickle without its frames, or raise if it is not safe to load.
+
+    It bounds whatever the unpickler allocates by the size of the pickle. Tuples are the only
+    containers that can be hashed, as keys of a dict. So that they stay shallow, calls must consume
+    all but a few of them; so that hashing takes no longer than writing them, they cannot be
+    recalled from the memo.
+    """
+    memo: dict[int, str] = {}  # index to the operation that made the object
+    top = ""  # the operation that made the object on top of the stack, if known
+    tuples = unframed = 0
+    parts = []
+    for name, at, start, end in _operations(data):
+        size = end - start
+        if (name in _DECIMALS and size > _MAX_DIGITS) or (name == "LONG1" and size > 8):
+            raise UnreadablePickleError("it holds a number that is too long")
+        if name in _PUTS or name in _GETS:
+            if name == "MEMOIZE":
+                index = len(memo)
+            elif name in _DECIMALS:
+                index = int(data[start:end])
+            else:
+                index = int.from_bytes(data[start:end], "little")
+            if name in _GETS:
+                top = memo.get(index, "")
+                if not top or top in _CONTAINERS:
+                    raise UnreadablePickleError("it refers to something that no batch repeats")
+            else:
+                # the unpickler allocates 16 bytes for every index up to the largest
+                if not top or not 0 <= index < MAX_OPERATIONS:
+                    raise UnreadablePickleError("it memoizes something that no batch repeats")
+                memo[index] = top
+        elif name == "FRAME":
+            # only a hint for buffering, but if frames overlap, the unpickler may read other bytes
+            parts.append(data[unframed:at])
+            unframed = end
+        elif name != "PROTO":
+            if name in _TUPLES:
+                tuples += 1
+            elif name in _CALLS:
+                if top not in _TUPLES:
+                    raise UnreadablePickleError("it makes a call that no batch needs")
+                tuples -= 1
+            if tuples > _MAX_TUPLES:
+                raise UnreadablePickleError("it holds a tuple that no batch needs")
+            top = "" if name in _UPDATES else name
+    parts.append(data[unframed:end])
+    return b"".join(parts)
 
 
-def _filled(machine: Machine, empty: object, items: list[object]) -> None:
-    machine.push(empty)
-    if type(empty) is list:
-        machine.extend(items)
-    else:
-        machine.assign(items)
+class _Unpickler(pickle.Unpickler):
+    """Python's unpickler, which gets a stand-in for every name that it asks for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BufferedReader(io.BytesIO(data)), encoding="bytes")
+        budget = 2 * len(data) + 1024
+        self.globals = {kind: _Global(kind, budget) for kind in _GLOBALS.values()}
+
+    def find_class(self, module: str, name: str, /) -> _Global:
+        kind = _GLOBALS.get((module, name))
+        if kind is None:
+            wanted = f"{module}.{name}"[:80]
+            printable = wanted if wanted.isprintable() else repr(wanted)
+            raise UnreadablePickleError(f"it asks for {printable}, which no batch needs")
+        return self.globals[kind]
+
+
+class _Global:
+    """Stands for a function or class. Calling it makes only what batches hold."""
+
+    def __init__(self, kind: str, budget: int) -> None:
+        self.kind = kind
+        # bytes that calls may still return: the same long text can be encoded again and again
+        self.budget = budget
+
+    def __call__(self, *arguments: object) -> object:
+        match self.kind, arguments:
+            case "encode", (str() as text, "latin1" | "latin-1"):
+                return self.encode(text)
+            case "reconstruct", (_Global(kind="ndarray"), (0,), b"b" | "b"):
+                return _Array()
+            case "dtype", ("u1" | b"u1" | "|u1", *_):
+                return _Uint8()
+            case "frombuffer", (raw, _Uint8(), shape, "C" | "F" as order):
+                return _Array(_pixels(raw, shape, fortran=order == "F"))
+            case "dtype", _:
+                raise UnreadablePickleError("it holds an array of something other than uint8")
+            case _:
+                raise UnreadablePickleError("it makes a call that no batch needs")
+
+    def encode(self, text: str) -> bytes:
+        """Encode text as Latin-1: Python 3 writes bytes so in protocols 0 to 2."""
+        self.budget -= len(text)
+        if self.budget < 0:
+            raise UnreadablePickleError("it unfolds to more than a batch can hold")
+        try:
+            return text.encode("latin-1")
+        except UnicodeEncodeError as error:
+            raise UnreadablePickleError("it holds text where bytes belong") from error
+
+    def __setstate__(self, state: object) -> None:
+        raise UnreadablePickleError("it changes something that no batch changes")
+
+
+class _Uint8:
+    """Stands for numpy's uint8 type."""
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore byte order and flags, which say nothing about a type of one byte."""
+
+
+class _Array:
+    """Stands for an array; it is empty until its state has been read."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint8] | None = None) -> None:
+        self.pixels = pixels
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (1, shape, _Uint8(), fortran, raw):
+                self.pixels = _pixels(raw, shape, fortran=bool(fortran))
+            case _:
+                raise UnreadablePickleError("it holds an array in a form that is not known")
+
+
+def _pixels(raw: object, shape: object, *, fortran: bool) -> npt.NDArray[np.uint8]:
+    """Return a uint8 array over ``raw``, not a copy: its shape cannot ask for more memory."""
+    if not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple) or len(shape) > 4:
+        raise UnreadablePickleError("it holds an array that is not made of bytes")
+    count = 1
+    for length in shape:
+        if type(length) is not int or length < 0:
+            raise UnreadablePickleError("it holds an array of an impossible shape")
+        count *= length
+    if count != len(raw):
+        raise UnreadablePickleError(f"it holds an array of shape {shape} in {len(raw)} bytes")
+    return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+def _text(key: object) -> str:
+    """Return the text of a key, which Python 2 wrote as bytes and Python 3 as str."""
+    if type(key) is bytes:
+        return key.decode("latin-1")
+    if type(key) is str:
+        key.encode()  # raises if it holds half a surrogate pair, which cannot be printed
+        return key
+    raise UnreadablePickleError("it has a number or a structure where a name belongs")
+
+
+def _plain(value: object) -> object:
+    """Return a value of the dict, if it is of a type that batches hold."""
+    if isinstance(value, _Array):
+        if value.pixels is None:
+            raise UnreadablePickleError("it holds an array without content")
+        return value.pixels
+    if type(value) is list and not {int, bytes, str}.issuperset(map(type, value)):
+        raise UnreadablePickleError("it holds a list of something other than numbers and names")
+    if type(value) not in (int, bool, bytes, str, list, type(None)):
+        raise UnreadablePickleError("it holds something that no batch needs")
+    return value
