@@ -1,9 +1,9 @@
-"""Read the pickles of the CIFAR archives without running anything that is in them.
+"""Read the pickles of the CIFAR archives without executing anything in them.
 
-A pickle is a program, and Python's unpickler imports and calls whatever it is told to. Replacing
-its imports (``find_class``) does not make it safe: a single opcode can ask for 64 GB of memo, and
-hashing deeply nested tuples overflows the C stack. So `_scan` first walks through the pickle
-without executing it, and admits only the opcodes and operands of CIFAR batches. Then `_Unpickler`
+A pickle is a program, and Python's unpickler imports and calls whatever the pickle names.
+Restricting the imports (``find_class``) does not make it safe: a single opcode can allocate 64 GB
+of memo, and hashing deeply nested tuples overflows the C stack. So `_scan` first checks the pickle
+without executing it, and accepts only the opcodes and operands of CIFAR batches. Then `_Unpickler`
 loads it, with a stand-in from this file for each name that it imports.
 """
 
@@ -17,11 +17,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-# The largest file (CIFAR-100 train, 50,000 images with file names) takes 700,000 in protocol 0.
+# The largest file (CIFAR-100 train, 50,000 images with file names) has 700,000 in protocol 0.
 MAX_OPERATIONS = 1_000_000
-# Tuples that no call has consumed yet: a batch, with its one array, has at most three.
+# Tuples that no call has consumed yet. A batch, with its one array, has at most three.
 _MAX_TUPLES = 8
-# Of numbers that are written as text: Python converts long ones in quadratic time.
+# Digits of a number that is written as text: Python converts long ones in quadratic time.
 _MAX_DIGITS = 20
 
 _TUPLES = frozenset(("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"))
@@ -30,7 +30,7 @@ _DECIMALS = frozenset(("INT", "LONG", "PUT", "GET"))
 _PUTS = frozenset(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"))
 _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _CALLS = frozenset(("REDUCE", "BUILD"))
-# These leave an older object on top of the stack.
+# Operations that leave an older object on top of the stack.
 _UPDATES = frozenset(("MARK", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"))
 _ALLOWED = (_CONTAINERS | _DECIMALS | _PUTS | _GETS | _CALLS | _UPDATES).union(
     ("PROTO", "FRAME", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "GLOBAL", "STACK_GLOBAL"),
@@ -38,20 +38,20 @@ _ALLOWED = (_CONTAINERS | _DECIMALS | _PUTS | _GETS | _CALLS | _UPDATES).union(
     ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 )
-# The name of each opcode, and the size of its operand in bytes (or a code for how it is found).
+# The name of each opcode, and the size of its operand in bytes (negative: a code of pickletools).
 _OPCODES = {
     ord(opcode.code): (opcode.name, opcode.arg.n if opcode.arg else 0)
     for opcode in pickletools.opcodes
     if opcode.name in _ALLOWED
 }
-# Operands that begin with their length: the size of that length in bytes.
+# Operands that begin with their length, and the size of that length in bytes.
 _PREFIXES = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
     pickletools.TAKEN_FROM_ARGUMENT4: 4,
     pickletools.TAKEN_FROM_ARGUMENT4U: 4,
     pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
-# numpy 1 and 2 have some in different places.
+# Functions and classes that a batch imports; numpy 1 and 2 have some in different modules.
 _GLOBALS = {
     ("_codecs", "encode"): "encode",
     ("numpy", "ndarray"): "ndarray",
@@ -61,15 +61,17 @@ _GLOBALS = {
     ("numpy.core.numeric", "_frombuffer"): "frombuffer",
     ("numpy._core.numeric", "_frombuffer"): "frombuffer",
 }
-# What Python's unpickler raises for damaged pickles (the warning, where warnings are errors).
+# What a batch can contain besides lists of numbers and names, and arrays.
+_SCALARS = {int, bool, bytes, str, type(None)}
+# What Python's unpickler raises for damaged pickles (the warning, if warnings are errors).
 _DAMAGE = (
     *(ArithmeticError, AttributeError, BufferError, EOFError, LookupError, TypeError, ValueError),
     *(pickle.UnpicklingError, DeprecationWarning),
 )
 
 
-class UnreadablePickleError(ValueError):
-    """The pickle is damaged, or asks for something that a CIFAR batch does not hold."""
+class UnreadableFileError(ValueError):
+    """A file is damaged, or contains something that does not belong in a CIFAR file."""
 
 
 def loads(data: bytes) -> dict[str, object]:
@@ -88,8 +90,9 @@ def loads(data: bytes) -> dict[str, object]:
 
     Raises
     ------
-    UnreadablePickleError
-        The pickle is cut, damaged, or asks for anything else. Nothing in it has been executed.
+    UnreadableFileError
+        The pickle is truncated or damaged, or contains anything else. Nothing in it has been
+        executed.
 
     Examples
     --------
@@ -99,32 +102,32 @@ def loads(data: bytes) -> dict[str, object]:
     [3, 8]
     >>> loads(pickle.dumps({"harmless": print}))
     Traceback (most recent call last):
-    peewit.data.cifar.unpickle.UnreadablePickleError: it asks for builtins.print, \
-which no batch needs
+    peewit.data.cifar.unpickle.UnreadableFileError: it imports builtins.print, \
+which a CIFAR batch does not need
     """
     try:
         value = _Unpickler(_scan(data)).load()
         if type(value) is not dict:
-            raise UnreadablePickleError("it does not hold a dict")
+            raise UnreadableFileError("it does not contain a dict")
         return {_text(key): _plain(item) for key, item in value.items()}
-    except UnreadablePickleError:
+    except UnreadableFileError:
         raise
     except _DAMAGE as error:
-        raise UnreadablePickleError("it is cut or damaged") from error
+        raise UnreadableFileError("it is truncated or damaged") from error
 
 
 def _operations(data: bytes) -> Iterator[tuple[str, int, int, int]]:
-    """Yield the name of each operation, where it begins, and where its operand begins and ends.
+    """Yield the name and the start of each operation, and the start and end of its operand.
 
-    ``pickletools.genops`` does the same, but on Python 3.11 it refuses byte strings of Python 2
-    that are not ASCII, and it decodes every operand.
+    ``pickletools.genops`` on Python 3.11 rejects Python 2's byte strings that are not ASCII, and
+    it decodes every operand.
     """
     at = 0
     for _ in range(MAX_OPERATIONS):
         code = data[at]
         if code not in _OPCODES:
-            raise UnreadablePickleError(
-                f"it uses operation {bytes([code])!r}, which no batch needs"
+            raise UnreadableFileError(
+                f"it uses the opcode {bytes([code])!r}, which a CIFAR batch does not need"
             )
         name, size = _OPCODES[code]
         start = at + 1
@@ -141,16 +144,16 @@ def _operations(data: bytes) -> Iterator[tuple[str, int, int, int]]:
         if name == "STOP":
             return
         at = end
-    raise UnreadablePickleError(f"it has more than {MAX_OPERATIONS:,} operations")
+    raise UnreadableFileError(f"it has more than {MAX_OPERATIONS:,} operations")
 
 
 def _scan(data: bytes) -> bytes:
     """Return the pickle without its frames, or raise if it is not safe to load.
 
-    It bounds whatever the unpickler allocates by the size of the pickle. Tuples are the only
-    containers that can be hashed, as keys of a dict. So that they stay shallow, calls must consume
-    all but a few of them; so that hashing takes no longer than writing them, they cannot be
-    recalled from the memo.
+    What the unpickler can allocate is then limited by the size of the pickle. Tuples are the only
+    containers that can be hashed, as keys of a dict: calls must consume all but a few of them, so
+    that they cannot be nested deeply, and the memo does not return them, so that they cannot be
+    shared and hashing one takes no longer than reading it.
     """
     memo: dict[int, str] = {}  # index to the operation that made the object
     top = ""  # the operation that made the object on top of the stack, if known
@@ -159,7 +162,7 @@ def _scan(data: bytes) -> bytes:
     for name, at, start, end in _operations(data):
         size = end - start
         if (name in _DECIMALS and size > _MAX_DIGITS) or (name == "LONG1" and size > 8):
-            raise UnreadablePickleError("it holds a number that is too long")
+            raise UnreadableFileError("it contains a number that is too long")
         if name in _PUTS or name in _GETS:
             if name == "MEMOIZE":
                 index = len(memo)
@@ -170,11 +173,15 @@ def _scan(data: bytes) -> bytes:
             if name in _GETS:
                 top = memo.get(index, "")
                 if not top or top in _CONTAINERS:
-                    raise UnreadablePickleError("it refers to something that no batch repeats")
+                    raise UnreadableFileError(
+                        "it refers to an object that does not exist or must not be shared"
+                    )
             else:
                 # the unpickler allocates 16 bytes for every index up to the largest
                 if not top or not 0 <= index < MAX_OPERATIONS:
-                    raise UnreadablePickleError("it memoizes something that no batch repeats")
+                    raise UnreadableFileError(
+                        "it memoizes an object that must not be shared, or at an invalid index"
+                    )
                 memo[index] = top
         elif name == "FRAME":
             # only a hint for buffering, but if frames overlap, the unpickler may read other bytes
@@ -185,17 +192,17 @@ def _scan(data: bytes) -> bytes:
                 tuples += 1
             elif name in _CALLS:
                 if top not in _TUPLES:
-                    raise UnreadablePickleError("it makes a call that no batch needs")
+                    raise UnreadableFileError("it makes a call that no batch needs")
                 tuples -= 1
             if tuples > _MAX_TUPLES:
-                raise UnreadablePickleError("it holds a tuple that no batch needs")
+                raise UnreadableFileError("it contains more tuples than a CIFAR batch needs")
             top = "" if name in _UPDATES else name
     parts.append(data[unframed:end])
     return b"".join(parts)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Python's unpickler, which gets a stand-in for every name that it asks for."""
+    """Python's unpickler, with a stand-in for each name that the pickle imports."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BufferedReader(io.BytesIO(data)), encoding="bytes")
@@ -207,16 +214,16 @@ class _Unpickler(pickle.Unpickler):
         if kind is None:
             wanted = f"{module}.{name}"[:80]
             printable = wanted if wanted.isprintable() else repr(wanted)
-            raise UnreadablePickleError(f"it asks for {printable}, which no batch needs")
+            raise UnreadableFileError(f"it imports {printable}, which a CIFAR batch does not need")
         return self.globals[kind]
 
 
 class _Global:
-    """Stands for a function or class. Calling it makes only what batches hold."""
+    """Stand-in for a function or a class: a call can only return what a batch contains."""
 
     def __init__(self, kind: str, budget: int) -> None:
         self.kind = kind
-        # bytes that calls may still return: the same long text can be encoded again and again
+        # bytes that calls may still return, since one long text could be encoded many times
         self.budget = budget
 
     def __call__(self, *arguments: object) -> object:
@@ -230,33 +237,33 @@ class _Global:
             case "frombuffer", (raw, _Uint8(), shape, "C" | "F" as order):
                 return _Array(_pixels(raw, shape, fortran=order == "F"))
             case "dtype", _:
-                raise UnreadablePickleError("it holds an array of something other than uint8")
+                raise UnreadableFileError("it contains an array of something other than uint8")
             case _:
-                raise UnreadablePickleError("it makes a call that no batch needs")
+                raise UnreadableFileError("it makes a call that no batch needs")
 
     def encode(self, text: str) -> bytes:
-        """Encode text as Latin-1: Python 3 writes bytes so in protocols 0 to 2."""
+        """Encode text as Latin-1, which is how Python 3 writes bytes in protocols 0 to 2."""
         self.budget -= len(text)
         if self.budget < 0:
-            raise UnreadablePickleError("it unfolds to more than a batch can hold")
+            raise UnreadableFileError("it decodes to more data than a file of its size can contain")
         try:
             return text.encode("latin-1")
         except UnicodeEncodeError as error:
-            raise UnreadablePickleError("it holds text where bytes belong") from error
+            raise UnreadableFileError("it contains text instead of bytes") from error
 
     def __setstate__(self, state: object) -> None:
-        raise UnreadablePickleError("it changes something that no batch changes")
+        raise UnreadableFileError("it changes a function or a class")
 
 
 class _Uint8:
-    """Stands for numpy's uint8 type."""
+    """Stand-in for numpy's uint8 type."""
 
     def __setstate__(self, state: object) -> None:
-        """Ignore byte order and flags, which say nothing about a type of one byte."""
+        """Ignore the byte order and flags: they mean nothing for a type of one byte."""
 
 
 class _Array:
-    """Stands for an array; it is empty until its state has been read."""
+    """Stand-in for an array. It has no pixels until its state has been read."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8] | None = None) -> None:
         self.pixels = pixels
@@ -266,20 +273,20 @@ class _Array:
             case (1, shape, _Uint8(), fortran, raw):
                 self.pixels = _pixels(raw, shape, fortran=bool(fortran))
             case _:
-                raise UnreadablePickleError("it holds an array in a form that is not known")
+                raise UnreadableFileError("it contains an array in an unknown format")
 
 
 def _pixels(raw: object, shape: object, *, fortran: bool) -> npt.NDArray[np.uint8]:
-    """Return a uint8 array over ``raw``, not a copy: its shape cannot ask for more memory."""
+    """Return a uint8 view of ``raw``, not a copy, so that no shape can allocate memory."""
     if not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple) or len(shape) > 4:
-        raise UnreadablePickleError("it holds an array that is not made of bytes")
+        raise UnreadableFileError("it contains an array that is not made of bytes")
     count = 1
     for length in shape:
         if type(length) is not int or length < 0:
-            raise UnreadablePickleError("it holds an array of an impossible shape")
+            raise UnreadableFileError("it contains an array with an invalid shape")
         count *= length
     if count != len(raw):
-        raise UnreadablePickleError(f"it holds an array of shape {shape} in {len(raw)} bytes")
+        raise UnreadableFileError(f"it contains an array of shape {shape} in {len(raw)} bytes")
     return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
@@ -288,19 +295,23 @@ def _text(key: object) -> str:
     if type(key) is bytes:
         return key.decode("latin-1")
     if type(key) is str:
-        key.encode()  # raises if it holds half a surrogate pair, which cannot be printed
+        key.encode()  # raises for half a surrogate pair, which cannot be printed
         return key
-    raise UnreadablePickleError("it has a number or a structure where a name belongs")
+    raise UnreadableFileError("it contains a key that is not text")
 
 
 def _plain(value: object) -> object:
-    """Return a value of the dict, if it is of a type that batches hold."""
+    """Return a value of the dict if a batch can contain it."""
     if isinstance(value, _Array):
         if value.pixels is None:
-            raise UnreadablePickleError("it holds an array without content")
+            raise UnreadableFileError("it contains an array without content")
         return value.pixels
-    if type(value) is list and not {int, bytes, str}.issuperset(map(type, value)):
-        raise UnreadablePickleError("it holds a list of something other than numbers and names")
-    if type(value) not in (int, bool, bytes, str, list, type(None)):
-        raise UnreadablePickleError("it holds something that no batch needs")
+    items = value if type(value) is list else [value]
+    kinds = set(map(type, items))
+    if not kinds <= ({int, bytes, str} if type(value) is list else _SCALARS):
+        raise UnreadableFileError("it contains something other than numbers, names and arrays")
+    if str in kinds:
+        # a set, since the same long text can be in a list many times
+        for text in {item for item in items if type(item) is str}:
+            text.encode()
     return value
