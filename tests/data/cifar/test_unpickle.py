@@ -153,6 +153,7 @@ HOSTILE = {
     "long bytearray": op("BYTEARRAY8") + struct.pack("<Q", (1 << 63) - 1),
     "bad text": b"X\x01\x00\x00\x00\xff",
     "half a surrogate pair": b"X\x03\x00\x00\x00\xed\xa0\x80",
+    "half a surrogate pair in protocol 0": b"V\\ud800\n",
     "half a surrogate pair in a list": b"](X\x03\x00\x00\x00\xed\xa0\x80e",
     "bad string": b"S'\n",
     "bad escape": b"S'\\x1'\n",
@@ -220,11 +221,12 @@ def test_an_array_without_state_is_refused() -> None:
     [
         b"r\xff\xff\xff\xff",  # 64 GB of memo in Python's unpickler
         b"p99999999999\n",
+        b"p-1\n",
         b"N" + b"\x85" * 500_000,  # overflows the C stack when hashed
         b"N" + b"K\x01\x86" * 500_000,
         b"N\x85q\x01" + b"h\x01h\x01\x86q\x01" * 100,  # 2 ** 100 elements to hash
     ],
-    ids=["memo", "memo in text", "nested", "nested with more", "shared"],
+    ids=["memo", "memo in text", "memo below 0", "nested", "nested with more", "shared"],
 )
 def test_bombs_use_neither_memory_nor_the_stack(bomb: bytes, tail: bytes) -> None:
     pickled = b"\x80\x02}" + bomb + tail

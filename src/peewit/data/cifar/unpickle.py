@@ -10,6 +10,7 @@ loads it, with a stand-in from this file for each name that it imports.
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import pickletools
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ _SCALARS = {int, bool, bytes, str, type(None)}
 # What Python's unpickler raises for damaged pickles (the warning, if warnings are errors).
 _DAMAGE = (
     *(ArithmeticError, AttributeError, BufferError, EOFError, LookupError, TypeError, ValueError),
-    *(pickle.UnpicklingError, DeprecationWarning),
+    *(pickle.UnpicklingError, Warning),
 )
 
 
@@ -109,7 +110,9 @@ which a CIFAR batch does not need
         value = _Unpickler(_scan(data)).load()
         if type(value) is not dict:
             raise UnreadableFileError("it does not contain a dict")
-        return {_text(key): _plain(item) for key, item in value.items()}
+        batch = {_text(key): _plain(item) for key, item in value.items()}
+        _check_encodable(batch)
+        return batch
     except UnreadableFileError:
         raise
     except _DAMAGE as error:
@@ -163,26 +166,16 @@ def _scan(data: bytes) -> bytes:
         size = end - start
         if (name in _DECIMALS and size > _MAX_DIGITS) or (name == "LONG1" and size > 8):
             raise UnreadableFileError("it contains a number that is too long")
-        if name in _PUTS or name in _GETS:
-            if name == "MEMOIZE":
-                index = len(memo)
-            elif name in _DECIMALS:
-                index = int(data[start:end])
-            else:
-                index = int.from_bytes(data[start:end], "little")
-            if name in _GETS:
-                top = memo.get(index, "")
-                if not top or top in _CONTAINERS:
-                    raise UnreadableFileError(
-                        "it refers to an object that does not exist or must not be shared"
-                    )
-            else:
-                # the unpickler allocates 16 bytes for every index up to the largest
-                if not top or not 0 <= index < MAX_OPERATIONS:
-                    raise UnreadableFileError(
-                        "it memoizes an object that must not be shared, or at an invalid index"
-                    )
-                memo[index] = top
+        if name in _GETS:
+            top = memo.get(_index(name, data[start:end]), "")
+            if not top or top in _CONTAINERS:
+                raise UnreadableFileError("it repeats an object, which a CIFAR batch does not need")
+        elif name in _PUTS:
+            index = len(memo) if name == "MEMOIZE" else _index(name, data[start:end])
+            # the unpickler allocates 16 bytes for every index up to the largest
+            if not top or index >= MAX_OPERATIONS:
+                raise UnreadableFileError("it memoizes an object in a way that no pickler does")
+            memo[index] = top
         elif name == "FRAME":
             # only a hint for buffering, but if frames overlap, the unpickler may read other bytes
             parts.append(data[unframed:at])
@@ -192,13 +185,22 @@ def _scan(data: bytes) -> bytes:
                 tuples += 1
             elif name in _CALLS:
                 if top not in _TUPLES:
-                    raise UnreadableFileError("it makes a call that no batch needs")
+                    raise UnreadableFileError("it makes a call that a CIFAR batch does not need")
                 tuples -= 1
             if tuples > _MAX_TUPLES:
                 raise UnreadableFileError("it contains more tuples than a CIFAR batch needs")
             top = "" if name in _UPDATES else name
     parts.append(data[unframed:end])
     return b"".join(parts)
+
+
+def _index(name: str, operand: bytes) -> int:
+    """Return the index in the memo that an operation refers to."""
+    if name not in _DECIMALS:
+        return int.from_bytes(operand, "little")
+    if not operand.strip().isdigit():
+        raise UnreadableFileError("it is truncated or damaged")
+    return int(operand)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -239,7 +241,7 @@ class _Global:
             case "dtype", _:
                 raise UnreadableFileError("it contains an array of something other than uint8")
             case _:
-                raise UnreadableFileError("it makes a call that no batch needs")
+                raise UnreadableFileError("it makes a call that a CIFAR batch does not need")
 
     def encode(self, text: str) -> bytes:
         """Encode text as Latin-1, which is how Python 3 writes bytes in protocols 0 to 2."""
@@ -295,7 +297,6 @@ def _text(key: object) -> str:
     if type(key) is bytes:
         return key.decode("latin-1")
     if type(key) is str:
-        key.encode()  # raises for half a surrogate pair, which cannot be printed
         return key
     raise UnreadableFileError("it contains a key that is not text")
 
@@ -306,12 +307,15 @@ def _plain(value: object) -> object:
         if value.pixels is None:
             raise UnreadableFileError("it contains an array without content")
         return value.pixels
-    items = value if type(value) is list else [value]
-    kinds = set(map(type, items))
+    kinds = set(map(type, value)) if type(value) is list else {type(value)}
     if not kinds <= ({int, bytes, str} if type(value) is list else _SCALARS):
         raise UnreadableFileError("it contains something other than numbers, names and arrays")
-    if str in kinds:
-        # a set, since the same long text can be in a list many times
-        for text in {item for item in items if type(item) is str}:
-            text.encode()
     return value
+
+
+def _check_encodable(batch: dict[str, object]) -> None:
+    """Raise ValueError if any text contains half a surrogate pair, which cannot be printed."""
+    items = itertools.chain(batch, *(v if type(v) is list else [v] for v in batch.values()))
+    # each distinct text once, since a pickle can refer to a long one many times
+    for text in {item for item in items if type(item) is str}:
+        text.encode()
