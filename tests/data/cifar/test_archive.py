@@ -81,7 +81,7 @@ def test_links_and_devices_are_refused(path: Path, kind: bytes, word: str) -> No
 
 def test_a_file_larger_than_its_format_is_refused(path: Path) -> None:
     tar_of(path, entry("d/one", b"1" * 101))
-    with pytest.raises(BadArchiveError, match=r"d/one has 101 bytes, .* at most 100"):
+    with pytest.raises(BadArchiveError, match=r"d/one' has 101 bytes, .* at most 100"):
         list(members(path, WANTED))
 
 

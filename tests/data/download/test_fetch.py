@@ -25,7 +25,7 @@ from peewit.data.sources import SourceNotAvailable
 CONTENT = b"\x1f\x8b" + os.urandom(400_000)
 PAGE = b"<!DOCTYPE html><title>503 Service Unavailable</title>" * 20
 # short, but long enough that background load is not mistaken for a bad mirror
-QUICK = Patience(rate=100_000.0, window=0.6, stall=1.0, cuts=2)
+QUICK = Patience(rate=100_000.0, window=0.6, stall=1.0, resumes=2)
 
 
 class Server(ThreadingHTTPServer):
@@ -380,7 +380,7 @@ def test_a_mirror_that_starts_over_does_not_lose_what_was_received(
 
 
 def test_the_rate_is_measured_across_connections(get: Get) -> None:
-    (note,) = get("cuts_slowly", "good", patience=replace(QUICK, cuts=50)).notes
+    (note,) = get("cuts_slowly", "good", patience=replace(QUICK, resumes=50)).notes
     assert "it is slow (" in note
 
 
@@ -428,7 +428,7 @@ def test_a_complete_part_is_used(get: Get, server: Server, folder: Path) -> None
 def test_a_mirror_that_keeps_losing_the_connection_is_given_up(get: Get, server: Server) -> None:
     with pytest.raises(SourceNotAvailable, match="closed the connection"):
         get("no_range_cut")
-    assert len(server.starts("no_range_cut")) == QUICK.cuts + 1
+    assert len(server.starts("no_range_cut")) == QUICK.resumes + 1
 
 
 def test_a_slow_mirror_is_abandoned_and_its_bytes_are_kept(get: Get, server: Server) -> None:

@@ -105,8 +105,8 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
                 if not 0 <= member.size <= wanted[name]:
                     raise BadArchiveError(
                         f"{path} is refused",
-                        f"its member {member.name} has {member.size:,} bytes, but the format allows"
-                        f" at most {wanted[name]:,}",
+                        f"its member {member.name!r} has {member.size:,} bytes, but the format"
+                        f" allows at most {wanted[name]:,}",
                     )
                 if name in seen:
                     raise BadArchiveError(f"{path} is refused", f"it contains {name} twice")

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from peewit.data.cifar import layouts
 from peewit.data.cifar.layouts import Layout, file_checksum, find_layout
 from peewit.data.download.mirror import (
-    CutError,
+    ConnectionLostError,
     MirrorError,
     NothingLeftError,
     Response,
@@ -45,7 +45,7 @@ class Patience:
     """... if averaged over this many seconds."""
     stall: float = 20.0
     """Timeout in seconds, for a response and between bytes."""
-    cuts: int = 3
+    resumes: int = 3
     """How often in a row a lost connection to a mirror is resumed."""
 
 
@@ -214,15 +214,15 @@ class _Download:
 
     def from_mirror(self, url: str, min_rate: float) -> None:
         """Download the whole file from one mirror, resuming if the connection is lost."""
-        cuts, meter = 0, Meter(self.patience.window)
+        losses, meter = 0, Meter(self.patience.window)
         while True:
             before = _size(self.part)
             try:
                 self.transfer(url, min_rate, meter)
-            except CutError:
+            except ConnectionLostError:
                 # a mirror that sends a megabyte each time is worth resuming
-                cuts = 0 if _size(self.part) > before + 1_000_000 else cuts + 1
-                if cuts > self.patience.cuts:
+                losses = 0 if _size(self.part) > before + 1_000_000 else losses + 1
+                if losses > self.patience.resumes:
                     raise
                 continue
             except NothingLeftError:
@@ -264,7 +264,9 @@ class _Download:
                         break  # the checksum will not match
         self.progress(Progress(url, received, total, meter.rate))
         if total is not None and received < total:
-            raise CutError(f"it closed the connection after {received:,} of {total:,} bytes")
+            raise ConnectionLostError(
+                f"it closed the connection after {received:,} of {total:,} bytes"
+            )
 
     @contextmanager
     def open(self, start: int) -> Iterator[BinaryIO]:

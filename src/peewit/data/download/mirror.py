@@ -26,7 +26,7 @@ class SlowError(MirrorError):
         super().__init__(f"it is slow ({rate / 1000:.0f} kB/s)")
 
 
-class CutError(MirrorError):
+class ConnectionLostError(MirrorError):
     """The connection was lost before the end of the file; resuming may help."""
 
 
@@ -114,7 +114,7 @@ class Response:
 
         Raises
         ------
-        CutError
+        ConnectionLostError
             The connection was lost.
         MirrorError
             The mirror sent nothing for too long.
@@ -126,7 +126,9 @@ class Response:
             except TimeoutError as error:
                 raise MirrorError(_reason(error, self.stall)) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise CutError(f"the connection was lost ({_reason(error, self.stall)})") from error
+                raise ConnectionLostError(
+                    f"the connection was lost ({_reason(error, self.stall)})"
+                ) from error
             if not chunk:
                 return
             yield chunk
