@@ -32,7 +32,7 @@ FORMAT = 1
 # Maximum number of entries, 184 MB each
 KEPT = 4
 # Seconds after which the folder of a killed process is removed
-_ABANDONED = 3600
+_ABANDONED_AFTER = 3600
 
 
 class Loaded(NamedTuple):
@@ -103,7 +103,7 @@ def _keys(source: Path) -> tuple[str, str]:
         states = [(file.name, _state(file.stat())) for file in files]
     except OSError as error:
         raise cannot_read(source, error) from error
-    return _short(place), _short(json.dumps([FORMAT, states]))
+    return _short_hash(place), _short_hash(json.dumps([FORMAT, states]))
 
 
 def _state(stat: os.stat_result) -> tuple[int, int, int]:
@@ -111,7 +111,7 @@ def _state(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _short(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -196,7 +196,7 @@ def _prune(folder: Path, entry: Path) -> None:
             continue
         used = path.stat().st_mtime
         if path.name.startswith(".building-"):
-            if time.time() - used > _ABANDONED:
+            if time.time() - used > _ABANDONED_AFTER:
                 shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(f"{place}-"):
             shutil.rmtree(path, ignore_errors=True)
