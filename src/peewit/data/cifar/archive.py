@@ -232,7 +232,7 @@ def check_start(path: Path, start: bytes) -> None:
         what = "it is a web page, not an archive (probably the error page of a server)"
     elif start[257:262] == b"ustar":  # some browsers decompress downloads
         what = "it is an uncompressed tar file"
-        todo = "extract it and give the folder"
+        todo = "extract it and use the folder instead"
     else:
         what = "it is not a .tar.gz archive"
     raise BadArchiveError(f"cannot read {path}", what, todo)

@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def names_files(self) -> tuple[str, ...]:
-        """The files that hold the class names."""
+        """The files that contain the class names."""
         if self.form == "binary":
             if len(self.classes) == 1:
                 return ("batches.meta.txt",)
