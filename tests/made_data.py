@@ -1,4 +1,4 @@
-"""Data sets that are made up: of nothing but noise, or of pictures that can be told apart."""
+"""Synthetic data sets: random noise, or classes that a small network can learn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from peewit.data.dataset import Dataset
 
 
 def noise(count: int, size: int, channels: int = 3, classes: int = 3, seed: int = 0) -> Dataset:
-    """Return ``count`` square pictures that have nothing to do with their classes."""
+    """Return ``count`` square images of random noise, with arbitrary labels."""
     numbers = np.random.default_rng(seed)
     images = numbers.integers(0, 256, (count, size, size, channels), np.uint8)
     return Dataset(images, np.arange(count) % classes, [f"class {n}" for n in range(classes)])
@@ -17,10 +17,10 @@ def noise(count: int, size: int, channels: int = 3, classes: int = 3, seed: int 
 def brightness(
     count: int, size: int, channels: int = 3, seed: int = 0, *, apart: int = 90, noise: int = 60
 ) -> Dataset:
-    """Return ``count`` square pictures in three classes, each with its own brightness.
+    """Return ``count`` square images of three classes that differ in brightness.
 
-    The classes are ``apart`` from one another, and the pixels vary by ``noise``. With the defaults
-    even one epoch of a small network can learn to tell them apart.
+    The mean brightness of neighbouring classes differs by ``apart``, and the pixels vary by
+    ``noise``. With the defaults, a small network learns them within an epoch.
     """
     numbers = np.random.default_rng(seed)
     labels = np.arange(count) % 3

@@ -1,4 +1,4 @@
-"""Tiny archives in the published forms, and a machine with nothing on it and no network."""
+"""Tiny archives in the published forms, and an environment without data and network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from peewit.data.cifar import layouts
 from peewit.data.cifar.layouts import Layout
 
 REAL = layouts.LAYOUTS
-IMAGES = 20  # in each batch of the tiny forms
+IMAGES = 20  # in each batch of the tiny layouts
 NAMES = {
     10: ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
     20: [f"group {number}" for number in range(20)],
@@ -27,7 +27,7 @@ NAMES = {
 
 @pytest.fixture(autouse=True)
 def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No data in any usual place, mirrors that refuse the connection, tiny forms."""
+    """No data in the usual places, mirrors that refuse the connection, tiny layouts."""
     monkeypatch.setenv("PEEWIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     closed = "http://127.0.0.1:9/"
@@ -40,13 +40,13 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def full_size(empty_machine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real forms, for the real archive."""
+    """The real layouts, for the real archive."""
     monkeypatch.setattr(layouts, "LAYOUTS", REAL)
 
 
 @pytest.fixture
 def form() -> Callable[..., Layout]:
-    """Look up a (tiny) layout by name and form."""
+    """Return a function that finds a (tiny) layout by name and form."""
     return layouts.find_layout
 
 
@@ -62,13 +62,13 @@ def make_archive() -> Callable[..., Path]:
 
 @pytest.fixture
 def cifar10(tmp_path: Path) -> Path:
-    """A sound tiny archive in the python layout."""
+    """A valid tiny archive in the python layout."""
     layout = layouts.find_layout("cifar10")
     return write_archive(tmp_path / "brought.tar.gz", files_of(layout), layout.folder)
 
 
 def pixels_of(layout: Layout) -> dict[str, np.ndarray]:
-    """Pixels of each batch, (n, 3072), the same every time."""
+    """Return the pixels of each batch, shape (n, 3072), always the same."""
     random = np.random.default_rng(0)
     return {
         file: random.integers(0, 256, (count, 3072), dtype=np.uint8)
@@ -77,7 +77,7 @@ def pixels_of(layout: Layout) -> dict[str, np.ndarray]:
 
 
 def files_of(layout: Layout, protocol: int = 2) -> dict[str, bytes]:
-    """The files of a tiny data set; image i of a batch has the label i modulo the classes."""
+    """Return the files of a tiny data set. Image i of a batch has label i modulo the classes."""
     files: dict[str, bytes] = {}
     single = len(layout.classes) == 1
     for file, pixels in pixels_of(layout).items():
@@ -104,7 +104,7 @@ def files_of(layout: Layout, protocol: int = 2) -> dict[str, bytes]:
 
 
 def write_archive(path: Path, files: dict[str, bytes], folder: str) -> Path:
-    """Write a .tar.gz with the given files in a folder."""
+    """Write a .tar.gz with ``files`` in ``folder``."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():

@@ -39,7 +39,7 @@ def test_the_order_of_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("torchvision", "data/cifar-10-batches-py"),
     ],
 )
-def test_where_others_leave_it(
+def test_the_usual_places_of_other_programs(
     owner: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -50,7 +50,7 @@ def test_where_others_leave_it(
     assert found.path.resolve() == (tmp_path / path).resolve()
 
 
-def test_keras_in_its_usual_home(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_of_keras(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERAS_HOME")
     folder = isolated / ".keras" / "datasets"
     folder.mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_keras_in_its_usual_home(isolated: Path, monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_an_empty_folder_is_nothing_that_was_found(tmp_path: Path) -> None:
+def test_an_empty_folder_is_not_found(tmp_path: Path) -> None:
     folder = tmp_path / "keras" / "datasets" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     assert not any(place.found for place in where("cifar10"))
@@ -69,7 +69,7 @@ def test_an_empty_folder_is_nothing_that_was_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("outer", ["cifar-10-batches-py", "cifar-10-batches-py-target"])
-def test_newer_keras_extracts_a_folder_into_a_folder(
+def test_newer_keras_nests_the_folder(
     outer: str, tmp_path: Path, make_files: Files, form: Form
 ) -> None:
     inner = tmp_path / "keras" / "datasets" / outer / "cifar-10-batches-py"
@@ -82,7 +82,7 @@ def test_newer_keras_extracts_a_folder_into_a_folder(
 @pytest.mark.parametrize(
     "inner", ["", "cifar-10-python.tar.gz", "cifar-10-batches-bin", "cifar-10-batches-py.tar.gz"]
 )
-def test_a_folder_that_holds_the_data_will_do(inner: str, tmp_path: Path) -> None:
+def test_a_folder_that_contains_the_data_is_accepted(inner: str, tmp_path: Path) -> None:
     downloads = tmp_path / "downloads"
     if inner.endswith(".gz"):
         downloads.mkdir()
@@ -94,14 +94,14 @@ def test_a_folder_that_holds_the_data_will_do(inner: str, tmp_path: Path) -> Non
     assert resolve(downloads, None) == downloads / inner
 
 
-def test_the_name_chooses_in_a_folder_with_both(tmp_path: Path) -> None:
+def test_the_name_selects_in_a_folder_with_both(tmp_path: Path) -> None:
     for name in ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz"):
         (tmp_path / name).touch()
     assert resolve(tmp_path, "cifar100").name == "cifar-100-python.tar.gz"
     assert resolve(tmp_path, None).name == "cifar-10-python.tar.gz"
 
 
-def test_only_named_files_have_places() -> None:
+def test_only_sources_with_files_have_places() -> None:
     with pytest.raises(UsageError, match="scikit-learn"):
         where("digits")
     with pytest.raises(UsageError, match="there is no source cifar11"):

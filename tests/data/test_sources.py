@@ -29,7 +29,7 @@ def cifar100(tmp_path: Path, make_files: Files, make_archive: Write, form: Form)
     return make_archive(tmp_path / "hundred.tar.gz", make_files(form("cifar100")), "d")
 
 
-def test_a_name_with_a_path_is_the_same_as_the_path(cifar10: Path) -> None:
+def test_a_name_with_a_path_is_equal_to_the_path(cifar10: Path) -> None:
     one, two = load("cifar10", data=cifar10), load(str(cifar10))
     for splits in (one, two):
         assert splits.test is not None
@@ -71,11 +71,11 @@ def test_an_extracted_folder_with_the_published_files_has_no_note(
         sums[name] = hashlib.md5(content).hexdigest()
     assert len(load(str(folder)).notes) == 1
     monkeypatch.setattr(layouts, "LAYOUTS", (replace(form("cifar10"), file_md5=sums),))
-    os.utime(folder / "test_batch")  # the cache remembers what was said before
+    os.utime(folder / "test_batch")  # the cache has stored the old verdict
     assert load(str(folder)).notes == ()
 
 
-def test_a_binary_folder_has_nothing_to_be_compared_with(
+def test_a_binary_folder_has_no_published_checksums(
     tmp_path: Path, make_files: Files, form: Form
 ) -> None:
     for name, content in make_files(form("cifar10", "binary")).items():
@@ -83,7 +83,7 @@ def test_a_binary_folder_has_nothing_to_be_compared_with(
     assert load(str(tmp_path)).notes == ()
 
 
-def test_cifar100_is_fine_or_coarse(cifar100: Path) -> None:
+def test_cifar100_has_fine_and_coarse_labels(cifar100: Path) -> None:
     fine = load("cifar100", data=cifar100).train
     coarse = load("cifar100", data=cifar100, coarse=True).train
     assert len(fine.class_names) == 100
@@ -94,7 +94,7 @@ def test_cifar100_is_fine_or_coarse(cifar100: Path) -> None:
     assert load(str(cifar100), coarse=True).train.class_names == coarse.class_names
 
 
-def test_digits_are_always_the_same() -> None:
+def test_digits_are_deterministic() -> None:
     train, test, notes = load("digits")
     assert test is not None
     assert len(train) + len(test) == 1797
@@ -124,38 +124,40 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
         assert caught.value.exit_code == 1
 
 
-def test_odd_paths_are_named(tmp_path: Path) -> None:
+def test_unusual_paths_are_an_error(tmp_path: Path) -> None:
     for path in ("x" * 5000 + "/y", "a\0b/c", str(tmp_path / "a" / ".." / "b")):
         with pytest.raises(PeewitError, match="cannot find"):
             load(path)
-    with pytest.raises(BadArchiveError, match="it is not a file"):
+    with pytest.raises(BadArchiveError, match="not a regular file"):
         load(os.devnull)
 
 
 def test_the_wrong_data_for_a_name(cifar10: Path, cifar100: Path) -> None:
-    with pytest.raises(BadArchiveError, match=r"is not cifar10: it holds CIFAR-100; use cifar100"):
+    with pytest.raises(
+        BadArchiveError, match=r"is not cifar10: it contains CIFAR-100; use cifar100"
+    ):
         load("cifar10", data=cifar100)
     with pytest.raises(UsageError, match="cifar10 has no coarse labels"):
         load("cifar10", data=cifar10, coarse=True)
     with pytest.raises(UsageError, match="has no coarse labels"):
         load(str(cifar10), coarse=True)
     for options in ({"data": cifar10}, {"coarse": True}):
-        with pytest.raises(UsageError, match="digits takes neither"):
+        with pytest.raises(UsageError, match="digits has neither"):
             load("digits", **options)  # type: ignore[arg-type]
 
 
-def test_a_broken_path_is_an_error_even_if_the_data_is_elsewhere(
+def test_a_damaged_file_at_a_path_is_an_error_even_if_the_data_is_elsewhere(
     cifar10: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "cifar-10-python.tar.gz").write_bytes(cifar10.read_bytes())
     assert len(load("cifar10").train) == 100
     cifar10.write_bytes(cifar10.read_bytes()[:1000])
-    with pytest.raises(BadArchiveError, match="cut off"):
+    with pytest.raises(BadArchiveError, match="truncated"):
         load("cifar10", data=cifar10)
 
 
-def test_broken_things_in_the_usual_places_lead_to_the_next_with_a_note(
+def test_damaged_files_in_the_usual_places_are_skipped_with_a_note(
     cifar10: Path, tmp_path: Path
 ) -> None:
     whole = cifar10.read_bytes()
@@ -165,23 +167,23 @@ def test_broken_things_in_the_usual_places_lead_to_the_next_with_a_note(
     keras.mkdir(parents=True)
     (keras / "cifar-10-batches-py.tar.gz").write_bytes(b"<html>outage</html>")
     (keras / "cifar-10-batches-py").mkdir()
-    (keras / "cifar-10-batches-py" / "readme.html").touch()  # an empty folder would be nothing
+    (keras / "cifar-10-batches-py" / "readme.html").touch()  # an empty folder would not count
     Path("data").mkdir()
     Path("data/cifar-10-python.tar.gz").write_bytes(whole)
     splits = load("cifar10")
     assert splits.train.origin == f"cifar10 train, {Path('data/cifar-10-python.tar.gz')}"
     notes = "\n".join(splits.notes)
     assert "home" in splits.notes[0]
-    assert "cut off" in splits.notes[0]
+    assert "truncated" in splits.notes[0]
     assert "is a web page" in notes
-    assert "cifar-10-batches-py does not hold" in notes
+    assert "cifar-10-batches-py does not contain" in notes
     assert len(splits.notes) == 4
     fetched = fetch("cifar10")
     assert fetched.path == Path("data/cifar-10-python.tar.gz")
     assert fetched.downloaded is False
 
 
-def test_what_is_nowhere_and_cannot_be_downloaded(tmp_path: Path) -> None:
+def test_a_source_that_is_not_found_and_cannot_be_downloaded(tmp_path: Path) -> None:
     for call in (load, fetch):
         with pytest.raises(SourceNotAvailable, match="cannot download CIFAR-10") as caught:
             call("cifar10")
@@ -193,7 +195,7 @@ def test_what_is_nowhere_and_cannot_be_downloaded(tmp_path: Path) -> None:
         load("cifar10")
 
 
-def test_what_is_nowhere_is_downloaded(
+def test_a_source_that_is_not_found_is_downloaded(
     cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
@@ -210,7 +212,7 @@ def test_what_is_nowhere_is_downloaded(
     assert splits.train.origin.endswith(str(home / "cifar-10-python.tar.gz"))
 
 
-def test_images_are_mapped_from_the_cache_in_home(cifar10: Path, tmp_path: Path) -> None:
+def test_images_are_memory_mapped_from_the_cache(cifar10: Path, tmp_path: Path) -> None:
     train = load("cifar10", data=cifar10).train
     assert len(list((tmp_path / "home" / "decoded").iterdir())) == 1
     base = train.images
@@ -219,7 +221,7 @@ def test_images_are_mapped_from_the_cache_in_home(cifar10: Path, tmp_path: Path)
     assert isinstance(base, np.memmap)
 
 
-def test_importing_it_takes_nothing_heavy() -> None:
+def test_importing_it_imports_no_large_package() -> None:
     code = (
         "import sys, peewit.data; "
         "print([m for m in ('torch', 'sklearn', 'matplotlib', 'PIL', 'urllib.request', 'filelock')"
@@ -237,7 +239,7 @@ def test_the_real_archive(full_size: None, archive: Path) -> None:
     assert splits.train.images.dtype == np.uint8
     assert tuple(splits.train.class_names) == CIFAR10_CLASSES
     mean, deviation = splits.train.channel_statistics
-    # published many times for the original; JPEG moved them by less than a hundredth
+    # well-known values of the original; the test archive was stored as JPEG, hence the tolerance
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.01)
     np.testing.assert_allclose(deviation, [0.2470, 0.2435, 0.2616], atol=0.01)
     assert cache.load(archive, Path(os.environ["PEEWIT_HOME"]) / "decoded").notes == ()

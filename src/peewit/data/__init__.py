@@ -1,4 +1,4 @@
-"""Where the pictures come from: a name or a path becomes labelled images, never more."""
+"""Data sets: turn the name of a source, or a path, into labelled images."""
 
 from peewit.data.dataset import Dataset
 from peewit.data.sources import SOURCES, SourceNotAvailable, Splits, load, where

@@ -1,4 +1,4 @@
-"""The one type that every source becomes: labelled pictures in memory or on disk."""
+"""The common type of all data sets: labelled images, in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError
 
-# pixels of which a histogram is made at once: they take 128 MB
+# Pixels per histogram call: they take 128 MB
 _COUNTED_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, immutable.
+    """An immutable set of labelled images.
 
     Parameters
     ----------
     images : uint8 array or memory map, shape (N, H, W, C)
-        Pixels from 0 to 255; C is 1 (grey) or 3 (RGB).
+        Pixels, 0 to 255; C is 1 (grey) or 3 (RGB).
     labels : int64 array, shape (N,)
         Class numbers, from 0 to ``len(class_names) - 1``.
     class_names : sequence of str
-        One name a class.
+        The name of each class.
     origin : str, optional
-        Where the data came from, in words ("cifar10 train, /data/cifar-10-python.tar.gz").
+        Where the data comes from, for people ("cifar10 train, /data/cifar-10-python.tar.gz").
 
     Raises
     ------
     PeewitError
-        Shapes, types or labels do not fit together.
+        Shapes, dtypes and labels do not match.
 
     Examples
     --------
@@ -53,23 +53,23 @@ class Dataset:
         images, labels = self.images, np.asarray(self.labels)
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
             raise PeewitError(
-                "these images cannot be a data set",
+                "invalid images",
                 f"they are {images.dtype} with shape {images.shape}",
-                "give uint8 with shape (N, H, W, 1) or (N, H, W, 3)",
+                "pass uint8 with shape (N, H, W, 1) or (N, H, W, 3)",
             )
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
             raise PeewitError(
-                "these labels cannot go with the images",
+                "the labels do not match the images",
                 f"they are {labels.dtype} with shape {labels.shape} for {len(images)} images",
-                "give one whole number an image",
+                "pass one integer per image",
             )
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.class_names)):
             raise PeewitError(
-                "these labels cannot go with the class names",
-                f"they run from {labels.min()} to {labels.max()} for {len(self.class_names)} names",
+                "the labels do not match the class names",
+                f"they go from {labels.min()} to {labels.max()} for {len(self.class_names)} names",
                 "number the classes from 0",
             )
-        # frozen: object.__setattr__ is how a frozen dataclass normalises its own fields
+        # object.__setattr__ is how a frozen dataclass normalises its own fields
         labels = np.array(labels, dtype=np.int64)
         labels.flags.writeable = False
         images = images.view()
@@ -89,12 +89,12 @@ class Dataset:
 
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """Images of each class, int64, shape (classes,)."""
+        """Number of images in each class, int64, shape (classes,)."""
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A checksum of pixels, labels and names (sha256, hexadecimal): the same data, the same."""
+        """Checksum of pixels, labels and class names (sha256, hexadecimal)."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(self.labels.data)
@@ -102,15 +102,18 @@ class Dataset:
 
     @cached_property
     def channel_statistics(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Mean and standard deviation of each channel, in units of the full range (0 to 1)."""
-        # a histogram a channel is exact, and needs no float copy of the pixels
+        """Mean and standard deviation of each channel, for pixels scaled to 0 to 1.
+
+        Both are float64, shape (channels,).
+        """
+        # a histogram of each channel is exact and needs no float copy of the pixels
         values = np.arange(256) / 255
         count, height, width, channels = self.images.shape
         counts = np.zeros((channels, 256), np.int64)
-        # in parts, because to count a byte numpy makes it eight
-        few = max(1, _COUNTED_AT_ONCE // max(height * width, 1))
-        for first in range(0, count, few):
-            flat = self.images[first : first + few].reshape(-1, channels)
+        # in chunks, because bincount converts each byte to 8 bytes
+        chunk = max(1, _COUNTED_AT_ONCE // max(height * width, 1))
+        for first in range(0, count, chunk):
+            flat = self.images[first : first + chunk].reshape(-1, channels)
             counts += [np.bincount(flat[:, c], minlength=256) for c in range(channels)]
         share = counts / max(count * height * width, 1)
         mean = share @ values
@@ -118,48 +121,48 @@ class Dataset:
         return mean, deviation
 
     def take(self, indices: npt.ArrayLike) -> Dataset:
-        """Return the images at ``indices`` (whole numbers or a mask), in that order."""
+        """Return the images at ``indices`` (integers or a boolean mask), in that order."""
         chosen = np.asarray(indices)
         if not chosen.size:
-            chosen = chosen.astype(np.int64)  # numpy makes an empty list float64
+            chosen = chosen.astype(np.int64)  # an empty list becomes float64
         return Dataset(self.images[chosen], self.labels[chosen], self.class_names, self.origin)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Split off a part, class by class, so that both parts have the classes' proportions.
+        """Split into two parts, stratified by class.
 
         Parameters
         ----------
         fraction : float
-            The share of each class that goes to the second part, more than 0 and less than 1.
+            Fraction of each class that goes to the second part, more than 0 and less than 1.
         seed : int
-            Which images go there; the same seed gives the same split.
+            Seed of the random selection; the same seed returns the same split.
 
         Returns
         -------
         tuple of Dataset
-            The larger rest and the part that was split off, both in the original order.
+            The remaining images and those that were split off, both in the original order.
 
         Raises
         ------
         PeewitError
-            A part would be empty.
+            ``fraction`` is not between 0 and 1, or a part would be empty.
         """
         if not 0 < fraction < 1:
             raise PeewitError(
                 f"cannot split off {fraction} of the images", "it is not between 0 and 1"
             )
         random = np.random.default_rng(seed)
-        away = np.zeros(len(self), dtype=bool)
+        split_off = np.zeros(len(self), dtype=bool)
         for label in range(len(self.class_names)):
             members = np.flatnonzero(self.labels == label)
-            away[random.permutation(members)[: round(fraction * len(members))]] = True
-        if not away.any() or away.all():
+            split_off[random.permutation(members)[: round(fraction * len(members))]] = True
+        if not split_off.any() or split_off.all():
             raise PeewitError(
                 f"cannot split off {fraction:g} of {len(self)} images",
                 "one part would be empty",
-                "use more images or another share",
+                "use more images or another fraction",
             )
-        return self.take(~away), self.take(away)
+        return self.take(~split_off), self.take(split_off)
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image_shape))

@@ -1,6 +1,8 @@
-"""The digits that ship inside scikit-learn: 1,797 real 8x8 images, no network needed."""
+"""The handwritten digits that come with scikit-learn: 1,797 images of 8x8, no download."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,20 +10,21 @@ from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
 
 TEST_SHARE = 0.2
-# one split for everybody, so that accuracies can be compared
+# a fixed split, so that accuracies can be compared
 SPLIT_SEED = 0
 
 
 def load() -> tuple[Dataset, Dataset]:
-    """Return the training and the test set (1,438 and 359 images), always the same ones.
+    """Load the training and the test set (1,438 and 359 images), always the same split.
 
     Source: scikit-learn's ``load_digits``, the test part of Alpaydin and Kaynak, Optical
-    Recognition of Handwritten Digits (UCI, 1998): 4x4 blocks of a scanned digit counted, 0 to 16.
+    Recognition of Handwritten Digits (UCI, 1998). Each pixel is the number of black pixels in a 4x4
+    block of a scan, 0 to 16.
 
     Returns
     -------
     tuple of Dataset
-        Grey images, uint8 (N, 8, 8, 1), scaled to 0 to 255; stratified.
+        Grey images, uint8 (N, 8, 8, 1), scaled to 0 to 255; the split is stratified.
 
     Raises
     ------
@@ -39,15 +42,14 @@ def load() -> tuple[Dataset, Dataset]:
     except ImportError as error:
         raise PeewitError(
             "cannot load digits",
-            "they ship inside scikit-learn, which is not installed",
+            "they come with scikit-learn, which is not installed",
             "install it with: pip install 'peewit[digits]'",
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    everything = Dataset(images, labels.astype(np.int64), [str(digit) for digit in range(10)])
-    train, test = everything.split(TEST_SHARE, SPLIT_SEED)
-    return _named(train, "digits train"), _named(test, "digits test")
-
-
-def _named(part: Dataset, origin: str) -> Dataset:
-    return Dataset(part.images, part.labels, part.class_names, f"{origin}, scikit-learn")
+    digits = Dataset(images, labels.astype(np.int64), [str(digit) for digit in range(10)])
+    train, test = digits.split(TEST_SHARE, SPLIT_SEED)
+    return (
+        replace(train, origin="digits train, scikit-learn"),
+        replace(test, origin="digits test, scikit-learn"),
+    )

@@ -1,4 +1,4 @@
-"""From a name or a path to data sets, and what is to be said about them."""
+"""Load data sets by the name of a source or by path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from peewit.data.places import (
 )
 from peewit.errors import UsageError
 
-if TYPE_CHECKING:  # imported where used: they take time that `peewit --help` does not have
+if TYPE_CHECKING:  # imported where they are used, so that `peewit --help` starts fast
     from peewit.data.cifar.cache import Loaded
     from peewit.data.download.fetch import Fetched
     from peewit.data.download.rate import Progress
@@ -32,7 +32,7 @@ __all__ = ["SOURCES", "Place", "SourceNotAvailable", "Splits", "fetch", "load", 
 
 
 class Splits(NamedTuple):
-    """A source's training set, its test set where it has one, and sentences for the user."""
+    """The training set of a source, its test set if it has one, and notes for the user."""
 
     train: Dataset
     test: Dataset | None
@@ -46,7 +46,7 @@ def load(
     coarse: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Splits:
-    """Load a source by name, or what lies at a path.
+    """Load a source by name or by path.
 
     Parameters
     ----------
@@ -54,27 +54,27 @@ def load(
         ``cifar10``, ``cifar100``, ``digits``, or the path of a ``.tar.gz`` of CIFAR-10 or CIFAR-100
         (python or binary layout) or of the folder with its extracted files.
     data : str or Path, optional
-        Where the named source lies; without it, the usual places are searched in the order that
-        `where` gives, and then it is downloaded.
+        Path of the named source. By default, the usual places are searched (see `where`), and if
+        none has it, it is downloaded.
     coarse : bool, optional
-        CIFAR-100 with its 20 coarse labels instead of its 100 fine ones.
+        Use the 20 coarse labels of CIFAR-100 instead of the 100 fine ones.
     progress : callable, optional
-        Called a few times a second during a download. Without it a notebook shows how far it is,
-        and everything else nothing.
+        Called a few times per second during a download. By default, progress is shown only in
+        notebooks.
 
     Returns
     -------
     Splits
-        Images as uint8, mapped from a cache where one can be kept.
+        uint8 images, memory-mapped from a cache if it can be written.
 
     Raises
     ------
     UsageError
-        No such source.
+        The source is unknown, or an argument does not apply to it.
     SourceNotAvailable
-        It is nowhere here, and no mirror gave it.
+        The source is not on this machine, and no mirror could be used.
     PeewitError
-        What lies at the path is not sound.
+        The data at the path is damaged or not a known data set.
 
     Examples
     --------
@@ -88,7 +88,7 @@ give one of these, or the path of an archive or a folder
     if source == "digits":
         if data is not None or coarse:
             raise UsageError(
-                "digits takes neither a path nor coarse labels", "it has just one form"
+                "digits has neither a path nor coarse labels", "it comes with scikit-learn"
             )
         from peewit.data import digits
 
@@ -98,7 +98,7 @@ give one of these, or the path of an archive or a folder
             raise unknown_source(source)
         return _from_path(Path(source), None, coarse)
     if coarse and source != "cifar100":
-        raise UsageError(f"{source} has no coarse labels", "only cifar100 has")
+        raise UsageError(f"{source} has no coarse labels", "only cifar100 has them")
     if data is not None:
         return _from_path(Path(data), source, coarse)
     fetched, loaded = _search(source, progress)
@@ -106,14 +106,14 @@ give one of these, or the path of an archive or a folder
 
 
 def moved(source: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
-    """Return the arguments of `load` for what ``source`` loads, lying at ``data`` now.
+    """Return the arguments of `load` for the same data at another path.
 
     Parameters
     ----------
     source : mapping
-        Arguments of `load`, as a run keeps them.
+        Arguments of `load`, as stored in a run.
     data : str or Path or None
-        None where it has not moved.
+        The new path; None if the data has not moved.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def moved(source: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
     """
     if data is None:
         return dict(source)
-    # in full: as it is, it might be taken for a name
+    # absolute: a relative path could be mistaken for the name of a source
     place = str(expanded(Path(data)).absolute())
     if source.get("source") in SOURCES:
         return {**source, "data": place}
@@ -133,31 +133,31 @@ def moved(source: Mapping[str, Any], data: str | Path | None) -> dict[str, Any]:
 
 
 def fetch(name: str, *, progress: Callable[[Progress], None] | None = None) -> Fetched:
-    """Make sure that a named source is on this machine, downloading it if it is not.
+    """Download a named source, unless it is on this machine.
 
     Returns
     -------
     Fetched
-        Where it is, whether it was downloaded now, and what was met on the way.
+        Its path, whether it was downloaded now, and notes for the user.
 
     Raises
     ------
     UsageError
-        The source has no name that is known, or is not kept in files.
+        The source is unknown or is not stored in files of its own.
     SourceNotAvailable
-        It is nowhere here, and no mirror gave it.
+        It is not on this machine, and no mirror could be used.
     """
     fetched, loaded = _search(name, progress)
     return fetched._replace(notes=(*fetched.notes, *_unpublished(fetched.path, loaded)))
 
 
 def load_path(path: Path, name: str | None) -> Loaded:
-    """Read the archive or folder at a path, which must be of ``name`` where one is given.
+    """Load the archive or folder at a path, which must be the source ``name`` if given.
 
     Raises
     ------
     BadArchiveError
-        It is missing, not sound, or of another source.
+        It is missing, damaged, or another source.
     """
     from peewit.data.cifar import cache
 
@@ -165,7 +165,9 @@ def load_path(path: Path, name: str | None) -> Loaded:
     layout = loaded.decoded.layout
     if name is not None and layout.name != name:
         raise BadArchiveError(
-            f"{path} is not {name}", f"it holds {layout.title}", f"use {layout.name} as the source"
+            f"{path} is not {name}",
+            f"it contains {layout.title}",
+            f"use {layout.name} as the source",
         )
     return loaded
 
@@ -176,35 +178,37 @@ def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
     path = resolve(path, name)
     loaded = load_path(path, name)
     if coarse and loaded.decoded.layout.name != "cifar100":
-        raise UsageError(f"{path} has no coarse labels", "only cifar100 has")
+        raise UsageError(f"{path} has no coarse labels", "only cifar100 has them")
     return _splits(path, loaded, coarse, ())
 
 
 def _search(name: str, progress: Callable[[Progress], None] | None) -> tuple[Fetched, Loaded]:
-    """Find a named source, or download it; what lies about broken is left for the next place."""
+    """Find or download a named source. Damaged copies are skipped with a note."""
     from peewit.data.download.fetch import Fetched, fetch_archive
 
     notes: list[str] = []
-    broken: list[str] = []
+    damaged: list[str] = []
     for place in where(name):
         if place.found:
             try:
                 loaded = load_path(place.path, name)
             except BadArchiveError as error:
-                notes.append(f"{error} (looked elsewhere)")
-                broken.append(f"{error.what}: {error.why}")
+                notes.append(f"{error} (skipped)")
+                damaged.append(f"{error.what}: {error.why}")
             else:
                 return Fetched(place.path, False, tuple(notes)), loaded
     try:
         fetched = fetch_archive(name, home(), progress=progress or _in_notebook())
     except SourceNotAvailable as error:
-        raise SourceNotAvailable(error.what, ", ".join([*broken, error.why]), error.todo) from error
+        raise SourceNotAvailable(
+            error.what, ", ".join([*damaged, error.why]), error.todo
+        ) from error
     fetched = fetched._replace(notes=(*notes, *fetched.notes))
     return fetched, load_path(fetched.path, name)
 
 
 def _in_notebook() -> Callable[[Progress], None] | None:
-    """Return what shows a download in a notebook, or None elsewhere."""
+    """Return a progress display if this is a notebook, or else None."""
     from peewit.system.terminal import NotebookOutput, console_err
 
     return NotebookOutput().show if console_err().is_jupyter else None
@@ -224,12 +228,12 @@ def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) ->
 
 
 def _unpublished(path: Path, loaded: Loaded) -> list[str]:
-    """Return what is to be said of a sound archive that is not the published one."""
+    """Return a note if the data is valid but not the published archive."""
     if loaded.published is not False:
         return []
     return [
-        f"{path} is sound, but its checksum is not the published one: it is not the original"
-        f" {loaded.decoded.layout.title}, and accuracies on it compare only with others on it"
+        f"{path} is valid, but its checksum is not the published one: it is not the original"
+        f" {loaded.decoded.layout.title}, so accuracies compare only with others on it"
     ]
 
 

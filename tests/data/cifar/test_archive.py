@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_wanted_files_come_in_order_and_others_are_left(path: Path, format: int) -> None:
+def test_wanted_files_are_read_in_order_and_others_skipped(path: Path, format: int) -> None:
     big = bytes(range(256)) * 10_000
     tar_of(
         path,
@@ -55,9 +55,9 @@ def test_wanted_files_come_in_order_and_others_are_left(path: Path, format: int)
 @pytest.mark.parametrize(
     "name", ["../one", "d/../../one", "/etc/one", "C:\\one", "C:one", "..\\one", "\\\\host\\one"]
 )
-def test_names_that_leave_the_folder_are_refused(path: Path, name: str) -> None:
+def test_names_that_point_outside_the_folder_are_refused(path: Path, name: str) -> None:
     tar_of(path, entry(name, b"1"))
-    with pytest.raises(BadArchiveError, match="leave its folder"):
+    with pytest.raises(BadArchiveError, match="outside the archive's folder"):
         list(members(path, WANTED))
 
 
@@ -81,7 +81,7 @@ def test_links_and_devices_are_refused(path: Path, kind: bytes, word: str) -> No
 
 def test_a_file_larger_than_its_format_is_refused(path: Path) -> None:
     tar_of(path, entry("d/one", b"1" * 101))
-    with pytest.raises(BadArchiveError, match="101 bytes, where the format has at most 100"):
+    with pytest.raises(BadArchiveError, match=r"d/one' has 101 bytes, .* at most 100"):
         list(members(path, WANTED))
 
 
@@ -114,7 +114,7 @@ def pax(records: dict[str, str], size: int = 0) -> tuple[tarfile.TarInfo, bytes]
     ],
     ids=["member", "pax header", "long name"],
 )
-def test_bombs_are_refused_before_memory_is_spent(
+def test_bombs_are_refused_before_memory_is_allocated(
     path: Path, bomb: list[tuple[tarfile.TarInfo, bytes]]
 ) -> None:
     tar_of(path, *bomb)
@@ -122,7 +122,7 @@ def test_bombs_are_refused_before_memory_is_spent(
     bomb.clear()
     tracemalloc.start()
     try:
-        with pytest.raises(BadArchiveError, match="unfolds to more"):
+        with pytest.raises(BadArchiveError, match="decompresses to more"):
             list(members(path, WANTED))
         assert tracemalloc.get_traced_memory()[1] < 30_000_000
     finally:
@@ -139,10 +139,10 @@ def test_several_gzip_members_are_one_archive(path: Path) -> None:
         path.write_bytes(b"".join(parts) + bytes(600))
         assert dict(members(path, WANTED)) == content
     path.write_bytes(gzip.compress(tar) + gzip.compress(bytes(50_000_000)))
-    with pytest.raises(BadArchiveError, match="unfolds to more"):
+    with pytest.raises(BadArchiveError, match="decompresses to more"):
         list(members(path, WANTED))
     path.write_bytes(b"".join(parts)[:-20])
-    with pytest.raises(BadArchiveError, match="cut off"):
+    with pytest.raises(BadArchiveError, match="truncated"):
         list(members(path, WANTED))
 
 
@@ -151,20 +151,20 @@ def test_a_bomb_after_the_tar_is_refused(path: Path) -> None:
     with gzip.open(path, "rb") as file:
         content = file.read()
     path.write_bytes(gzip.compress(content + bytes(50_000_000), 1))
-    with pytest.raises(BadArchiveError, match="unfolds to more"):
+    with pytest.raises(BadArchiveError, match="decompresses to more"):
         list(members(path, WANTED))
 
 
-def test_every_cut_is_noticed(path: Path) -> None:
+def test_every_truncation_is_detected(path: Path) -> None:
     tar_of(path, entry("d/one", b"1" * 90), entry("d/two", bytes(range(256)) * 40))
     whole = path.read_bytes()
     for length in range(2, len(whole), 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(BadArchiveError, match="cut off"):
+        with pytest.raises(BadArchiveError, match="truncated"):
             list(members(path, WANTED))
 
 
-def test_damage_is_noticed(path: Path) -> None:
+def test_damage_is_detected(path: Path) -> None:
     tar_of(path, entry("d/two", random.Random(0).randbytes(20_000)))
     whole = bytearray(path.read_bytes())
     for at in range(10, len(whole), 311):
@@ -182,12 +182,14 @@ def test_damage_is_noticed(path: Path) -> None:
         (b"\n<!DOCTYPE html><html>503", "it is a web page"),
         (b"<html><body>moved", "it is a web page"),
         (b"PK\x03\x04", "not a .tar.gz"),
-        (gzip.compress(b"<html>"), "not a sound tar"),
-        (gzip.compress(b"x" * 5000), "not a sound tar"),
-        (gzip.compress(b""), "not a sound tar"),
+        (gzip.compress(b"<html>"), "not a valid tar"),
+        (gzip.compress(b"x" * 5000), "not a valid tar"),
+        (gzip.compress(b""), "not a valid tar"),
     ],
 )
-def test_what_is_no_archive_is_called_by_its_name(path: Path, content: bytes, word: str) -> None:
+def test_the_error_says_what_a_file_is_instead_of_an_archive(
+    path: Path, content: bytes, word: str
+) -> None:
     path.write_bytes(content)
     with pytest.raises(BadArchiveError, match=word) as caught:
         list(members(path, WANTED))
@@ -206,36 +208,36 @@ def test_nothing_is_written(path: Path) -> None:
     assert sorted(path.parent.rglob("*")) == before
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path, path: Path) -> None:
-    for odd in (tmp_path, Path(os.devnull)):
-        with pytest.raises(BadArchiveError, match="it is not a file"):
-            list(members(odd, WANTED))
+def test_folders_devices_and_huge_files_are_not_read(tmp_path: Path, path: Path) -> None:
+    for other in (tmp_path, Path(os.devnull)):
+        with pytest.raises(BadArchiveError, match="not a regular file"):
+            list(members(other, WANTED))
     with path.open("wb") as file:
         file.truncate(MAX_SIZE + 1)
-    with pytest.raises(BadArchiveError, match="1,073,741,825 bytes, more than"):
+    with pytest.raises(BadArchiveError, match="has 1,073,741,825 bytes"):
         list(members(path, WANTED))
 
 
-def test_random_damage_inside_gives_members_or_is_refused(path: Path) -> None:
-    chance = random.Random(0)
+def test_random_damage_in_the_headers_is_refused_or_harmless(path: Path) -> None:
+    rng = random.Random(0)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in ("d/one", "d/" + "n" * 200 + "/two", "d/\xe9"):
             info, content = entry(name, b"1" * 90)
-            info.pax_headers = {"GNU.sparse.major": "1"} if chance.random() < 0.3 else {}
+            info.pax_headers = {"GNU.sparse.major": "1"} if rng.random() < 0.3 else {}
             tar.addfile(info, io.BytesIO(content))
     whole = buffer.getvalue()
     headers = [at for at in range(0, len(whole), 512) if any(whole[at : at + 512])]
     for _ in range(600):
         damaged = bytearray(whole)
-        at = chance.choice(headers)
-        for _ in range(chance.randint(1, 3)):
-            damaged[at + chance.randrange(512)] = chance.randrange(256)
-        # a right checksum, so that the damage gets further than that
+        at = rng.choice(headers)
+        for _ in range(rng.randint(1, 3)):
+            damaged[at + rng.randrange(512)] = rng.randrange(256)
+        # a correct checksum, so that tarfile does not stop there
         damaged[at + 148 : at + 156] = b" " * 8
         damaged[at + 148 : at + 156] = b"%06o\0 " % sum(damaged[at : at + 512])
         path.write_bytes(gzip.compress(bytes(damaged), 1))
-        # anything but this one exception fails the test
+        # any other exception fails the test
         with suppress(BadArchiveError):
             assert all(len(content) <= 90 for _, content in members(path, WANTED))
 
@@ -245,5 +247,5 @@ def test_damaged_extended_headers_are_refused(path: Path) -> None:
         info = tarfile.TarInfo("x")
         info.pax_headers = {"GNU.sparse.map": "x", "GNU.sparse.size": "1"}
         tar.addfile(info)
-    with pytest.raises(BadArchiveError, match="not a sound tar archive"):
+    with pytest.raises(BadArchiveError, match="not a valid tar archive"):
         list(members(path, WANTED))

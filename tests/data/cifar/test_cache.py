@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from peewit.data.cifar import cache, layouts
-from peewit.data.cifar import decoding as cifar
 from peewit.data.cifar.archive import BadArchiveError
+from peewit.data.cifar.decoding import Decoded, decode
 from peewit.data.cifar.layouts import Layout
 
 Files = Callable[..., dict[str, bytes]]
@@ -27,12 +27,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The sources that were decoded so far, instead of taken from the cache."""
+    """The sources that were decoded so far rather than taken from the cache."""
     done: list[Path] = []
 
-    def counting(path: Path, *rest: object) -> cifar.Decoded:
+    def counting(path: Path, *rest: object) -> Decoded:
         done.append(path)
-        return cifar.decode(path, *rest)  # type: ignore[arg-type]
+        return decode(path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cache, "decode", counting)
     return done
@@ -42,10 +42,10 @@ def entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
-def test_the_second_time_is_mapped_and_the_same(
+def test_a_cached_entry_is_mapped_and_equal(
     cifar10: Path, folder: Path, decodings: list[Path]
 ) -> None:
-    plain = cifar.decode(cifar10)
+    plain = decode(cifar10)
     for _ in range(3):
         loaded = cache.load(cifar10, folder)
         assert isinstance(loaded.decoded.images, np.memmap)
@@ -74,12 +74,12 @@ def test_a_warm_start_does_not_read_the_archive(
     assert cifar10.stat().st_size == state.st_size
 
 
-def test_another_archive_in_the_same_place_is_noticed(
+def test_a_replaced_archive_is_decoded_again(
     cifar10: Path, folder: Path, decodings: list[Path]
 ) -> None:
     cache.load(cifar10, folder)
     before = cifar10.stat()
-    # the same size and modification time: only the change time can tell
+    # the same size and modification time: only the change time differs
     cifar10.write_bytes(cifar10.read_bytes())
     os.utime(cifar10, ns=(before.st_atime_ns, before.st_mtime_ns))
     cache.load(cifar10, folder)
@@ -87,10 +87,10 @@ def test_another_archive_in_the_same_place_is_noticed(
     os.utime(cifar10, ns=(1, 1))
     cache.load(cifar10, folder)
     assert len(decodings) == 3
-    assert len(entries(folder)) == 1, "stale entries are removed"
+    assert len(entries(folder)) == 1, "old entries are removed"
 
 
-def test_a_changed_file_in_a_folder_is_noticed(
+def test_a_folder_with_a_changed_file_is_decoded_again(
     folder: Path, decodings: list[Path], make_files: Files, form: Form, tmp_path: Path
 ) -> None:
     extracted = tmp_path / "extracted"
@@ -110,7 +110,7 @@ def test_a_changed_file_in_a_folder_is_noticed(
 
 @pytest.mark.parametrize("file", ["images.npy", "labels.npy", "about.json"])
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "gone", "head", "folder"])
-def test_a_damaged_entry_is_made_again(
+def test_a_damaged_entry_is_replaced(
     file: str, damage: str, cifar10: Path, folder: Path, decodings: list[Path]
 ) -> None:
     cache.load(cifar10, folder)
@@ -130,11 +130,9 @@ def test_a_damaged_entry_is_made_again(
         victim.mkdir()
     loaded = cache.load(cifar10, folder)
     assert loaded.notes == ()
-    np.testing.assert_array_equal(loaded.decoded.images, cifar.decode(cifar10).images)
-    if (file, damage) != (
-        "about.json",
-        "bit",
-    ):  # a bit in a path's name changes nothing that matters
+    np.testing.assert_array_equal(loaded.decoded.images, decode(cifar10).images)
+    # a flipped bit in the path of the source does not matter
+    if (file, damage) != ("about.json", "bit"):
         assert len(decodings) == 2
         cache.load(cifar10, folder)
         assert len(decodings) == 2, "the new entry is used"
@@ -151,7 +149,7 @@ def test_nothing_in_an_entry_is_executed(cifar10: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_without_a_cache_all_works_with_a_note(
+def test_a_cache_that_cannot_be_written_is_only_a_note(
     code: int, cifar10: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -164,21 +162,21 @@ def test_without_a_cache_all_works_with_a_note(
     (note,) = loaded.notes
     assert str(folder) in note
     assert os.strerror(code).lower() in note
-    assert list(folder.iterdir()) == [], "nothing half-written stays"
+    assert list(folder.iterdir()) == [], "no partial entry is left"
 
 
-def test_a_file_in_the_place_of_the_cache_does_no_harm(cifar10: Path, folder: Path) -> None:
+def test_a_file_in_place_of_the_cache_is_only_a_note(cifar10: Path, folder: Path) -> None:
     folder.write_text("mine")
-    assert "cannot be kept" in cache.load(cifar10, folder).notes[0]
+    assert "cannot cache" in cache.load(cifar10, folder).notes[0]
     assert folder.read_text() == "mine"
 
 
-def test_old_entries_and_abandoned_work_are_removed(
+def test_old_entries_and_dead_folders_are_removed(
     cifar10: Path, folder: Path, tmp_path: Path
 ) -> None:
     folder.mkdir()
-    stranger = folder / "not-ours"
-    stranger.mkdir()
+    unrelated = folder / "not-ours"
+    unrelated.mkdir()
     for age, name in ((2 * 3600, ".building-old"), (0, ".building-now")):
         (folder / name).mkdir()
         os.utime(folder / name, (time.time() - age,) * 2)
@@ -196,14 +194,14 @@ def test_old_entries_and_abandoned_work_are_removed(
         if (e / "about.json").exists()
     }
     assert kept == {str(source) for source in sources[-cache.KEPT :]}
-    assert stranger.is_dir()
+    assert unrelated.is_dir()
     assert (folder / ".building-now").is_dir()
     assert not (folder / ".building-old").exists()
 
 
-def test_a_broken_source_leaves_nothing(cifar10: Path, folder: Path) -> None:
+def test_a_damaged_source_leaves_nothing(cifar10: Path, folder: Path) -> None:
     cifar10.write_bytes(cifar10.read_bytes()[:-100])
-    with pytest.raises(BadArchiveError, match="cut off"):
+    with pytest.raises(BadArchiveError, match="truncated"):
         cache.load(cifar10, folder)
     assert not folder.exists()
 
@@ -213,7 +211,7 @@ def test_a_missing_source_is_named(tmp_path: Path, folder: Path) -> None:
         cache.load(tmp_path / "nothing here", folder)
 
 
-def test_whether_it_is_published(
+def test_a_published_checksum_is_recognised(
     cifar10: Path, folder: Path, form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = layouts.file_checksum(cifar10, "sha256")

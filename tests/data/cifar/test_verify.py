@@ -26,12 +26,12 @@ def test_every_file_is_compared(cifar10: Path, form: Form) -> None:
     assert checked.archive is not None
     assert checked.archive.found == hashlib.sha256(cifar10.read_bytes()).hexdigest()
     text = str(checked)
-    assert f"{cifar10} is sound: 120 images of CIFAR-10" in text
+    assert f"{cifar10} is valid: 120 images of CIFAR-10" in text
     assert text.count("not as published") == 8
     assert "it is not the published CIFAR-10" in text
 
 
-def test_the_published_files_packed_anew_are_published(
+def test_the_published_files_in_another_archive_are_published(
     cifar10: Path, make_files: Files, form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sums = {
@@ -46,7 +46,7 @@ def test_the_published_files_packed_anew_are_published(
     assert str(checked).endswith("it is the published CIFAR-10")
 
 
-def test_a_folder_of_the_binary_layout_has_nothing_to_compare_with(
+def test_no_checksums_are_published_for_binary_files(
     tmp_path: Path, make_files: Files, form: Form
 ) -> None:
     for name, content in make_files(form("cifar100", "binary")).items():
@@ -57,7 +57,7 @@ def test_a_folder_of_the_binary_layout_has_nothing_to_compare_with(
     assert "nothing to compare with" in str(checked)
 
 
-def test_the_binary_archive_is_compared_by_md5(
+def test_a_binary_archive_is_compared_by_md5(
     tmp_path: Path, make_files: Files, make_archive: Write, form: Form
 ) -> None:
     path = make_archive(tmp_path / "b.tar.gz", make_files(form("cifar10", "binary")), "d")
@@ -67,15 +67,15 @@ def test_the_binary_archive_is_compared_by_md5(
     assert checked.published is False
 
 
-def test_what_is_broken_or_other_or_nowhere(cifar10: Path) -> None:
+def test_missing_wrong_and_damaged_data_is_an_error(cifar10: Path) -> None:
     with pytest.raises(PeewitError, match="peewit data fetch cifar10"):
         verify("cifar10")
-    with pytest.raises(BadArchiveError, match="is not cifar100: it holds CIFAR-10"):
+    with pytest.raises(BadArchiveError, match="is not cifar100: it contains CIFAR-10"):
         verify("cifar100", cifar10)
     with pytest.raises(UsageError, match="no source"):
         verify("cifar11", cifar10)
     cifar10.write_bytes(cifar10.read_bytes()[:-9])
-    with pytest.raises(BadArchiveError, match="cut off"):
+    with pytest.raises(BadArchiveError, match="truncated"):
         verify("cifar10", cifar10)
 
 

@@ -24,27 +24,27 @@ from peewit.data.sources import SourceNotAvailable
 
 CONTENT = b"\x1f\x8b" + os.urandom(400_000)
 PAGE = b"<!DOCTYPE html><title>503 Service Unavailable</title>" * 20
-# short, but not so short that a busy machine is taken for a bad mirror
-QUICK = Patience(rate=100_000.0, window=0.6, stall=1.0, cuts=2)
+# short, but long enough that background load is not mistaken for a bad mirror
+QUICK = Patience(rate=100_000.0, window=0.6, stall=1.0, resumes=2)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any path; the path says what it does wrong. Notes the requests."""
+    """Serve CONTENT at any path, with the fault that the path names, and record the requests."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, int | None]] = []
+        self.requests: list[tuple[str, int | None]] = []
         self.gate = threading.Event()
         self.waiting = threading.Event()
 
     def url(self, fault: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{fault}/cifar-10-python.tar.gz"
 
-    def times(self, fault: str) -> list[int | None]:
-        """From which byte this path was asked for, request by request."""
-        return [start for path, start in self.asked if path == fault]
+    def starts(self, fault: str) -> list[int | None]:
+        """Return the first byte that each request for this path asked for."""
+        return [start for path, start in self.requests if path == fault]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,14 +64,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         fault = self.path.split("/")[1]
-        asked = self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else None
-        self.server.asked.append((fault, start))
+        range_ = self.headers.get("Range")
+        start = int(range_.removeprefix("bytes=").rstrip("-")) if range_ else None
+        self.server.requests.append((fault, start))
         with contextlib.suppress(ConnectionError):
             getattr(self, fault)(start or 0)
 
     def file(self, start: int, content: bytes = CONTENT, end: int | None = None) -> None:
-        """Serve properly, with ranges; ``end`` cuts the connection there."""
+        """Serve correctly, with ranges; close the connection at ``end``."""
         if start >= len(content):
             self.head(416, 0)
             self.end_headers()
@@ -219,8 +219,8 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(0.4)
 
     def trickles_faster(self, start: int) -> None:
-        # in time for the test; still slower than QUICK allows in its first window
-        if self.server.times("trickles_faster")[1:]:
+        # fast enough for a test, but slower than QUICK allows in its first window
+        if self.server.starts("trickles_faster")[1:]:
             self.file(start)
         else:
             self.trickles(start, 70_000)
@@ -238,7 +238,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CONTENT is what the archive should be."""
+    """Publish CONTENT as the archive."""
     known = replace(
         layouts.find_layout("cifar10"),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
@@ -265,7 +265,7 @@ def get(server: Server, folder: Path) -> Get:
 
 
 def whole(folder: Path) -> bool:
-    """The archive is there, whole, and nothing else but the lock."""
+    """Return whether the folder contains the whole archive, and nothing else but the lock."""
     names = {path.name for path in folder.iterdir()} - {".cifar-10-python.tar.gz.lock"}
     return names == {"cifar-10-python.tar.gz"} and (
         (folder / "cifar-10-python.tar.gz").read_bytes() == CONTENT
@@ -278,13 +278,13 @@ def test_a_good_mirror(get: Get, folder: Path) -> None:
     assert whole(folder)
 
 
-def test_what_is_there_is_not_downloaded(get: Get, server: Server) -> None:
+def test_an_existing_archive_is_not_downloaded(get: Get, server: Server) -> None:
     get("good")
     assert get("good").downloaded is False
-    assert server.times("good") == [None]
+    assert server.starts("good") == [None]
 
 
-def test_who_waits_for_another_process_is_shown_how_far_that_is(
+def test_the_progress_of_another_process_is_reported(
     get: Get, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "PAUSE", 0.01)
@@ -296,7 +296,7 @@ def test_who_waits_for_another_process_is_shown_how_far_that_is(
         seen.append(shown)
         if len(seen) < 4:
             part.write_bytes(CONTENT[: 1000 * len(seen)])
-        elif len(seen) == 4:  # the other one has ended
+        elif len(seen) == 4:  # the other process has finished
             part.write_bytes(CONTENT)
             part.rename(folder / "cifar-10-python.tar.gz")
             other.release()
@@ -310,32 +310,32 @@ def test_who_waits_for_another_process_is_shown_how_far_that_is(
 
 
 FAULTS = {
-    "page": "served a web page",
-    "disguised_page": "served a web page",
+    "page": "sent a web page",
+    "disguised_page": "sent a web page",
     "junk": "not a gzip archive",
-    "missing": "answered 404 Not Found",
-    "busy": "answered 503 Service Unavailable",
+    "missing": "returned 404 Not Found",
+    "busy": "returned 503 Service Unavailable",
     "around": "302",
     "to_a_file": "302",
-    "silent": "nothing came for 1 s",
-    "stalls": "nothing came for 1 s",
+    "silent": "sent nothing for 1 s",
+    "stalls": "sent nothing for 1 s",
     "garbage": "what is HTTP",
     "hangs_up": "closed",
-    "long": "it offers 400,006 bytes instead of 400,002",
-    "short": "it offers 399,992 bytes instead of 400,002",
-    "claims_more": "it offers 401,002 bytes instead of 400,002",
-    "claims_less": "it offers 1,000 bytes instead of 400,002",
-    "other": "another checksum",
-    "cut_at_once": "cut the connection after 0 of 400,002 bytes",
+    "long": "its file has 400,006 bytes instead of 400,002",
+    "short": "its file has 399,992 bytes instead of 400,002",
+    "claims_more": "its file has 401,002 bytes instead of 400,002",
+    "claims_less": "its file has 1,000 bytes instead of 400,002",
+    "other": "not have the published checksum",
+    "cut_at_once": "closed the connection after 0 of 400,002 bytes",
     "chunked_badly": "connection",
-    "wrong_range": "another part",
-    "odd_range": "another part",
+    "wrong_range": "a different range",
+    "odd_range": "a different range",
     "trickles_faster": "slow",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_mirror_is_left_for_the_next(fault: str, get: Get, folder: Path) -> None:
+def test_the_mirror_after_a_bad_one_is_used(fault: str, get: Get, folder: Path) -> None:
     fetched = get(fault, "good")
     assert fetched.downloaded
     assert whole(folder)
@@ -345,13 +345,13 @@ def test_a_bad_mirror_is_left_for_the_next(fault: str, get: Get, folder: Path) -
 
 
 @pytest.mark.parametrize("fault", ["claims_nothing", "chunked", "moved", "cut", "no_range"])
-def test_a_mirror_that_is_only_odd_is_used(fault: str, get: Get, folder: Path) -> None:
+def test_an_unusual_mirror_is_used(fault: str, get: Get, folder: Path) -> None:
     assert get(fault).notes == ()
     assert whole(folder)
 
 
 @pytest.mark.parametrize("port", [9, 1])
-def test_a_refused_connection_and_odd_addresses(port: int, get: Get, folder: Path) -> None:
+def test_a_refused_connection_and_invalid_urls(port: int, get: Get, folder: Path) -> None:
     fetched = get(f"http://127.0.0.1:{port}/a", "file:///etc/passwd", "nonsense/", "good")
     assert "refused" in fetched.notes[0]
     assert "neither http nor https" in fetched.notes[1]
@@ -359,13 +359,13 @@ def test_a_refused_connection_and_odd_addresses(port: int, get: Get, folder: Pat
     assert whole(folder)
 
 
-def test_a_cut_is_resumed_where_it_was(get: Get, server: Server) -> None:
+def test_a_lost_connection_is_resumed(get: Get, server: Server) -> None:
     get("cut")
-    assert server.times("cut") == [None, 150_000, 300_000]
+    assert server.starts("cut") == [None, 150_000, 300_000]
 
 
 @pytest.mark.parametrize("fault", ["disguised_page", "no_range_cut", "junk"])
-def test_a_mirror_that_begins_anew_costs_nothing_that_was_there(
+def test_a_mirror_that_starts_over_does_not_lose_what_was_received(
     fault: str, get: Get, server: Server, folder: Path
 ) -> None:
     folder.mkdir(parents=True)
@@ -375,76 +375,78 @@ def test_a_mirror_that_begins_anew_costs_nothing_that_was_there(
     part = folder / "cifar-10-python.tar.gz.part"
     assert part.read_bytes() == CONTENT[:200_000]
     get(fault, "good")
-    assert server.times("good") == [200_000]
+    assert server.starts("good") == [200_000]
     assert whole(folder)
 
 
-def test_slowness_is_measured_over_cuts_too(get: Get) -> None:
-    (note,) = get("cuts_slowly", "good", patience=replace(QUICK, cuts=50)).notes
+def test_the_rate_is_measured_across_connections(get: Get) -> None:
+    (note,) = get("cuts_slowly", "good", patience=replace(QUICK, resumes=50)).notes
     assert "it is slow (" in note
 
 
-def test_a_later_start_resumes(get: Get, server: Server, folder: Path) -> None:
+def test_a_later_download_resumes(get: Get, server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     part = folder / "cifar-10-python.tar.gz.part"
     part.write_bytes(CONTENT[:123_456])
     get("good")
-    assert server.times("good") == [123_456]
+    assert server.starts("good") == [123_456]
     assert whole(folder)
 
 
-def test_the_next_mirror_goes_on_where_the_last_one_ended(get: Get, server: Server) -> None:
+def test_the_next_mirror_resumes(get: Get, server: Server) -> None:
     get("stalls", "good")
-    assert server.times("good") == [100_000]
+    assert server.starts("good") == [100_000]
 
 
 def test_a_server_that_ignores_ranges_starts_over(get: Get, server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "cifar-10-python.tar.gz.part").write_bytes(CONTENT[:100])
     get("no_range")
-    assert server.times("no_range") == [100]
+    assert server.starts("no_range") == [100]
     assert whole(folder)
 
 
 @pytest.mark.parametrize("length", [1000, len(CONTENT), len(CONTENT) + 5])
-def test_a_spoilt_part_is_not_believed(length: int, get: Get, server: Server, folder: Path) -> None:
+def test_a_corrupt_part_is_downloaded_again(
+    length: int, get: Get, server: Server, folder: Path
+) -> None:
     folder.mkdir(parents=True)
     (folder / "cifar-10-python.tar.gz.part").write_bytes(bytes(length))
     assert get("good").notes == ()
-    assert server.times("good") == [length, None]
+    assert server.starts("good") == [length, None]
     assert whole(folder)
 
 
-def test_a_part_that_is_complete_is_used(get: Get, server: Server, folder: Path) -> None:
+def test_a_complete_part_is_used(get: Get, server: Server, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "cifar-10-python.tar.gz.part").write_bytes(CONTENT)
     get("good")
-    assert server.times("good") == [len(CONTENT)]
+    assert server.starts("good") == [len(CONTENT)]
     assert whole(folder)
 
 
-def test_cuts_without_end_are_given_up(get: Get, server: Server) -> None:
-    with pytest.raises(SourceNotAvailable, match="cut the connection"):
+def test_a_mirror_that_keeps_losing_the_connection_is_given_up(get: Get, server: Server) -> None:
+    with pytest.raises(SourceNotAvailable, match="closed the connection"):
         get("no_range_cut")
-    assert len(server.times("no_range_cut")) == QUICK.cuts + 1
+    assert len(server.starts("no_range_cut")) == QUICK.resumes + 1
 
 
-def test_a_slow_mirror_is_left_and_its_bytes_kept(get: Get, server: Server) -> None:
+def test_a_slow_mirror_is_abandoned_and_its_bytes_are_kept(get: Get, server: Server) -> None:
     (note,) = get("trickles", "good").notes
     assert "it is slow (" in note
     assert "kB/s)" in note
-    (start,) = server.times("good")
+    (start,) = server.starts("good")
     assert start is not None
     assert 0 < start < len(CONTENT)
 
 
-def test_when_all_are_slow_the_fastest_is_used(get: Get, server: Server, folder: Path) -> None:
+def test_if_all_are_slow_the_fastest_is_used(get: Get, server: Server, folder: Path) -> None:
     fetched = get("missing", "trickles", "trickles_faster")
     assert whole(folder)
     assert len(fetched.notes) == 3
-    assert len(server.times("trickles")) == 1
-    assert len(server.times("trickles_faster")) == 2
-    assert server.times("trickles_faster")[1]
+    assert len(server.starts("trickles")) == 1
+    assert len(server.starts("trickles_faster")) == 2
+    assert server.starts("trickles_faster")[1]
 
 
 def test_progress_is_reported(get: Get, server: Server) -> None:
@@ -461,15 +463,15 @@ def test_progress_is_reported(get: Get, server: Server) -> None:
     assert all(step.rate >= 0 for step in seen)
 
 
-def test_when_all_fail_it_says_what_to_do_by_hand(get: Get, folder: Path) -> None:
+def test_if_all_fail_the_error_says_what_to_do(get: Get, folder: Path) -> None:
     with pytest.raises(SourceNotAvailable) as caught:
         get("missing", "page", "http://127.0.0.1:9/x")
     text = str(caught.value)
     assert "\n" not in text
     for part in (
         "cannot download CIFAR-10",
-        "answered 404 Not Found",
-        "served a web page",
+        "returned 404 Not Found",
+        "sent a web page",
         "127.0.0.1:9: connection refused",
         "cifar-10-python.tar.gz",
         "400,002 bytes",
@@ -491,11 +493,11 @@ def test_two_at_once_download_once(get: Get, server: Server, folder: Path) -> No
     for thread in threads:
         thread.join()
     assert sorted(result.downloaded for result in results) == [False, True]
-    assert server.times("gated") == [None]
+    assert server.starts("gated") == [None]
     assert whole(folder)
 
 
-def test_an_archive_of_the_users_own_is_moved_not_lost(get: Get, folder: Path) -> None:
+def test_another_archive_of_that_name_is_kept(get: Get, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "cifar-10-python.tar.gz").write_bytes(b"mine")
     get("good")
@@ -503,18 +505,18 @@ def test_an_archive_of_the_users_own_is_moved_not_lost(get: Get, folder: Path) -
     assert (folder / "cifar-10-python.tar.gz.replaced").read_bytes() == b"mine"
 
 
-def test_a_full_disk_is_noticed_before(
+def test_a_full_disk_is_detected_before_the_download(
     get: Get, server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 300_000))
-    with pytest.raises(SourceNotAvailable, match=r"needs 0 MB and 0 MB are free; make room") as no:
+    with pytest.raises(SourceNotAvailable, match=r"needs 0 MB, but only 0 MB are free") as no:
         get("good")
     assert hashlib.sha256(CONTENT).hexdigest() in str(no.value)
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_disk_that_fills_up_is_a_sentence_and_is_freed(
+def test_a_disk_that_fills_up_is_an_error_and_is_freed(
     get: Get, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:
@@ -527,25 +529,25 @@ def test_a_disk_that_fills_up_is_a_sentence_and_is_freed(
         def close(self) -> None:
             self.file.close()  # type: ignore[attr-defined]
 
-    original = download._Job.write
+    original = download._Download.write
     monkeypatch.setattr(
-        download._Job,
+        download._Download,
         "write",
-        lambda job, file, chunk: original(job, Full(file), chunk),  # type: ignore[arg-type]
+        lambda self, file, chunk: original(self, Full(file), chunk),  # type: ignore[arg-type]
     )
-    with pytest.raises(SourceNotAvailable, match=r"no space left on device; make room"):
+    with pytest.raises(SourceNotAvailable, match="no space left on device"):
         get("good", "good")
     assert [path.name for path in folder.iterdir()] == [".cifar-10-python.tar.gz.lock"]
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(get: Get, folder: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(get: Get, folder: Path) -> None:
     folder.parent.write_text("a file in its place")
     with pytest.raises(SourceNotAvailable, match=r"cannot write .*cifar-10-python\.tar\.gz") as no:
         get("good")
     assert "get cifar-10-python.tar.gz (400,002 bytes, sha256 " in str(no.value)
 
 
-def test_ctrl_c_keeps_what_came(get: Get, server: Server, folder: Path) -> None:
+def test_ctrl_c_keeps_what_was_received(get: Get, server: Server, folder: Path) -> None:
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
 
@@ -553,5 +555,5 @@ def test_ctrl_c_keeps_what_came(get: Get, server: Server, folder: Path) -> None:
         get("cut", progress=interrupt)
     assert (folder / "cifar-10-python.tar.gz.part").stat().st_size == 150_000
     get("good")
-    assert server.times("good") == [150_000]
+    assert server.starts("good") == [150_000]
     assert whole(folder)

@@ -1,1 +1,1 @@
-"""CIFAR archives: layouts, verification, decoding, cache."""
+"""CIFAR-10 and CIFAR-100: the published files, how to read them safely, and the decoded cache."""

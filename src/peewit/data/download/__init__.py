@@ -1,1 +1,1 @@
-"""Downloads from several mirrors, resumed and verified."""
+"""Download the published archives from one of several mirrors, with resuming and a checksum."""

@@ -1,4 +1,4 @@
-"""How far a download is, and how fast."""
+"""Progress and transfer rate of a download."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 
 from peewit.system.text import duration
 
-# seconds between two reports of progress
-_PAUSE = 0.1
+# Seconds between two reports of progress.
+_INTERVAL = 0.1
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a download is."""
+    """The progress of a download."""
 
     url: str
-    """Where it comes from."""
+    """Where the file is downloaded from."""
     received: int
-    """Bytes on disk, those of an earlier attempt included."""
+    """Bytes on disk, including those of earlier attempts."""
     total: int | None
-    """Bytes in all, where known."""
+    """Size of the file in bytes, if known."""
     rate: float
-    """Bytes a second, over the last seconds."""
+    """Bytes per second, over the last few seconds."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left at this rate, in seconds, where it can be known.
+        """Time left at this rate, in seconds; None if unknown.
 
         >>> Progress("https://example.org/a", 50, 150, 20.0).seconds_left
         5.0
@@ -38,7 +38,7 @@ class Progress:
         return (self.total - self.received) / self.rate
 
     def __str__(self) -> str:
-        """Return it in words.
+        """Return the progress as text.
 
         >>> print(Progress("https://example.org/a/b.tar.gz?x=1", 52_000_000, 170_498_071, 2e6))
         example.org: 52.0 of 170.5 MB, 2.0 MB/s, 59 s left
@@ -53,7 +53,7 @@ class Progress:
 
 
 class Meter:
-    """Bytes a second over the last ``window`` seconds, from however many requests."""
+    """Transfer rate over the last ``window`` seconds, across requests."""
 
     def __init__(self, window: float) -> None:
         self.window = window
@@ -61,10 +61,10 @@ class Meter:
         self.samples = deque([(now, 0)])
         self.reported = now
         self.full = False
-        """Whether it has been measured for as long as the window."""
+        """Whether the measurements cover the whole window."""
 
     def add(self, count: int) -> None:
-        """Note that so many bytes have come."""
+        """Record that ``count`` bytes were received."""
         now = time.monotonic()
         self.full = self.full or now - self.samples[0][0] >= self.window
         self.samples.append((now, self.samples[-1][1] + count))
@@ -73,21 +73,21 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Bytes a second."""
-        (before, had), (now, has) = self.samples[0], self.samples[-1]
-        return (has - had) / max(now - before, 1e-6)
+        """Bytes per second."""
+        (start, before), (end, after) = self.samples[0], self.samples[-1]
+        return (after - before) / max(end - start, 1e-6)
 
     def due(self) -> bool:
-        """Whether it is time to report progress again; then the pause starts anew."""
+        """Return whether to report progress now; if so, start the next interval."""
         now = self.samples[-1][0]
-        if now - self.reported < _PAUSE:
+        if now - self.reported < _INTERVAL:
             return False
         self.reported = now
         return True
 
 
 def host(url: str) -> str:
-    """Return the part of a URL that says whose it is.
+    """Return the host of a URL, or the text itself if it has none.
 
     >>> host("https://example.org/a.tar.gz")
     'example.org'
