@@ -64,7 +64,7 @@ def explanation_figures(explanations: Sequence[Explanation]) -> list[list[dict[s
     rows = []
     for one in explanations:
         name = one.predicted_class
-        text = f"predicted: {name} {percent(one.confidence)}"
+        text = f"predicted: {name} ({percent(one.confidence)})"
         row = [
             _figure(one.image, one.true_class),
             _overlay_figure(one.predicted_overlay, name, text),
@@ -83,7 +83,7 @@ def _prediction_figure(evidence: Evidence, index: int) -> dict[str, Any]:
     right, name = label == predicted, data.class_names[label]
     return {
         **_figure(data.images[index], name),
-        "answer": f"{data.class_names[predicted]} {confidence}",
+        "answer": f"{data.class_names[predicted]} ({confidence})",
         "text": "correct" if right else f"true: {name}",
         "right": right,
     }

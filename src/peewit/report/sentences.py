@@ -42,7 +42,7 @@ def headline(run: Run) -> str:
     low, high = metrics["accuracy_interval"]
     return (
         f"of {metrics['images']:,} {metrics['split']} images are classified correctly. For new "
-        f"images of the same kind, expect {percent(low)} to {percent(high)} (95 % interval)."
+        f"images of the same kind, expect {percent(low)} to {percent(high)} (95 % confidence interval)."
     )
 
 
@@ -126,7 +126,7 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     if values.get("precision") not in (None, "float32"):
         details.append(f"{values['precision']} precision")
     optimizer = {"adam": "Adam", "muon": "Muon"}.get(values["optimizer"], values["optimizer"])
-    sentence = f"It was trained{on} {length} with {optimizer}: {_listed(details)}."
+    sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
     if values.get("skip_easy"):
         sentence += (
             f" Every epoch after the first skipped the {values['skip_easy']:.0%} of images with "
