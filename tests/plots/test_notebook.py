@@ -57,7 +57,7 @@ def test_pictures_of_a_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run.path / "curves.png").write_bytes(b"drawn")
     assert run.picture("curves").content == b"drawn"
-    with pytest.raises(UsageError, match="no picture 'curve'.* curves, confusion,"):
+    with pytest.raises(UsageError, match=r"no picture 'curve'.* curves, confusion,"):
         run.picture("curve")
     with pytest.raises(PeewitError, match=r"has no picture mistakes\.png"):
         run.picture("mistakes")

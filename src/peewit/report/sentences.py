@@ -42,7 +42,8 @@ def headline(run: Run) -> str:
     low, high = metrics["accuracy_interval"]
     return (
         f"of {metrics['images']:,} {metrics['split']} images are classified correctly. For new "
-        f"images of the same kind, expect {percent(low)} to {percent(high)} (95 % confidence interval)."
+        f"images of the same kind, expect {percent(low)} to {percent(high)} (95 % confidence "
+        "interval)."
     )
 
 
