@@ -30,7 +30,7 @@ def test_cells_show_counts_and_colours_show_shares(tmp_path: Path, figures: list
     (image,) = axes.images
     shares = result.confusion / result.confusion.sum(axis=1, keepdims=True)
     assert np.allclose(image.get_array(), shares)
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == [f"class {number}" for number in range(4)]
     assert axes.get_title("left") == f"Accuracy {result.accuracy:.1%} on 2,000 images"

@@ -51,8 +51,8 @@ def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") ->
             for label in axes.get_xticklabels():
                 label.set_verticalalignment("center")
         axes.set_yticks(range(classes), names, fontsize=size)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set(visible=True, color=RULE)

@@ -47,7 +47,7 @@ def save_grid(
     """
     chosen = np.asarray(indices, dtype=np.int64)
     captions = [
-        [(name, INK), (f"{index}", FAINT)]
+        [(name, INK), (f"#{index}", FAINT)]
         for name, index in zip(titles(dataset, chosen), chosen, strict=True)
     ]
     save_pictures(path, [dataset.images[index] for index in chosen], captions, heading)

@@ -38,7 +38,7 @@ def save_reliability(path: Path | str, bins: Sequence[ConfidenceBin], title: str
     gaps = [abs(part.confidence - part.accuracy) for _, part in drawn]
     colours = [WARNING if part.confidence > part.accuracy else GOOD for _, part in drawn]
     with drawing(path, 4.6, 5.2) as figure:
-        figure.set_layout_engine("constrained")
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         above.bar(places, common, 0.92 * width, color=ACCENT, alpha=0.85)
         above.bar(places, gaps, 0.92 * width, bottom=common, color=colours, alpha=0.6)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # With more classes the numbers in the cells of the confusion matrix would be too small to read
 NUMBERED_CLASSES = 20
 CONFUSIONS = 10
+# Names that are more than the capitalised key
+ENVIRONMENT_NAMES = {"torch": "PyTorch", "numpy": "NumPy", "kernels": "C kernels"}
 
 
 def contents(
@@ -285,7 +287,7 @@ def _data(run: Run) -> list[tuple[str, str]]:
 def _environment(run: Run) -> list[tuple[str, str]]:
     return [
         (
-            name.replace("_", " ").capitalize(),
+            ENVIRONMENT_NAMES.get(name, name.replace("_", " ").capitalize()),
             ("yes" if value else "no") if isinstance(value, bool) else str(value),
         )
         for name, value in run.environment.items()
