@@ -64,7 +64,7 @@ def test_epochs_are_shown_with_the_limit_of_the_recipe(
     make: Any, read: Any, tmp_path: Path
 ) -> None:
     one, two = (make(["cat", "dog"], folder=name).run for name in ("one", "two"))
-    two.history[-1]["images"] = 138  # of 60 training pictures
+    two.history[-1]["images"] = 138  # of 60 training images
     runfolder.write_history(two.path, two.history)
     runfolder.write_recipe(two.path, Recipe.preset("fast", minutes=5))
     page = read(write_comparison([one, Run.open(two.path)], tmp_path / "a.html"))

@@ -164,8 +164,8 @@ def test_small_images_are_embedded_unchanged(make: Any, read: Any, tmp_path: Pat
         if kind == "data:image/png;base64" and picture.size == (22, 22):
             shown.append(np.asarray(picture))
     wrong = np.flatnonzero(evidence.predicted != evidence.judged.labels)
-    surest = max(wrong, key=lambda index: evidence.probabilities[index].max())
-    assert any(np.array_equal(one, evidence.judged.images[surest]) for one in shown)
+    most_confident = max(wrong, key=lambda index: evidence.probabilities[index].max())
+    assert any(np.array_equal(one, evidence.judged.images[most_confident]) for one in shown)
     everything = evidence.judged.images
     assert all((one == everything).all(axis=(1, 2, 3)).any() for one in shown)
 

@@ -65,7 +65,7 @@ def test_a_training_with_a_time_budget_and_one_until_an_accuracy(run: Run) -> No
 
 
 def test_epochs_of_a_time_budget_are_fractions(run: Run) -> None:
-    run.history[-1]["images"] = 138  # of 60 training pictures
+    run.history[-1]["images"] = 138  # of 60 training images
     timed = dataclasses.replace(run, recipe=Recipe.preset("fast", minutes=5))
     assert "with a time budget of 5 minutes (2.3 epochs)" in described(timed, timed.recipe)
     assert sentences.cost(timed)[0][2] == "2.3 epochs, including validation"

@@ -190,9 +190,9 @@ def test_disjoint_intervals_are_a_significant_difference() -> None:
 
 def test_overlapping_intervals_may_be_chance() -> None:
     # The interval of 7000 ends at 70.89 %, the interval of 7180 begins at 70.91 %
-    (apart,) = readings([made("one", 7000), made("two", 7181)])
+    (disjoint,) = readings([made("one", 7000), made("two", 7181)])
     (overlap,) = readings([made("one", 7000), made("two", 7170)])
-    assert "do not overlap" in apart
+    assert "do not overlap" in disjoint
     assert "intervals overlap, so the difference may be due to chance" in overlap
 
 

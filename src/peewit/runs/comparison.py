@@ -9,13 +9,13 @@ from typing import Any
 from peewit.runs.run import Run, names_of
 from peewit.system.text import duration, rounded
 
-# Differ between any two runs and tell nothing that the other settings do not
+# These differ between any two runs and add nothing to the other settings
 IGNORED = ("command", "date")
 
 # Stands for the settings of an imported run, which are not known
 UNKNOWN = object()
 
-# A warning about such a run, the same on the command line and in the report
+# The warning for runs that validated on the test set, also shown in the report
 VALIDATED_ON_TEST_SET = (
     "the test set was also used for validation during training, so the accuracy is optimistic if "
     "any choice was based on it"
@@ -201,12 +201,12 @@ def _reading(first: Run, base: str, other: Run, name: str) -> str:
     (low, high), (other_low, other_high) = (
         run.metrics["accuracy_interval"] for run in (first, other)
     )
-    apart = other_low > high or low > other_high
+    disjoint = other_low > high or low > other_high
     # Two 95 % intervals of equally good models are disjoint in less than 1 of 100 cases
     # (Schenker and Gentleman, The American Statistician 55 (2001), 182-186)
     meaning = (
         "their 95 % intervals do not overlap, so the difference is statistically significant"
-        if apart
+        if disjoint
         else "their 95 % intervals overlap, so the difference may be due to chance"
     )
     return (
