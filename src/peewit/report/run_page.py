@@ -59,18 +59,18 @@ def contents(
         "subtitle": _subtitle(run),
         "metrics": run.metrics,
         "untested": sentences.untested(run),
-        "own": run.status != "imported",
+        "trained": run.status != "imported",
         "names": run.class_names,
         "recipe": sentences.recipe(run, parameters),
         "cost": sentences.cost(run),
-        "seen": evidence is not None,
+        "loaded": evidence is not None,
         "missing": missing or "the images were not loaded",
         "files": _files(run) if evidence is None else {},
         "data": _data(run),
         "environment": _environment(run),
         "command": sentences.command(run),
         "source": run.source,
-        "started": run.environment.get("command", ""),
+        "original_command": run.environment.get("command", ""),
         "recipe_yaml": run.recipe.to_yaml(),
         "heat_missing": heat_missing,
         "heat": [("Correct predictions", right), ("Most confident mistakes", wrong)],
@@ -299,8 +299,8 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the anchor and the name of each section that the page has."""
     tested = bool(values["metrics"])
     sections = [
-        ("recipe", "Training", True),
-        ("curves", "Curves", values["own"]),
+        ("recipe", "Training" if values["trained"] else "Model", True),
+        ("curves", "Curves", values["trained"]),
         ("confusion", "Confusion matrix", tested),
         ("classes", "Classes", tested),
         ("mistakes", "Mistakes", tested),
@@ -311,6 +311,6 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cost", "Cost", bool(values["cost"])),
         ("data", "Data", True),
         ("environment", "Environment", True),
-        ("again", "Reproduce", values["own"]),
+        ("again", "Reproduce", values["trained"]),
     ]
     return [(anchor, name) for anchor, name, present in sections if present]
