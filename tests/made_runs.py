@@ -1,4 +1,4 @@
-"""Finished runs of any network, with made-up weights: nothing is trained."""
+"""Finished runs of any model with random weights, made without training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from peewit.training.recipe import Recipe
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """Give it weights and statistics that are all different, so that none can be left out."""
+    """Set different weights and statistics everywhere, so that a test notices a missing one."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1)
         for module in model.modules():
@@ -53,7 +53,7 @@ def make_run(
     source: str = "",
     **changes: Any,
 ) -> Run:
-    """Make a run of the network ``name`` in the folder ``path``, of the data of ``source``."""
+    """Create a finished run of the model ``name`` in the folder ``path``."""
     recipe = Recipe(model=name, epochs=1, threads=1, **changes)
     mean, std = ((0.4,) * channels, (0.25,) * channels)
     if name == "tutorial":
@@ -81,6 +81,6 @@ def make_run(
 
 
 def pictures(count: int, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Make up pictures, (count, height, width, channels)."""
+    """Return random images, uint8 (count, height, width, channels)."""
     random = np.random.default_rng(height * 1000 + width)
     return random.integers(0, 256, (count, height, width, channels), np.uint8)

@@ -1,4 +1,4 @@
-"""What the tests of the pictures share."""
+"""Fixtures for the tests of the plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peewit.plots.style import drawing
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collects the figures that are drawn."""
+    """Collect the figures that are drawn."""
     kept = []
 
     @contextmanager

@@ -25,7 +25,7 @@ def history(epochs: int) -> list[dict[str, float]]:
     ]
 
 
-def said(figure: Figure, panel: int) -> list[str]:
+def labels(figure: Figure, panel: int) -> list[str]:
     return [text.get_text() for text in figure.axes[panel].texts]
 
 
@@ -35,14 +35,14 @@ def ticks(figure: Figure) -> list[float]:
     return [tick for tick in axes.get_xticks() if low <= tick <= high]
 
 
-def test_both_measures_and_both_sets_with_their_last_values(
+def test_training_and_validation_are_drawn_with_their_last_values(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     save_curves(tmp_path / "a.png", history(10), "A title")
     (figure,) = figures
     assert [axes.get_title("left") for axes in figure.axes] == ["Accuracy", "Loss"]
-    assert sorted(said(figure, 0)) == ["training 92.0%", "validation 87.0%"]
-    assert sorted(said(figure, 1)) == ["training 0.200", "validation 0.220"]
+    assert sorted(labels(figure, 0)) == ["training 92.0%", "validation 87.0%"]
+    assert sorted(labels(figure, 1)) == ["training 0.200", "validation 0.220"]
     lines = figure.axes[0].lines
     assert list(lines[0].get_ydata()) == [row["accuracy"] for row in history(10)]
     assert list(lines[1].get_ydata()) == [row["validation_accuracy"] for row in history(10)]
@@ -53,21 +53,21 @@ def test_both_measures_and_both_sets_with_their_last_values(
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 37, 1000])
-def test_epochs_are_whole_numbers(tmp_path: Path, figures: list[Figure], epochs: int) -> None:
+def test_ticks_are_whole_epochs(tmp_path: Path, figures: list[Figure], epochs: int) -> None:
     save_curves(tmp_path / "a.png", history(epochs))
     found = ticks(figures[0])
     assert 1 <= len(found) <= 11
     assert all(tick == int(tick) and 1 <= tick <= epochs for tick in found)
 
 
-def test_labels_of_equal_values_do_not_touch(tmp_path: Path, figures: list[Figure]) -> None:
+def test_labels_of_equal_values_do_not_overlap(tmp_path: Path, figures: list[Figure]) -> None:
     rows = [{**row, "validation_accuracy": row["accuracy"]} for row in history(5)]
     save_curves(tmp_path / "a.png", rows)
     first, second = (text.get_window_extent() for text in figures[0].axes[0].texts)
     assert not first.overlaps(second)
 
 
-def test_labels_stay_within_the_picture(tmp_path: Path, figures: list[Figure]) -> None:
+def test_labels_stay_inside_the_picture(tmp_path: Path, figures: list[Figure]) -> None:
     save_curves(tmp_path / "a.png", history(5))
     whole = figures[0].bbox
     for axes in figures[0].axes:
@@ -76,12 +76,14 @@ def test_labels_stay_within_the_picture(tmp_path: Path, figures: list[Figure]) -
             assert whole.x0 <= extent.x0 < extent.x1 <= whole.x1
 
 
-def test_without_epochs_it_says_so(tmp_path: Path, figures: list[Figure]) -> None:
+def test_a_plot_without_epochs_says_so(tmp_path: Path, figures: list[Figure]) -> None:
     save_curves(tmp_path / "a.png", [])
-    assert said(figures[0], 0) == ["no epoch has ended yet"]
+    assert labels(figures[0], 0) == ["no finished epoch yet"]
 
 
-def test_what_is_missing_or_not_finite_is_left_out(tmp_path: Path, figures: list[Figure]) -> None:
+def test_values_that_are_missing_or_not_finite_are_skipped(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     rows = history(3)
     rows[2]["loss"] = float("nan")
     for row in rows:
@@ -91,13 +93,13 @@ def test_what_is_missing_or_not_finite_is_left_out(tmp_path: Path, figures: list
     assert list(line.get_xdata()) == [1, 2]
 
 
-def test_the_same_history_is_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_history_gives_the_same_file(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save_curves(tmp_path / name, history(4), "Title")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_the_user_s_matplotlib_is_left_alone(tmp_path: Path) -> None:
+def test_the_matplotlib_settings_of_the_user_do_not_change(tmp_path: Path) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
@@ -115,7 +117,7 @@ def runs(*epochs: int) -> Any:
     ]
 
 
-def test_compared_runs_have_a_line_and_a_name_each(tmp_path: Path, figures: list[Figure]) -> None:
+def test_each_compared_run_has_a_line_and_a_name(tmp_path: Path, figures: list[Figure]) -> None:
     save_compared_curves(tmp_path / "a.png", runs(3, 10, 1, 0))
     (figure,) = figures
     (legend,) = figure.legends
@@ -123,20 +125,24 @@ def test_compared_runs_have_a_line_and_a_name_each(tmp_path: Path, figures: list
     handles = [line.get_color() for line in legend.get_lines()]
     assert handles == list(SERIES[:4])
     for axes in figure.axes:
-        full = [line for line in axes.lines if line.get_alpha() is None]
-        assert [len(line.get_xdata()) for line in full] == [3, 10, 1]
-        # a run without an epoch must not squeeze the drawing
+        bold = [line for line in axes.lines if line.get_alpha() is None]
+        assert [len(line.get_xdata()) for line in bold] == [3, 10, 1]
+        # A run without epochs must not shrink the plot
         assert axes.get_window_extent().width > 400
         assert axes.get_xlim() == (1, 10)
 
 
-def test_more_runs_than_colours_can_be_told_apart(tmp_path: Path, figures: list[Figure]) -> None:
+def test_more_runs_than_colours_have_different_line_styles(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     save_compared_curves(tmp_path / "a.png", runs(*[2] * 20))
     lines = figures[0].legends[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
 
 
-def test_curves_that_hide_each_other_say_so(tmp_path: Path, figures: list[Figure]) -> None:
+def test_the_legend_names_curves_that_hide_each_other(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     save_compared_curves(tmp_path / "a.png", runs(3, 2, 3, 0, 0))
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
         "number 0",

@@ -1,4 +1,4 @@
-"""The reliability diagram as a picture."""
+"""The reliability diagram as a PNG file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from peewit.plots.style import ACCENT, GOOD, WARNING
 
 BINS = (
     ConfidenceBin(0, 0.0, 0.0),
-    ConfidenceBin(10, 0.4, 0.25),  # surer than right
+    ConfidenceBin(10, 0.4, 0.25),  # overconfident
     ConfidenceBin(0, 0.0, 0.0),
-    ConfidenceBin(40, 0.8, 1.0),  # less sure than right
+    ConfidenceBin(40, 0.8, 1.0),  # underconfident
 )
 
 
-def test_what_is_too_sure_is_red_and_what_is_less_sure_is_green(
+def test_overconfidence_is_red_and_underconfidence_green(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     save_reliability(tmp_path / "a.png", BINS)
@@ -46,17 +46,17 @@ def test_what_is_too_sure_is_red_and_what_is_less_sure_is_green(
         assert found[1:] == pytest.approx(wanted[1:])
     assert [bar.get_height() for bar in below.patches] == [10, 40]
     assert (above.get_xlim(), above.get_ylim()) == ((0, 1), (0, 1))
-    assert (above.get_ylabel(), below.get_ylabel()) == ("accuracy", "answers")
+    assert (above.get_ylabel(), below.get_ylabel()) == ("accuracy", "images")
     (diagonal,) = above.lines
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
 
 
-def test_without_answers_nothing_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+def test_empty_bins_are_not_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     save_reliability(tmp_path / "a.png", [ConfidenceBin(0, 0.0, 0.0)] * 15)
     assert not figures[0].axes[0].patches
 
 
-def test_the_same_bins_are_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_bins_give_the_same_file(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save_reliability(tmp_path / name, BINS, "Title")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,4 +1,4 @@
-"""Run folders as a training leaves them, without the training; and pages, taken apart."""
+"""Fixtures for the reports: finished runs without training, and a parser for the pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from peewit.runs.run import Run
 from peewit.training.checkpoint import write_tensors
 from peewit.training.recipe import Recipe
 
-# the fewest pixels that the tutorial's network can read
+# The smallest input of the tutorial model
 SIZE = 22
-# elements that have no end
+# Elements without an end tag
 VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}
 
 
 class Tested(NamedTuple):
-    """A finished run, and the pictures that it was tested on."""
+    """A finished run and the images that it was tested on."""
 
     run: Run
     evidence: Evidence
@@ -38,7 +38,7 @@ Make = Callable[..., Tested]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Make a finished run whose weights are the first ones, and whose answers are mostly right."""
+    """Create finished runs with initial weights and mostly correct predictions."""
 
     def made(
         names: Sequence[str],
@@ -93,7 +93,7 @@ def history(epochs: int) -> list[dict[str, float]]:
 
 
 class Page(HTMLParser):
-    """What is in a page. Fails where an element is not closed, or closed too early."""
+    """The content of a page. Fails if an element is not closed, or closed too early."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -130,19 +130,19 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All that a reader reads, with single spaces."""
+        """The visible text, with single spaces."""
         return " ".join(" ".join(self.words).split())
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        """Return the attributes of each element of a kind."""
+        """Return the attributes of all elements named ``tag``."""
         return [attributes for name, attributes in self.tags if name == tag]
 
     def values(self) -> list[tuple[str, Any]]:
-        """Return each attribute of each element."""
+        """Return all attributes of all elements."""
         return [pair for _, attributes in self.tags for pair in attributes.items()]
 
 
 @pytest.fixture
 def read() -> Callable[[Path], Page]:
-    """Take a page apart."""
+    """Parse a page."""
     return lambda path: Page(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The commands that make pages: report, and compare --html."""
+"""The commands that write pages: report and compare --html."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peewit.runs.run import Run
 
 @pytest.fixture
 def digits(make: Any) -> Run:
-    """A finished run that names digits as its source."""
+    """A finished run whose source is digits."""
     pytest.importorskip("sklearn")
     test = load("digits").test
     assert test is not None
@@ -33,13 +33,15 @@ def test_report_loads_the_data_again(
     output = capsys.readouterr()
     assert output.out == f"{digits.path / 'report.html'}\n"
     page = read(digits.path / "report.html")
-    assert "Some of the training pictures" in page.text
-    assert "Left out" not in page.text
-    assert "not at hand" not in page.text
+    assert (3, "Training images") in page.headings
+    assert "Not available" not in page.text
+    assert "was not loaded" not in page.text
     assert (digits.path / "heatmaps.png").is_file()
 
 
-def test_report_elsewhere(digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_into_another_file(
+    digits: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "page.html"
     assert main(["report", str(digits.path), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
@@ -50,19 +52,19 @@ def test_report_elsewhere(digits: Run, tmp_path: Path, capsys: pytest.CaptureFix
 def test_report_without_the_data_says_why(
     make: Any, read: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make(["cat", "dog"]).run  # says that it is of cifar10
+    run = make(["cat", "dog"]).run  # its source is cifar10
     nowhere = run.path.parent / "nowhere"
     assert main(["report", str(run.path), "--data", str(nowhere)]) == 0
     output = capsys.readouterr()
     assert output.out == f"{run.path / 'report.html'}\n"
     assert output.err.startswith("note: ")
-    assert output.err.endswith("; the report is made without the data\n")
+    assert "without the data" in output.err
     assert output.err.count("\n") == 1
     assert str(nowhere) in output.err
     assert str(nowhere) in read(run.path / "report.html").text
 
 
-def test_report_of_an_unfinished_run_asks_for_no_data(
+def test_report_of_an_unfinished_run_does_not_load_the_data(
     make: Any, read: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make(["cat", "dog"]).run
@@ -72,12 +74,14 @@ def test_report_of_an_unfinished_run_asks_for_no_data(
     assert "has not been tested yet" in read(run.path / "report.html").text
 
 
-def test_report_of_no_run_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_a_folder_that_is_no_run_fails_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", str(tmp_path)]) == 1
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("peewit: ")
-    assert "is not a run folder" in output.err
+    assert "run.json" in output.err
     assert output.err.count("\n") == 1
 
 
@@ -86,8 +90,10 @@ def test_compare_writes_a_page(make: Any, read: Any, capsys: pytest.CaptureFixtu
     assert main(["compare", *paths, "--html"]) == 0
     output = capsys.readouterr()
     assert "one" in output.out
-    assert output.err == "note: the page is compared.html\n"
-    assert "2 runs compared" in read(Path("compared.html")).text
+    assert output.err.startswith("note: ")
+    assert output.err.endswith(" compared.html\n")
+    assert output.err.count("\n") == 1
+    assert "Comparison of 2 runs" in read(Path("compared.html")).text
     assert not Path("compared.png").exists()
     assert main(["compare", *paths, "--html", "--out", "mine.html", "--json"]) == 0
     assert Path("mine.html").is_file()

@@ -8,7 +8,15 @@ import pytest
 
 from peewit.evaluation.metrics import wilson_interval
 from peewit.images.preprocessing import Preprocessing
-from peewit.runs.comparison import comparison, differences, facts, passes, readings, table
+from peewit.runs.comparison import (
+    VALIDATED_ON_TEST_SET,
+    comparison,
+    differences,
+    epochs_text,
+    facts,
+    readings,
+    table,
+)
 from peewit.runs.run import Run
 from peewit.training.recipe import Recipe
 
@@ -23,7 +31,7 @@ EPOCH = {
 
 
 def made(name: str, hits: int | None = 7000, **changes: Any) -> Run:
-    """Make a run of two epochs with ``hits`` of 10,000 test images, or one that is interrupted."""
+    """Create a run with ``hits`` of 10,000 test images correct; None for an interrupted one."""
     finished = hits is not None
     metrics = {
         "accuracy": (hits or 0) / 10_000,
@@ -50,7 +58,7 @@ def cells(text: str, row: int) -> list[str]:
     return text.splitlines()[row].split()
 
 
-def test_table_says_what_each_came_to() -> None:
+def test_the_table_has_the_results_of_each_run() -> None:
     text = table([made("one"), made("two", None)])
     first, second = cells(text, 1), cells(text, 2)
     assert first[:6] == [str(Path("runs/one")), "finished", "2/2", "70.00%", "±", "0.90%"]
@@ -59,7 +67,7 @@ def test_table_says_what_each_came_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "status", "said"),
+    ("recipe", "status", "expected"),
     [
         (Recipe(epochs=2), "finished", "2/2"),
         (Recipe(epochs=5), "interrupted", "2/5"),
@@ -70,29 +78,31 @@ def test_table_says_what_each_came_to() -> None:
         (Recipe(), "imported", "-"),
     ],
 )
-def test_epochs_are_told_of_what_was_asked_for(recipe: Recipe, status: str, said: str) -> None:
+def test_epochs_are_shown_with_the_limit_of_the_recipe(
+    recipe: Recipe, status: str, expected: str
+) -> None:
     run = made("one", recipe=recipe, status=status)
     run.dataset["images"] = {"training": 450}
     run.history[-1]["images"] = 600
     if status == "imported":
         run.history.clear()
-    assert passes(run) == said
+    assert epochs_text(run) == expected
     fact = facts(run)
-    asked = fact["of_epochs"], fact["minutes"], fact["until_accuracy"]
+    limits = fact["of_epochs"], fact["minutes"], fact["until_accuracy"]
     if status == "imported":
-        assert asked == (None, None, None)
+        assert limits == (None, None, None)
         assert fact["recipe"] is None
     else:
-        assert asked == (recipe.epochs, recipe.minutes, recipe.until_accuracy)
+        assert limits == (recipe.epochs, recipe.minutes, recipe.until_accuracy)
         assert fact["epochs"] == (2 if recipe.by_epochs else pytest.approx(600 / 450))
 
 
-def test_table_of_a_run_whose_data_has_no_name_and_no_date() -> None:
+def test_the_table_of_a_run_without_source_and_date() -> None:
     text = table([made("one", source={}, environment={})])
     assert cells(text, 1)[-3:] == ["-", "tutorial", "-"]
 
 
-def test_table_fits_the_terminal_by_leaving_out_columns_from_the_right() -> None:
+def test_a_narrow_table_drops_columns_from_the_right() -> None:
     runs = [made("one"), made("two", None)]
     whole = table(runs).splitlines()
     for width in (80, 60, 50):
@@ -104,7 +114,7 @@ def test_table_fits_the_terminal_by_leaving_out_columns_from_the_right() -> None
     assert max(map(len, comparison(runs, 60).split("\n\n")[0].splitlines())) <= 60
 
 
-def test_facts_are_there_for_programs() -> None:
+def test_facts_have_the_same_keys_for_every_run() -> None:
     fact = facts(made("one"))
     assert fact["run"] == str(Path("runs/one"))
     assert fact["seconds"] == 600
@@ -115,7 +125,7 @@ def test_facts_are_there_for_programs() -> None:
     assert facts(made("two", None))["accuracy"] is None
 
 
-def test_only_what_differs_is_a_difference() -> None:
+def test_only_different_settings_are_listed() -> None:
     other = made(
         "two",
         recipe=Recipe(epochs=2, lr=0.01, seed=1),
@@ -133,7 +143,7 @@ def test_only_what_differs_is_a_difference() -> None:
     }
 
 
-def test_of_an_imported_network_only_the_model_is_known() -> None:
+def test_only_the_model_of_an_imported_run_is_known() -> None:
     imported = made("two", recipe=Recipe(epochs=5), status="imported", history=[], metrics={})
     assert differences([made("one"), imported]) == {}
     assert differences([imported, imported]) == {}
@@ -145,12 +155,12 @@ def test_of_an_imported_network_only_the_model_is_known() -> None:
     assert table([imported]).split()[-4:-2] == ["cifar10", "-"]
 
 
-def test_who_watched_the_test_set_is_named() -> None:
+def test_runs_that_used_the_test_set_for_validation_are_named() -> None:
     watched = made("two", recipe=Recipe(epochs=2, validate_on="test"))
     equal, caution = readings([made("one"), watched])
-    assert equal == "two is as accurate as one."
-    assert caution.startswith("two was watched with the test set while it was trained")
-    # of an imported network nobody knows, and one that is not tested has nothing to be hopeful of
+    assert "same accuracy" in equal
+    assert caution == f"two: {VALIDATED_ON_TEST_SET}."
+    # Not known of an imported run, and without a meaning for one that is not tested
     for other in (
         dataclasses.replace(watched, status="imported"),
         dataclasses.replace(watched, metrics={}),
@@ -158,62 +168,64 @@ def test_who_watched_the_test_set_is_named() -> None:
         assert len(readings([made("one"), other])) == 1
 
 
-def test_equals_have_no_differences() -> None:
+def test_equal_runs_have_no_differences() -> None:
     assert differences([made("one"), made("two")]) == {}
     assert "same recipe, data and environment" in comparison([made("one"), made("two")])
 
 
-def test_runs_of_the_same_name_are_told_apart_by_their_folders() -> None:
+def test_runs_with_the_same_name_are_shown_by_their_paths() -> None:
     (sentence,) = readings([made("a/run", 7000), made("b/run", 7000)])
-    assert sentence == f"{Path('runs/b/run')} is as accurate as {Path('runs/a/run')}."
+    assert str(Path("runs/a/run")) in sentence
+    assert str(Path("runs/b/run")) in sentence
 
 
-def test_intervals_apart_are_more_than_luck() -> None:
+def test_disjoint_intervals_are_a_significant_difference() -> None:
     (sentence,) = readings([made("one", 7000), made("two", 7300)])
-    assert sentence.startswith("two is 3.00 points more accurate than one: ")
-    assert "do not overlap, so this is more than luck" in sentence
+    assert sentence.startswith("two is 3.00 percentage points more accurate than one: ")
+    assert "do not overlap, so the difference is statistically significant" in sentence
     (sentence,) = readings([made("one", 7300), made("two", 7000)])
-    assert sentence.startswith("two is 3.00 points less accurate than one: ")
+    assert sentence.startswith("two is 3.00 percentage points less accurate than one: ")
     assert "do not overlap" in sentence
 
 
-def test_intervals_that_overlap_may_be_luck() -> None:
-    # the intervals of 7000 and of 7180 end and begin at 70.89 and 70.91 %
-    (apart,) = readings([made("one", 7000), made("two", 7181)])
+def test_overlapping_intervals_may_be_chance() -> None:
+    # The interval of 7000 ends at 70.89 %, the interval of 7180 begins at 70.91 %
+    (disjoint,) = readings([made("one", 7000), made("two", 7181)])
     (overlap,) = readings([made("one", 7000), made("two", 7170)])
-    assert "do not overlap" in apart
-    assert "intervals overlap, so this may be luck" in overlap
+    assert "do not overlap" in disjoint
+    assert "intervals overlap, so the difference may be due to chance" in overlap
 
 
-def test_as_accurate() -> None:
-    assert readings([made("one"), made("two")]) == ["two is as accurate as one."]
+def test_equal_accuracies() -> None:
+    assert readings([made("one"), made("two")]) == ["two and one have the same accuracy."]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "at_fault"), [(None, 7000, "one"), (7000, None, "two")]
+    ("first", "second", "untested"), [(None, 7000, "one"), (7000, None, "two")]
 )
 def test_untested_runs_are_not_compared(
-    first: int | None, second: int | None, at_fault: str
+    first: int | None, second: int | None, untested: str
 ) -> None:
     (sentence,) = readings([made("one", first), made("two", second)])
-    assert sentence.endswith(f"{at_fault} has not been tested yet.")
+    assert sentence.endswith(f"{untested} has not been tested yet.")
 
 
-def test_other_test_images_are_not_compared() -> None:
+def test_runs_tested_on_different_images_are_not_compared() -> None:
     elsewhere = made("two", 9000, dataset={"fingerprints": {"training": "aa", "test": "cc"}})
     (sentence,) = readings([made("one"), elsewhere])
     assert "tested on different images" in sentence
     held_out = {**made("x").metrics, "split": "validation"}
     (sentence,) = readings([made("one"), made("two", metrics=held_out)])
     assert "tested on different images" in sentence
-    # the same images held out of the same data, and others
+    # The same held-out images of the same data, and different ones
     one = made("one", metrics=held_out)
-    assert readings([one, made("two", metrics=held_out)]) == ["two is as accurate as one."]
+    (sentence,) = readings([one, made("two", metrics=held_out)])
+    assert "same accuracy" in sentence
     (sentence,) = readings([one, made("two", metrics=held_out, recipe=Recipe(epochs=2, seed=1))])
     assert "tested on different images" in sentence
 
 
-def test_comparison_has_all_three_parts() -> None:
+def test_the_comparison_has_results_differences_and_readings() -> None:
     runs = [made("one"), made("two", 7300, recipe=Recipe(epochs=2, lr=0.01)), made("three", None)]
     first, second, third = comparison(runs).split("\n\n")
     assert len(first.splitlines()) == 4
@@ -222,14 +234,14 @@ def test_comparison_has_all_three_parts() -> None:
     assert len(third.splitlines()) == 2
 
 
-def test_imported_runs_are_compared_by_what_they_were_tested_on() -> None:
+def test_imported_runs_are_compared_by_the_fingerprint_of_their_test_set() -> None:
     one, same, other, unknown = (made(name, dataset={}) for name in ("one", "same", "other", "no"))
     one.metrics["fingerprint"] = same.metrics["fingerprint"] = "b" * 64
     other.metrics["fingerprint"] = "c" * 64
-    trained = made("trained")  # on a test set whose fingerprint is "bb..."
+    trained = made("trained")  # the fingerprint of its test set is "bb..."
     different = "tested on different images"
     assert different not in readings([one, same])[0]
     assert different not in readings([one, trained])[0]
     assert different in readings([one, other])[0]
-    # nobody knows what two others were tested on
+    # Without fingerprints, the test sets are not known
     assert different in readings([unknown, made("no 2", dataset={})])[0]

@@ -1,4 +1,4 @@
-"""A run folder is made whole or not at all, over nothing of anybody's, and for one process."""
+"""Run folders are created atomically, never overwrite anything, and are locked by one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peewit.training.recipe import Recipe
 RECIPE = Recipe(epochs=2, threads=1, seed=3)
 
 
-def test_a_folder_is_made_whole_or_not_at_all(
+def test_a_folder_is_created_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(handle: int) -> None:
@@ -23,15 +23,15 @@ def test_a_folder_is_made_whole_or_not_at_all(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(PeewitError, match="no space left on device; make room on the disk"):
+        with pytest.raises(PeewitError, match="no space left on device"):
             runfolder.create(tmp_path / "run", {}, RECIPE)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "run").mkdir()  # empty: it may be used
+    (tmp_path / "run").mkdir()  # an empty folder may be used
     runfolder.create(tmp_path / "run", {}, RECIPE)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "recipe.yaml"}
 
 
-def test_a_folder_that_cannot_be_made_is_said(
+def test_a_folder_that_cannot_be_created_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -42,11 +42,11 @@ def test_a_folder_that_cannot_be_made_is_said(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", read_only)
-    with pytest.raises(PeewitError, match="permission denied; choose a folder that you may write"):
+    with pytest.raises(PeewitError, match=r"run: permission denied"):
         runfolder.create(tmp_path / "run", {}, RECIPE)
 
 
-def test_a_folder_that_fills_up_in_the_meantime_is_not_overwritten(
+def test_a_folder_that_another_process_has_filled_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
@@ -62,14 +62,14 @@ def test_a_folder_that_fills_up_in_the_meantime_is_not_overwritten(
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "theirs"]
 
 
-def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_only_the_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     for name in (".history.csv.x1.part", "history.csv", "mine.part", ".lock"):
         (tmp_path / name).touch()
     runfolder.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "history.csv", "mine.part"]
 
 
-def test_a_lock_that_cannot_be_made_is_said(
+def test_a_lock_that_cannot_be_created_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(self: filelock.BaseFileLock) -> None:
@@ -77,17 +77,17 @@ def test_a_lock_that_cannot_be_made_is_said(
 
     monkeypatch.setattr(filelock.FileLock, "acquire", read_only)
     with (
-        pytest.raises(PeewitError, match="read-only file system; choose a folder"),
+        pytest.raises(PeewitError, match="read-only file system"),
         runfolder.locked(tmp_path),
     ):
         pytest.fail("it was locked")
 
 
-def test_the_folder_that_one_is_in_is_no_place_for_a_run(
+def test_the_current_folder_cannot_become_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (Path(), Path("../" + tmp_path.name), tmp_path):
-        with pytest.raises(UsageError, match="is the folder that you are in; name one inside"):
+        with pytest.raises(UsageError, match="is the current folder; choose a folder inside it"):
             runfolder.check_free(path)
     runfolder.check_free(Path("new"))

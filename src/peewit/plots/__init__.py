@@ -1,4 +1,4 @@
-"""Pictures of data sets and Runs, as PNG files. Needs no display and keeps no global state."""
+"""Plots of data sets and runs as PNG files, without a display and without global state."""
 
 from peewit.plots.confusion import save_confusion
 from peewit.plots.curves import save_compared_curves, save_curves

@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""The confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from matplotlib.ticker import PercentFormatter
 from peewit.evaluation.metrics import Evaluation
 from peewit.plots.style import ACCENT, INK, RULE, drawing
 
-# With more classes the numbers in the cells could not be read
+# With more classes the numbers in the cells would be too small to read
 NUMBERED_CLASSES = 20
 
 
 def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") -> None:
     """Draw the confusion matrix as a PNG file.
 
-    The colour is the share of a true class (a row) that was taken for each class (a column); the
-    numbers are images. More than 20 classes have no numbers.
+    Rows are true classes, columns predicted classes. The colour is the share of the row, the number
+    in a cell is the number of images. With more than 20 classes, the cells have no numbers.
 
     Raises
     ------
@@ -29,19 +29,21 @@ def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") ->
     counts = evaluation.confusion
     names = [scores.name for scores in evaluation.per_class]
     classes = len(names)
-    # a class without images has an empty row, not a division by zero
+    # A class without images has an empty row: avoid a division by zero
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = classes <= NUMBERED_CLASSES
     side = max(3.2, 0.46 * classes) if numbered else min(14.0, max(7.0, 0.125 * classes))
     with drawing(path, side + 2.0, side + 1.4) as figure:
-        # its own margins of 0.04 inches let title and labels touch the edge
+        # With the default margins of 0.04 inches, title and labels touch the edge
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         axes = figure.subplots()
         colours = LinearSegmentedColormap.from_list("peewit", ["#ffffff", "#9cc4de", ACCENT])
-        # the square root makes mistakes of 1 % visible beside hits of 90 %
+        # The square root makes mistakes of 1 % visible next to recalls of 90 %
         scale = PowerNorm(0.5, vmin=0, vmax=1)
         image = axes.imshow(shares, cmap=colours, norm=scale)
-        axes.set_title(title or f"{evaluation.accuracy:.1%} of {evaluation.images:,} images right")
+        axes.set_title(
+            title or f"Accuracy {evaluation.accuracy:.1%} on {evaluation.images:,} images"
+        )
         size = 9 if numbered else max(3.5, min(8, 72 * side / classes * 0.7))
         axes.set_xticks(range(classes), names, fontsize=size, ha="right", rotation_mode="anchor")
         axes.tick_params(axis="x", labelrotation=45 if numbered else 90)
@@ -49,8 +51,8 @@ def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") ->
             for label in axes.get_xticklabels():
                 label.set_verticalalignment("center")
         axes.set_yticks(range(classes), names, fontsize=size)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set(visible=True, color=RULE)

@@ -1,4 +1,4 @@
-"""Accuracy and loss over the epochs: of one Run, and of several against each other."""
+"""Accuracy and loss over the epochs, of one run or of several."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, say
+from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, show_text
 from peewit.runs.run import Run, names_of
 
 History = Sequence[Mapping[str, float]]
 MEASURES = (("accuracy", "Accuracy"), ("loss", "Loss"))
-# Points between the middles of two labels, so that they do not touch
+# Minimum distance between two labels, in points, so that they do not overlap
 LABEL_DISTANCE = 12
-# With more epochs than this, a mark at each would hide the line
+# With more epochs, a marker at each would hide the line
 MARKED_EPOCHS = 30
-# Two names of so many letters do not fit side by side
+# Two names of this many characters do not fit side by side in the legend
 LONG_NAME = 45
 
 
 def save_curves(path: Path | str, history: History, title: str = "") -> None:
-    """Draw accuracy and loss, in training and validation, as a PNG file.
+    """Draw training and validation accuracy and loss as a PNG file.
 
     Parameters
     ----------
     path : Path or str
     history : sequence of mappings
-        One an epoch, with ``epoch``, ``accuracy``, ``loss``, ``validation_accuracy`` and
-        ``validation_loss`` (accuracies 0 to 1). Values that are missing or not finite are left
-        out.
+        One per epoch, with ``epoch``, ``accuracy``, ``loss``, ``validation_accuracy`` and
+        ``validation_loss`` (accuracies 0 to 1). Values that are missing or not finite are
+        skipped.
     title : str, optional
 
     Raises
@@ -58,17 +58,17 @@ def save_curves(path: Path | str, history: History, title: str = "") -> None:
 
 
 def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
-    """Draw accuracy and loss of several Runs over each other, as a PNG file.
+    """Draw accuracy and loss of several runs in one PNG file.
 
-    Validation is a full line, training a faint one of the same colour.
+    Bold lines are validation, thin lines of the same colour are training.
 
     Raises
     ------
     PeewitError
         The file cannot be written.
     """
-    names = _told_apart(runs, names_of(runs))
-    # an eighth run has the first one's colour, so it must differ otherwise
+    names = _legend_names(runs, names_of(runs))
+    # Runs that share a colour have different line styles
     styles: list[dict[str, Any]] = [
         {"color": SERIES[n % len(SERIES)], "linestyle": ("-", "--", ":")[n // len(SERIES) % 3]}
         for n in range(len(runs))
@@ -76,25 +76,25 @@ def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
     columns = 2 if max(map(len, names), default=0) < LONG_NAME else 1
     with drawing(path, 9.0, 3.8 + 0.2 * math.ceil(len(runs) / columns)) as figure:
         longest: History = max((run.history for run in runs), key=len, default=[])
-        for axes, measure in _panels(figure, "Validation (full lines) and training (faint)"):
+        for axes, measure in _panels(figure, "Validation (bold lines) and training (thin lines)"):
             for run, style in zip(runs, styles, strict=True):
                 _draw(axes, *_line(run.history, measure), alpha=0.4, linewidth=1.0, **style)
                 _draw(axes, *_line(run.history, f"validation_{measure}"), **style)
             _finish(axes, longest, measure)
-        # not the drawn lines: a run without an epoch has none, but it has a name
+        # Not the drawn lines: a run without epochs has none, but is in the legend
         lines = [Line2D([], [], linewidth=1.8, **style) for style in styles]
         figure.legend(lines, names, loc="outside lower left", ncols=columns)
 
 
-def _told_apart(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Return the names, and of runs that are drawn on top of each other that they are."""
+def _legend_names(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Return the names, with a remark for runs whose curves hide those of another."""
     keys = [f"{part}{measure}" for measure, _ in MEASURES for part in ("", "validation_")]
     drawn = [[_line(run.history, key) for key in keys] for run in runs]
-    said = []
+    labels = []
     for name, run, curves in zip(names, runs, drawn, strict=True):
         twin = names[drawn.index(curves)]
-        said.append(f"{name} (same curves as {twin})" if run.history and twin != name else name)
-    return said
+        labels.append(f"{name} (same curves as {twin})" if run.history and twin != name else name)
+    return labels
 
 
 def _panels(figure: Figure, title: str) -> list[tuple[Axes, str]]:
@@ -117,20 +117,21 @@ def _line(history: History, key: str) -> tuple[list[int], list[float]]:
 
 
 def _draw(axes: Axes, epochs: list[int], values: list[float], **style: Any) -> None:
-    # not clipped, so that marks at the rim are whole; matplotlib then cannot lay out empty lines
+    # Not clipped, so that markers at the edge are complete. Without clipping, matplotlib cannot lay
+    # out empty lines.
     if epochs:
-        mark = {"marker": "o", "markersize": 3.0} if len(epochs) <= MARKED_EPOCHS else {}
-        axes.plot(epochs, values, clip_on=False, **{"linewidth": 1.8, **mark, **style})
+        marker = {"marker": "o", "markersize": 3.0} if len(epochs) <= MARKED_EPOCHS else {}
+        axes.plot(epochs, values, clip_on=False, **{"linewidth": 1.8, **marker, **style})
 
 
 def _finish(axes: Axes, history: History, measure: str) -> None:
-    """Give the axes their ticks and limits."""
+    """Set ticks and limits of the axes."""
     if not history:
-        say(axes, "no epoch has ended yet")
+        show_text(axes, "no finished epoch yet")
         return
     first, last = int(history[0]["epoch"]), int(history[-1]["epoch"])
     if first == last:
-        # a single epoch has no width
+        # A single epoch has no width
         axes.set_xlim(first - 1, last + 1)
         axes.set_xticks([first])
     else:
@@ -145,11 +146,11 @@ def _finish(axes: Axes, history: History, measure: str) -> None:
 
 
 def _label_ends(axes: Axes, history: History, ends: list[tuple[float, str, str]]) -> None:
-    """Write each line's last value beside its end, apart from each other."""
+    """Write the last value of each line next to its end, without overlaps."""
     if not ends:
         return
     low, high = axes.get_ylim()
-    # about 2.6 inches of 72 points are the height of the drawing in the figure of 3.6
+    # The plot is about 2.6 inches of 72 points high, in a figure of 3.6 inches
     points = 2.6 * 72 / (high - low)
     lifted = -math.inf
     for value, text, colour in sorted(ends):

@@ -1,4 +1,4 @@
-"""Grids of labelled pictures: from a data set, and the mistakes that a classifier was surest of."""
+"""Grids of labelled images: samples of a data set, mistakes, uncertain predictions."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from peewit.data.dataset import Dataset
 from peewit.images.gallery import least_sure, surest_mistakes, titles
 from peewit.plots.style import ACCENT, DPI, FAINT, INK, WARNING, drawing
 
-# All in pixels of the PNG file
+# In pixels of the PNG file
 PICTURE = 160
 GAP = 22
 LINE = 22
 HEADING = 46
 FONT_POINTS = 8.0
 
+# Lines of text with their colours
 Caption = Sequence[tuple[str, str]]
 
 
 def save_grid(
     path: Path | str, dataset: Dataset, indices: npt.ArrayLike, heading: str = ""
 ) -> None:
-    """Draw pictures with their class names as a PNG file.
+    """Draw images with their class names and positions as a PNG file.
 
-    Small pictures are enlarged by a whole factor, so that each pixel is a crisp square.
+    Small images are enlarged by a whole factor, so that each pixel is a sharp square.
 
     Parameters
     ----------
     path : Path or str
     dataset : Dataset
-    indices : int array, shape (pictures,)
-        Which pictures, in this order, at least one.
+    indices : int array, shape (images,)
+        Positions in ``dataset``, in this order; at least one.
     heading : str, optional
 
     Raises
@@ -46,7 +47,7 @@ def save_grid(
     """
     chosen = np.asarray(indices, dtype=np.int64)
     captions = [
-        [(name, INK), (f"{index}", FAINT)]
+        [(name, INK), (f"#{index}", FAINT)]
         for name, index in zip(titles(dataset, chosen), chosen, strict=True)
     ]
     save_pictures(path, [dataset.images[index] for index in chosen], captions, heading)
@@ -60,18 +61,18 @@ def save_mistakes(
     class_names: Sequence[str],
     count: int = 24,
 ) -> None:
-    """Draw the wrong answers that were given with most confidence as a PNG file.
+    """Draw the most confident mistakes as a PNG file.
 
     Parameters
     ----------
     path : Path or str
     images : uint8 array, shape (N, H, W, 1) or (N, H, W, 3)
     labels : int array, shape (N,)
-        The right classes.
+        The true classes.
     probabilities : float array, shape (N, classes)
     class_names : sequence of str
     count : int
-        How many to show.
+        Maximum number of images.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def save_mistakes(
     if len(worst) == len(mistakes):
         which = f"All {len(mistakes)} mistakes" if len(mistakes) > 1 else "The only mistake"
     heading = f"{which} in {len(labels):,} images"
-    captions = _answers(worst, labels, probabilities, class_names)
+    captions = _captions(worst, labels, probabilities, class_names)
     save_pictures(path, [images[index] for index in worst], captions, heading)
 
 
@@ -100,9 +101,9 @@ def save_uncertain(
     class_names: Sequence[str],
     count: int = 24,
 ) -> None:
-    """Draw the answers, right or wrong, that were given with least confidence as a PNG file.
+    """Draw the least confident predictions, correct or not, as a PNG file.
 
-    The parameters are those of :func:`save_mistakes`.
+    See :func:`save_mistakes` for the parameters.
 
     Raises
     ------
@@ -110,12 +111,12 @@ def save_uncertain(
         The file cannot be written.
     """
     chosen = least_sure(probabilities)[:count]
-    captions = _answers(chosen, labels, probabilities, class_names)
-    heading = f"The {len(chosen)} least confident of {len(labels):,} answers"
+    captions = _captions(chosen, labels, probabilities, class_names)
+    heading = f"The {len(chosen)} least confident of {len(labels):,} predictions"
     save_pictures(path, [images[index] for index in chosen], captions, heading)
 
 
-def _answers(
+def _captions(
     chosen: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float32],
@@ -123,12 +124,12 @@ def _answers(
 ) -> list[Caption]:
     captions: list[Caption] = []
     for index in chosen:
-        answered, truth = int(probabilities[index].argmax()), int(labels[index])
-        said = f"{class_names[answered]} {probabilities[index, answered]:.1%}"
-        if answered == truth:
-            captions.append([(said, ACCENT), ("right", INK)])
+        predicted, label = int(probabilities[index].argmax()), int(labels[index])
+        text = f"{class_names[predicted]} ({probabilities[index, predicted]:.1%})"
+        if predicted == label:
+            captions.append([(text, ACCENT), ("correct", INK)])
         else:
-            captions.append([(said, WARNING), (f"is {class_names[truth]}", INK)])
+            captions.append([(text, WARNING), (f"true: {class_names[label]}", INK)])
     return captions
 
 
@@ -139,7 +140,7 @@ def save_pictures(
     heading: str = "",
     columns: int | None = None,
 ) -> None:
-    """Draw pictures with lines of text under each as a PNG file.
+    """Draw images with captions as a PNG file.
 
     Parameters
     ----------
@@ -147,10 +148,10 @@ def save_pictures(
     images : sequence of uint8 arrays, shape (H, W, 1) or (H, W, 3)
         At least one.
     captions : sequence of sequences of (text, colour)
-        The lines under each picture.
+        The lines of text below each image.
     heading : str, optional
     columns : int, optional
-        How many to put side by side; as many as look well by default.
+        Number of images per row; chosen by their number if omitted.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def save_pictures(
     with drawing(path, width / DPI, height / DPI) as figure:
         if heading:
             title = figure.text(0, 0, heading, size=10, weight="bold", va="center")
-            # a heading may be wider than a picture or two
+            # The heading may be wider than the images
             width = max(width, math.ceil(title.get_window_extent().width) + 2 * GAP)
             figure.set_size_inches(width / DPI, height / DPI)
             title.set_position((GAP / width, 1 - (GAP + 8) / height))
@@ -183,20 +184,20 @@ def save_pictures(
 
 
 def _columns(count: int) -> int:
-    """Return how many pictures to put side by side.
+    """Return the number of images per row.
 
     >>> [_columns(count) for count in (4, 9, 10, 16, 17, 24, 100)]
     [4, 5, 5, 4, 6, 6, 10]
     """
     if count <= 6:
         return count
-    # somewhat wider than high, and with few holes in the last row
+    # Somewhat wider than high, with few empty places in the last row
     wanted = min(10.0, math.sqrt(count * 1.5))
     return min(range(4, 11), key=lambda columns: -count % columns + abs(columns - wanted))
 
 
 def _sized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return RGB, uint8 (h, w, 3), with the longer side near ``PICTURE`` pixels."""
+    """Return an RGB image, uint8 (h, w, 3), with the longer side near ``PICTURE`` pixels."""
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     height, width = rgb.shape[:2]
     factor = PICTURE // max(height, width)
@@ -210,7 +211,7 @@ def _sized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _write(figure: Figure, x: float, y: float, text: str, colour: str, room: float) -> None:
-    """Write ``text`` at pixel ``x``, ``y`` from below, cut where it needs more than ``room``."""
+    """Write ``text`` at pixel ``x``, ``y`` from below, shortened to ``room`` pixels."""
     width, height = figure.get_size_inches() * DPI
     written = figure.text(x / width, y / height, text, color=colour, size=FONT_POINTS)
     shown = text

@@ -1,4 +1,4 @@
-"""Pictures of a data set for a notebook."""
+"""Images of a data set for a notebook."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ def show(
     count: int = 16,
     seed: int = 0,
 ) -> Png:
-    """Draw pictures of a data set with their class names; a notebook shows what this returns.
+    """Draw images of a data set with their class names, for display in a notebook.
 
     Parameters
     ----------
     dataset : Dataset
     indices : sequence of int, optional
-        These pictures, in this order; ``count`` and ``seed`` then mean nothing.
+        Positions of the images to draw, in this order; ``count`` and ``seed`` are then ignored.
     classes : sequence of str, optional
-        Only pictures of these classes.
+        Only images of these classes.
     count : int
-        How many to draw at random.
+        Number of images to draw at random.
     seed : int
-        Which ones; the same seed, the same pictures.
+        Seed of the random choice.
 
     Returns
     -------
     Png
+        The picture; a notebook displays it.
 
     Raises
     ------
     UsageError
-        An index or a class is not in the data set, ``count`` is less than 1, or nothing is left.
+        An index or a class is not in the data set, ``count`` is less than 1, or no image is left.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One look for all pictures, and the one way in which they are written."""
+"""The common style of all plots, and how they are written."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ RULE = "#e3e6ea"
 ACCENT = "#1c6ca1"
 WARNING = "#b3402a"
 GOOD = "#1a7148"
-# Okabe and Ito's colours, which people with any colour vision can tell apart, without the yellow,
-# which is too light for a line on white
+# The palette of Okabe and Ito, distinguishable with any colour vision, without its yellow, which is
+# too light for a line on white
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
-# Any, because matplotlib's own types for this differ between its versions
+# Any, because the types of matplotlib's settings differ between its versions
 _LOOK: dict[Any, Any] = {
-    # the font that comes with matplotlib, so that every machine draws the same picture
+    # The font that matplotlib includes, so that every machine draws the same picture
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "text.color": INK,
-    # class names are data: "$5" is not mathematics
+    # Class names may contain "$", which does not start a formula
     "text.parse_math": False,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -57,7 +57,7 @@ _LOOK: dict[Any, Any] = {
 
 @contextmanager
 def drawing(path: Path | str, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of ``width`` x ``height`` inches to draw on; write it as PNG at the end.
+    """Yield a figure of ``width`` x ``height`` inches, and write it as a PNG file at the end.
 
     Raises
     ------
@@ -65,17 +65,17 @@ def drawing(path: Path | str, width: float, height: float) -> Iterator[Figure]:
         The file cannot be written.
     """
     with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
-        # a name in a script that the font lacks is drawn as boxes; no reason for a note
+        # Characters that the font lacks are drawn as boxes; that needs no warning
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(width, height), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
         yield figure
         with replacing(Path(path)) as partial:
-            # no version in the file: the same data give the same bytes
+            # No version in the file, so that the same data gives the same bytes
             canvas.print_figure(str(partial), format="png", dpi=DPI, metadata={"Software": None})
 
 
-def say(axes: Axes, sentence: str) -> None:
-    """Fill ``axes`` with a sentence instead of a drawing."""
+def show_text(axes: Axes, text: str) -> None:
+    """Show ``text`` instead of a plot."""
     axes.set_axis_off()
-    axes.text(0.5, 0.5, sentence, ha="center", va="center", transform=axes.transAxes)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)

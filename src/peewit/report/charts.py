@@ -1,4 +1,4 @@
-"""The geometry of the charts: from numbers to coordinates, which the templates draw as SVG."""
+"""Chart layout: from values to the coordinates that the templates draw as SVG."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import NamedTuple
 
 Point = tuple[float, float]
 
-# In the SVG's own units, of which a phone shows one for each of its pixels, or nearly
+# In SVG units, about one pixel each on a phone
 WIDTH, HEIGHT = 420.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 34.0
-LABELS = 122.0  # room for the names at the ends of the lines
+LABELS = 122.0  # width of the labels at the ends of the lines
 LABEL_DISTANCE = 16.0
-# With more points than this, a mark at each would hide the line
+# With more points, a marker at each would hide the line
 MARKED = 30
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis, and what is written there."""
+    """A position on an axis and its label."""
 
     place: float
     text: str
 
 
 class Series(NamedTuple):
-    """What a line shows: (epoch, value) points; and classes of the style sheet for it."""
+    """The (epoch, value) points of a line, and its classes in the style sheet."""
 
     name: str
     points: Sequence[Point]
@@ -37,7 +37,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart, in the chart's coordinates."""
+    """A line of a chart, in chart coordinates."""
 
     points: tuple[Point, ...]
     stroke: str
@@ -47,18 +47,18 @@ class Line:
 
     @property
     def path(self) -> str:
-        """The points as an SVG polyline has them."""
+        """The points in the format of an SVG polyline."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
     @property
     def marked(self) -> bool:
-        """Whether each point gets a mark."""
+        """Whether each point has a marker."""
         return len(self.points) <= MARKED
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over epochs."""
+    """A line chart over epochs."""
 
     title: str
     description: str
@@ -73,28 +73,28 @@ class Chart:
 
 
 def line_chart(title: str, series: Sequence[Series], percent: bool, labelled: bool = True) -> Chart:
-    """Lay out a chart of lines over epochs.
+    """Lay out a line chart over epochs.
 
     Parameters
     ----------
     title : str
     series : sequence of Series
-        Values that are not finite are left out. Later lines are drawn over earlier ones.
+        Values that are not finite are skipped. Later lines are drawn on top of earlier ones.
     percent : bool
-        Whether values are shares, 0 to 1.
+        Whether the values are fractions, 0 to 1, to be shown as percentages.
     labelled : bool
-        Whether names and last values are written at the lines' ends.
+        Whether each line ends with its name and last value.
     """
     series = [
         one._replace(points=[point for point in one.points if math.isfinite(point[1])])
         for one in series
     ]
-    every = [point for one in series for point in one.points]
+    points = [point for one in series for point in one.points]
     right = WIDTH - (LABELS if labelled else RIGHT)
-    if not every:
-        return Chart(title, "no epoch has ended yet", right, (), (), ())
-    first, last = min(x for x, _ in every), max(x for x, _ in every)
-    values = nice_ticks(min(y for _, y in every), max(y for _, y in every))
+    if not points:
+        return Chart(title, "no finished epoch yet", right, (), (), ())
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    values = nice_ticks(min(y for _, y in points), max(y for _, y in points))
     low, high = values[0], values[-1]
 
     def place(x: float, y: float) -> Point:
@@ -114,7 +114,7 @@ def line_chart(title: str, series: Sequence[Series], percent: bool, labelled: bo
         if one.points
     ]
     epochs = sorted({round(tick) for tick in nice_ticks(first, last, 6) if first <= tick <= last})
-    said = ", ".join(
+    values_text = ", ".join(
         f"{one.name} from {_exact(one.points[0][1], percent)} to "
         f"{_exact(one.points[-1][1], percent)}"
         for one in series
@@ -122,16 +122,16 @@ def line_chart(title: str, series: Sequence[Series], percent: bool, labelled: bo
     )
     return Chart(
         title=title,
-        description=f"{title} from epoch {first:g} to {last:g}: {said}",
+        description=f"{title} from epoch {first:g} to {last:g}: {values_text}",
         right=right,
         x_ticks=tuple(Tick(place(epoch, low)[0], str(epoch)) for epoch in epochs),
         y_ticks=tuple(Tick(place(first, y)[1], _number(y, percent, values)) for y in values),
-        lines=_apart(lines),
+        lines=_separated(lines),
     )
 
 
-def _apart(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Move labels down where they would touch."""
+def _separated(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Move labels down so that they do not overlap."""
     moved, lowest = {}, -math.inf
     for number in sorted(range(len(lines)), key=lambda number: lines[number].label_y):
         lowest = max(lines[number].label_y, lowest + LABEL_DISTANCE)
@@ -141,7 +141,7 @@ def _apart(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its interval, in the chart's coordinates."""
+    """A value and its interval, in chart coordinates."""
 
     name: str
     text: str
@@ -153,7 +153,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Intervals:
-    """Values with their intervals below each other: where they overlap is seen at once."""
+    """Values with their intervals, one below the other, so that overlaps are visible."""
 
     intervals: tuple[Interval, ...]
     ticks: tuple[Tick, ...]
@@ -163,7 +163,7 @@ class Intervals:
 
 
 def interval_chart(values: Sequence[tuple[str, float, float, float]]) -> Intervals:
-    """Lay out accuracies, as (name, accuracy, low, high) with shares from 0 to 1."""
+    """Lay out accuracies with their intervals: (name, accuracy, low, high), fractions 0 to 1."""
     ticks = nice_ticks(min(low for *_, low, _ in values), max(high for *_, high in values), 6)
     left, right = 12.0, Intervals.width - 12.0
 
@@ -187,18 +187,19 @@ def interval_chart(values: Sequence[tuple[str, float, float, float]]) -> Interva
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin of the reliability diagram: where its bars stand, and what they say.
+    """One bin of the reliability diagram.
 
-    ``both`` is as far as confidence and accuracy go together, ``gap`` what one has more.
+    The bar is stacked: ``common`` is the lower of confidence and accuracy, ``gap`` the distance to
+    the higher one.
     """
 
     x: float
     width: float
-    both_y: float
-    both_height: float
+    common_y: float
+    common_height: float
     gap_y: float
     gap_height: float
-    surer: bool
+    overconfident: bool
     images_y: float
     images_height: float
     text: str
@@ -206,18 +207,18 @@ class Bar:
 
 @dataclass(frozen=True)
 class Reliability:
-    """The reliability diagram: accuracy above, number of images below, by confidence."""
+    """The reliability diagram: accuracy by confidence, and below it the number of images."""
 
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
     side: float = 260.0
     below: float = 60.0
     left: float = LEFT
-    top: float = 2 * TOP  # room for a word
+    top: float = 2 * TOP  # space for the label of the axis
 
 
 def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Reliability:
-    """Lay out the reliability diagram from ``Evaluation.reliability``, as dicts."""
+    """Lay out the reliability diagram of ``Evaluation.reliability``, given as dicts."""
     side, below, top = Reliability.side, Reliability.below, Reliability.top
     most = max((part["images"] for part in bins), default=0) or 1
     step = side / max(len(bins), 1)
@@ -232,15 +233,15 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Reliability:
             Bar(
                 x=LEFT + number * step,
                 width=step,
-                both_y=top + side - low,
-                both_height=low,
+                common_y=top + side - low,
+                common_height=low,
                 gap_y=top + side - high,
                 gap_height=high - low,
-                surer=confidence > accuracy,
+                overconfident=confidence > accuracy,
                 images_y=top + side + below - height,
                 images_height=height,
-                text=f"{part['images']:,} answers with a mean confidence of "
-                f"{part['confidence']:.1%}: {part['accuracy']:.1%} right",
+                text=f"{part['images']:,} images: mean confidence {part['confidence']:.1%}, "
+                f"accuracy {part['accuracy']:.1%}",
             )
         )
     ticks = tuple(Tick(share / 100 * side, f"{share}%") for share in (0, 25, 50, 75, 100))
@@ -248,7 +249,7 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Reliability:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Return about ``count`` round numbers, evenly apart, that ``low`` to ``high`` lie within.
+    """Return about ``count`` evenly spaced round numbers that enclose ``low`` to ``high``.
 
     >>> nice_ticks(0.43, 0.72)
     [0.4, 0.5, 0.6, 0.7, 0.8]
@@ -264,7 +265,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _number(value: float, percent: bool, ticks: Sequence[float]) -> str:
-    """Return a tick's text with as many digits as tell the ticks apart."""
+    """Return the label of a tick, with as many digits as distinguish the ticks."""
     if not percent:
         return f"{value:g}"
     step = 100 * (ticks[1] - ticks[0])

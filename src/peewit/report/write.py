@@ -1,23 +1,26 @@
-"""Making a run's report: the page and the picture files."""
+"""Writing of reports: the HTML page of a run, its picture files, and the comparison page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
+import peewit
 from peewit.errors import PeewitError
-from peewit.report import files, page
-from peewit.report.evidence import Evidence
-from peewit.report.explanations import Explanation, explain
-from peewit.report.inline import first_filters
-from peewit.report.render import render
+from peewit.report import comparison_page, run_page
+from peewit.report.evidence import Evidence, Explanation, explain
+from peewit.report.pictures import first_filters, save_pictures
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.files import write_text
 
-# Whatever goes wrong in the report, the training before it has gone well, and must end well
+# The training has succeeded, so an error in its report must not make the command fail
 FAILURES = (
     PeewitError,
     OSError,
@@ -38,31 +41,31 @@ def write_report(
     missing: str = "",
     out: Path | None = None,
 ) -> Path:
-    """Write a run's report: one HTML file, and its pictures as files in the run's folder.
+    """Write a run's report: one HTML file, and its pictures as files in the run folder.
 
     Parameters
     ----------
     run : Run
     evidence : Evidence, optional
-        The pictures and the answers to them. Without it the report has those pictures only that
-        the training left as files in the run's folder.
+        The images and the model's outputs for them. Without it, the report shows the picture files
+        that the training left in the run folder.
     missing : str
-        Why there is no evidence, for the reader.
+        Why there is no evidence, shown to the reader.
     out : Path, optional
-        The file; by default ``report.html`` in the run's folder. With it nothing else is
+        The HTML file; by default ``report.html`` in the run folder. If given, no other file is
         written.
 
     Returns
     -------
     Path
-        The file.
+        The HTML file.
 
     Raises
     ------
     PeewitError
         A file cannot be read or written.
     """
-    # no weights before the first epoch has ended
+    # There are no weights before the end of the first epoch
     model = run.model() if (run.path / runfolder.WEIGHTS).is_file() else None
     right: list[Explanation] = []
     wrong: list[Explanation] = []
@@ -75,19 +78,55 @@ def write_report(
         except PeewitError as error:
             heat_missing = str(error)
         if out is None:
-            files.draw(run, evidence, [*right, *wrong], first_filters(model))
-    contents = page.contents(run, model, evidence, (right, wrong), missing, heat_missing)
+            save_pictures(run, evidence, [*right, *wrong], first_filters(model))
+    contents = run_page.contents(run, model, evidence, (right, wrong), missing, heat_missing)
     path = out or run.path / runfolder.REPORT
     write_text(path, render("run.html", **contents))
     return path
 
 
 def after_training(run: Run, evidence: Evidence, note: Callable[[str], None]) -> None:
-    """Write the report of a training that has just ended; where that fails, say so by ``note``."""
+    """Write the report at the end of a training; if that fails, pass the reason to ``note``."""
     try:
         write_report(run, evidence)
     except FAILURES as error:
         reason = (
             str(error) if isinstance(error, PeewitError) else f"{type(error).__name__}: {error}"
         )
-        note(f"there is no report ({reason}); everything else is there, see {run.path}")
+        note(f"cannot write the report ({reason}); the run itself is complete: {run.path}")
+
+
+def write_comparison(runs: Sequence[Run], out: Path) -> Path:
+    """Write one HTML file that compares ``runs``; return its path.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    write_text(out, render("compare.html", **comparison_page.contents(runs)))
+    return out
+
+
+def render(template: str, **contents: Any) -> str:
+    """Render ``template`` as a self-contained HTML page.
+
+    All ``contents`` are escaped: class names, paths and recipes are text. The page's content
+    security policy forbids scripts and external resources.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("peewit.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (files("peewit.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template(template).render(
+        style=style, policy=policy, version=peewit.__version__, **contents
+    )

@@ -1,1 +1,1 @@
-"""A training's folder on disk, and the object over it."""
+"""The run folder that a training leaves on disk, and the ``Run`` object that reads it."""

@@ -1,4 +1,4 @@
-"""Several runs side by side: what each came to, in what they differ, and what that says."""
+"""Comparison of runs: results, differences in their settings, and significance."""
 
 from __future__ import annotations
 
@@ -9,28 +9,34 @@ from typing import Any
 from peewit.runs.run import Run, names_of
 from peewit.system.text import duration, rounded
 
-# the command line and the time differ between any two runs, and say nothing that the rest does not
-UNREMARKABLE = ("command", "date")
+# These differ between any two runs and add nothing to the other settings
+IGNORED = ("command", "date")
 
-# what nobody can say of a network that comes from another program
+# Stands for the settings of an imported run, which are not known
 UNKNOWN = object()
 
-# the columns of the table without which it would say nothing: run, status, epochs and accuracy
+# The warning for runs that validated on the test set, also shown in the report
+VALIDATED_ON_TEST_SET = (
+    "the test set was also used for validation during training, so the accuracy is optimistic if "
+    "any choice was based on it"
+)
+
+# The columns that every table has, however narrow: run, status, epochs and accuracy
 ALWAYS_SHOWN = 4
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """Return what a run came to, as JSON has it; None stands for what it has not come to yet.
+    """Return the results of a run, ready for JSON; None for values that it does not have (yet).
 
     Returns
     -------
     dict
-        ``run`` (its path), ``date`` (when it began), ``status``, ``source``, ``recipe``,
-        ``epochs`` (passes over the training images), of which the recipe asks for ``of_epochs``,
-        or for what fits in ``minutes`` or is needed for ``until_accuracy``, ``seconds`` (of the
-        finished epochs together), ``images_per_second`` (median of the epochs),
-        ``validation_accuracy`` (after the last epoch), and of the final test: ``accuracy``,
-        ``accuracy_interval`` (95 %), ``loss``, and ``split``, the images that it was made on.
+        ``run`` (path), ``date`` (of the start), ``status``, ``source``, ``recipe`` (name),
+        ``epochs`` (trained so far), ``of_epochs``, ``minutes`` and ``until_accuracy`` (the
+        recipe's limits), ``seconds`` (total time of the finished epochs), ``images_per_second``
+        (median of the epochs), ``validation_accuracy`` (after the last epoch); and from the final
+        test ``accuracy``, ``accuracy_interval`` (95 %), ``loss`` and ``split`` ("test" or
+        "validation").
     """
     history, metrics = run.history, run.metrics
     return {
@@ -38,7 +44,7 @@ def facts(run: Run) -> dict[str, Any]:
         "date": run.environment.get("date"),
         "status": run.status,
         "source": run.source.get("source"),
-        # how an imported network was trained is not known
+        # An imported run has a recipe for further training, not the one that it was trained by
         "recipe": None if run.status == "imported" else run.recipe.name,
         "epochs": run.epochs,
         "of_epochs": None if run.status == "imported" else run.recipe.epochs,
@@ -56,11 +62,10 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def passes(run: Run) -> str:
-    """Return how many epochs a run has been trained for, and of what.
+def epochs_text(run: Run) -> str:
+    """Return the number of epochs trained and the recipe's limit, as text.
 
-    Such as "2/10", "2.3 in 5 min", "2.3 until 90%", "0.4 so far", or "-" for a network that comes
-    from another program.
+    For example "2/10", "2.3 in 5 min", "2.3 until 90%" or "0.4 so far"; "-" for an imported run.
     """
     recipe, done = run.recipe, rounded(run.epochs)
     if run.status == "imported":
@@ -75,11 +80,11 @@ def passes(run: Run) -> str:
 
 
 def table(runs: Sequence[Run], width: int | None = None) -> str:
-    """Return what each of ``runs`` came to as text, a line a run.
+    """Return the results of ``runs`` as a text table, one line per run.
 
-    The accuracy is that of the final test with half its 95 % interval; the validation accuracy is
-    that of the last finished epoch. Where ``width`` characters are not enough, columns are left
-    out from the right: what matters most stands left.
+    The accuracy is from the final test, with half of its 95 % interval; the validation accuracy is
+    from the last finished epoch. If the table is wider than ``width`` characters, columns are
+    dropped from the right, where the less important ones are.
     """
     from peewit.system.terminal import text_table
 
@@ -92,7 +97,7 @@ def table(runs: Sequence[Run], width: int | None = None) -> str:
             [
                 fact["run"],
                 fact["status"],
-                passes(run),
+                epochs_text(run),
                 f"{fact['accuracy']:.2%} ± {(high - low) / 2:.2%}" if tested else "-",
                 _number(fact["loss"], ".4f"),
                 _number(fact["validation_accuracy"], ".2%"),
@@ -117,13 +122,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        From a name such as ``recipe.lr`` to one value a run; None where a run has no such value,
-        or where it is not known, which alone is no difference.
+        Setting, such as ``recipe.lr``, to a list of one value per run. None if a run does not have
+        the setting, or if it is not known; an unknown value alone is not a difference.
     """
     settings = [
         _prefixed("recipe", _recipe(run))
         | _prefixed("data", {"source": run.source.get("source"), **_data(run)})
-        | _prefixed("environment", _without(run.environment, UNREMARKABLE))
+        | _prefixed("environment", _without(run.environment, IGNORED))
         for run in runs
     ]
     names = list(dict.fromkeys(name for one in settings for name in one))
@@ -136,39 +141,44 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return found
 
 
-def readings(runs: Sequence[Run]) -> list[str]:
-    """Return, for each run after the first, what its accuracy against the first one's says.
+def validated_on_test_set(run: Run) -> bool:
+    """Return whether the final test used the same images as validation during the training.
 
-    And of which runs the accuracy says less than it seems to.
+    Not known, so False, for an imported run.
+    """
+    watched = run.recipe.validate_on == "test" and run.status != "imported"
+    return watched and run.metrics.get("split") == "test"
+
+
+def readings(runs: Sequence[Run]) -> list[str]:
+    """Return sentences that compare each run's accuracy with that of the first.
+
+    They say whether the difference is significant, and which accuracies are optimistic because the
+    test set was used for validation.
     """
     base, *names = names_of(runs)
     compared = zip(runs[1:], names, strict=True)
-    said = [_reading(runs[0], base, run, name) for run, name in compared]
+    sentences = [_reading(runs[0], base, run, name) for run, name in compared]
     for run, name in zip(runs, (base, *names), strict=True):
-        # of an imported run it is not known
-        watched = run.recipe.validate_on == "test" and run.status != "imported"
-        if watched and run.metrics.get("split") == "test":
-            said.append(
-                f"{name} was watched with the test set while it was trained: whatever was chosen "
-                "by watching it makes its accuracy too hopeful."
-            )
-    return said
+        if validated_on_test_set(run):
+            sentences.append(f"{name}: {VALIDATED_ON_TEST_SET}.")
+    return sentences
 
 
 def comparison(runs: Sequence[Run], width: int | None = None) -> str:
-    """Return the whole comparison as text: what they came to, in what they differ, what it says.
+    """Return the comparison as text: results, differences, and whether they are significant.
 
-    ``width`` is that of :func:`table`.
+    ``width`` limits the table of results, see :func:`table`.
     """
     from peewit.system.terminal import text_table
 
-    differing = [[name, *map(_said, row)] for name, row in differences(runs).items()]
+    differing = [[name, *map(_text, row)] for name, row in differences(runs).items()]
     header = ["difference", *names_of(runs)]
     parts = [
         table(runs, width),
         text_table(header, differing, "l" * len(header))
         if differing
-        else "They have the same recipe, data and environment.",
+        else "The runs have the same recipe, data and environment.",
         "\n".join(readings(runs)),
     ]
     return "\n\n".join(parts)
@@ -181,38 +191,38 @@ def _reading(first: Run, base: str, other: Run, name: str) -> str:
     images = _tested_on(first)
     if None in images or images != _tested_on(other):
         return (
-            f"{name} and {base} were tested on different images: their accuracies cannot be "
-            "compared; run peewit evaluate for both on the same source."
+            f"{name} and {base} were tested on different images, so their accuracies cannot be "
+            "compared: run peewit evaluate for both on the same source."
         )
     gain = other.metrics["accuracy"] - first.metrics["accuracy"]
     if gain == 0:
-        return f"{name} is as accurate as {base}."
+        return f"{name} and {base} have the same accuracy."
     which = "more" if gain > 0 else "less"
     (low, high), (other_low, other_high) = (
         run.metrics["accuracy_interval"] for run in (first, other)
     )
-    apart = other_low > high or low > other_high
-    # two 95 % intervals that do not touch: by chance in less than 1 of 100 pairs of equal models
+    disjoint = other_low > high or low > other_high
+    # Two 95 % intervals of equally good models are disjoint in less than 1 of 100 cases
     # (Schenker and Gentleman, The American Statistician 55 (2001), 182-186)
     meaning = (
-        "their 95 % intervals do not overlap, so this is more than luck with the test images"
-        if apart
-        else "their 95 % intervals overlap, so this may be luck with the test images"
+        "their 95 % intervals do not overlap, so the difference is statistically significant"
+        if disjoint
+        else "their 95 % intervals overlap, so the difference may be due to chance"
     )
     return (
-        f"{name} is {abs(gain) * 100:.2f} points {which} accurate than {base}: {meaning} "
-        "(luck with the seed comes on top: repeat with other seeds)."
+        f"{name} is {abs(gain) * 100:.2f} percentage points {which} accurate than {base}: "
+        f"{meaning} (variation between seeds is not included: repeat with other seeds)."
     )
 
 
 def _tested_on(run: Run) -> tuple[Any, ...]:
-    """Return what identifies the images of the final test.
+    """Return a key that identifies the images of the final test.
 
-    The test set by its pixels; held-out images also by how they were drawn.
+    The fingerprint of the test set, or, for held-out images, also how they were drawn.
     """
     prints = run.dataset.get("fingerprints", {})
     if run.metrics.get("split") == "test":
-        # an imported run has no data of its own, only what it was tested on
+        # An imported run only knows the data that it was tested on
         return ("test", run.metrics.get("fingerprint") or prints.get("test") or None)
     return ("validation", prints.get("training"), run.recipe.seed, run.recipe.validation_fraction)
 
@@ -221,12 +231,12 @@ def _recipe(run: Run) -> dict[str, Any]:
     values = run.recipe.to_dict()
     if run.status != "imported":
         return values
-    # its recipe is for training it on, and says nothing of how it was trained
+    # The recipe is for further training; how the model was trained is not known
     return dict.fromkeys(values, UNKNOWN) | {"model": values["model"]}
 
 
 def _data(run: Run) -> dict[str, Any]:
-    # 12 digits are enough to tell data sets apart, and fit a table
+    # 12 digits are enough to tell data sets apart, and fit into a table
     prints = run.dataset.get("fingerprints", {})
     return {f"{part} fingerprint": str(print_)[:12] for part, print_ in prints.items() if print_}
 
@@ -239,7 +249,7 @@ def _without(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 

@@ -1,4 +1,7 @@
-"""The files of a run folder: their names, and reading and writing them whole."""
+"""The files of a run folder: their names, and atomic reads and writes.
+
+``run.json`` holds the facts about a run: classes, preprocessing, data source, environment.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from peewit.system.files import (
 )
 from peewit.training.recipe import Recipe
 
-# raised with every change after which older versions would misread the folder
+# Increase with every change that makes older versions misread the folder
 FORMAT = 1
 FACTS, RECIPE, HISTORY, METRICS = "run.json", "recipe.yaml", "history.csv", "metrics.json"
 WEIGHTS, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
@@ -47,17 +50,19 @@ COLUMNS = (
     "validation_loss",
     "validation_accuracy",
 )
-MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")  # older and imported runs lack them
+# Missing in older and imported runs
+MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")
+# Columns of integers
 WHOLE = frozenset({"epoch", "images", "flops"})
 
 
 def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
-    """Make the run folder ``path`` with its first two files, whole or not at all.
+    """Create the run folder ``path`` with ``run.json`` and ``recipe.yaml``, atomically.
 
     Raises
     ------
     PeewitError
-        It exists and is not empty, or it cannot be made.
+        The folder exists and is not empty, or it cannot be created.
     """
     partial = path.parent / f".{path.name}.{os.getpid()}{PARTIAL}"
     try:
@@ -68,9 +73,9 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
     try:
         write_recipe(partial, recipe)
         write_facts(partial, {"format": FORMAT, "finished": False, **facts})
-        if os.name == "nt" and path.is_dir():  # Windows renames onto nothing only
+        if os.name == "nt" and path.is_dir():  # Windows cannot replace a folder by renaming
             path.rmdir()
-        partial.rename(path)  # fails if somebody has filled it in the meantime
+        partial.rename(path)  # fails if another process has filled it in the meantime
     except OSError as error:
         check_free(path)
         raise cannot_write(path, error) from error
@@ -79,12 +84,12 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
 
 
 def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``source`` with its paths in full, so that it holds in any working directory.
+    """Return ``source`` with absolute paths, so that it is valid in any working directory.
 
     Raises
     ------
     UsageError
-        A path is not in UTF-8.
+        A path is not valid UTF-8.
     """
     lasting = dict(source)
     for name in ("data", "source"):
@@ -96,7 +101,7 @@ def lasting_source(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
-    """Return a folder below ``runs`` that is not there yet, named by time, source and recipe."""
+    """Return a path below ``runs`` that does not exist yet, named after time, source and recipe."""
     name = Path(str(source.get("source") or "data")).name.removesuffix(".tar.gz")
     words = [time.strftime("%Y-%m-%d-%H%M%S"), name, recipe.name]
     stem = "-".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
@@ -107,39 +112,41 @@ def default_folder(source: Mapping[str, Any], recipe: Recipe) -> Path:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a folder that has anything in it.
+    """Check that ``path`` is free for a new run: missing or an empty folder.
 
     Raises
     ------
     UsageError
-        It has, or it is no folder, or its name is not in UTF-8.
+        It is a file, a folder that is not empty or the current folder, or its name is not valid
+        UTF-8.
     """
     check_text(path)
     if path.resolve() == Path.cwd():
-        raise UsageError(f"{path} is the folder that you are in", todo="name one inside of it")
+        raise UsageError(f"{path} is the current folder", todo="choose a folder inside it")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UsageError(
             f"{path} is taken",
             "it exists and is not an empty folder" if path.is_dir() else "it is a file",
-            "choose another name, or go on with a run by --resume",
+            "choose another folder, or continue a run with --resume",
         )
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep the run folder ``path`` for this process alone.
+    """Lock the run folder ``path`` for this process.
 
     Raises
     ------
     PeewitError
-        Another process trains there, or the folder cannot be written to.
+        Another process is training in this folder, or the folder cannot be written to.
     """
     lock = filelock.FileLock(path / LOCK, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout as error:
         raise PeewitError(
-            f"{path} is being trained by another process", todo="wait for it, or stop it"
+            f"{path} is being trained by another process",
+            todo="wait until it has finished, or stop it",
         ) from error
     except OSError as error:
         raise cannot_write(path / LOCK, error) from error
@@ -150,37 +157,37 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``run.json`` in the folder ``path``."""
+    """Write ``run.json`` into the folder ``path``."""
     write_text(path / FACTS, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def note_facts(path: Path, **facts: Any) -> None:
-    """Change some of the facts in ``run.json``."""
+    """Update some of the facts in ``run.json``."""
     write_facts(path, read_json(path / FACTS) | facts)
 
 
 def write_finished(path: Path, finished: bool) -> None:
-    """Note in ``run.json`` that all is done, or that it is not."""
+    """Record in ``run.json`` whether the run is finished."""
     note_facts(path, finished=finished)
 
 
 def write_data(path: Path, dataset: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-    """Note in ``run.json`` what data the run is trained on from here on."""
+    """Record in ``run.json`` the data that the run is trained on from now on."""
     note_facts(path, dataset=dict(dataset), source=dict(source))
 
 
 def write_unsure(path: Path, below: float) -> None:
-    """Note in ``run.json`` below which confidence a picture is looked at in more views."""
+    """Record in ``run.json`` the confidence below which test-time augmentation is used."""
     note_facts(path, unsure_below=below)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write ``recipe.yaml`` in the folder ``path``."""
+    """Write ``recipe.yaml`` into the folder ``path``."""
     write_text(path / RECIPE, recipe.to_yaml())
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write ``history.csv`` in the folder ``path``."""
+    """Write ``history.csv`` into the folder ``path``."""
     text = io.StringIO()
     table = csv.DictWriter(text, (*COLUMNS, *MORE_COLUMNS), lineterminator="\n")
     table.writeheader()
@@ -189,17 +196,17 @@ def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write ``metrics.json`` in the folder ``path``."""
+    """Write ``metrics.json`` into the folder ``path``."""
     write_text(path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Read ``run.json`` in the folder ``path``.
+    """Read ``run.json`` from the folder ``path``.
 
     Raises
     ------
     PeewitError
-        This is no run folder, or a newer Peewit wrote it.
+        ``path`` is not a run folder, or was written by a newer version of Peewit.
     """
     if not path.is_dir():
         raise PeewitError(f"there is no run folder {path}", todo="peewit runs lists the runs")
@@ -213,18 +220,18 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read ``recipe.yaml`` in the folder ``path``."""
+    """Read ``recipe.yaml`` from the folder ``path``."""
     if not (path / RECIPE).is_file():
         raise _missing(path / RECIPE)
     try:
         return Recipe.from_yaml(path / RECIPE)
     except UsageError as error:
-        # nobody typed this value now, so it is not the command line that is wrong
+        # The value comes from a file, so this is not an error of usage
         raise PeewitError(str(error)) from error
 
 
 def read_history(path: Path, required: bool) -> list[dict[str, float]]:
-    """Read ``history.csv`` in the folder ``path``; without it, unless ``required``, no rows."""
+    """Read ``history.csv`` from the folder ``path``; no rows if it is missing and not required."""
     file = path / HISTORY
     if not file.is_file():
         if required:
@@ -238,7 +245,7 @@ def read_history(path: Path, required: bool) -> list[dict[str, float]]:
                 {name: int(row[name]) if name in WHOLE else float(row[name]) for name in there}
             )
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise damaged(file, "it is not a whole table of epochs") from error
+        raise damaged(file, "it is not a complete table of epochs") from error
     except OSError as error:
         raise cannot_read(file, error) from error
     return rows
@@ -250,7 +257,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises
     ------
     PeewitError
-        The file is missing, cut or something else.
+        The file is missing, cannot be read or is not a JSON object.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
@@ -259,20 +266,20 @@ def read_json(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise cannot_read(file, error) from error
     except (ValueError, RecursionError) as error:
-        raise damaged(file, "it is not whole JSON") from error
+        raise damaged(file, "it is not valid JSON") from error
     if not isinstance(value, dict):
         raise damaged(file, "it is not a JSON object")
     return value
 
 
 def status(path: Path, facts: Mapping[str, Any]) -> str:
-    """Return "finished", "running" (a process trains there now), "interrupted" or "imported"."""
+    """Return "finished", "running" (a process holds the lock), "interrupted" or "imported"."""
     if facts.get("finished"):
         return "finished"
-    # imported, until an epoch of training on has ended
+    # An imported run stays "imported" until its first epoch of further training has ended
     untouched = facts.get("imported") and not (path / HISTORY).exists()
     stopped = "imported" if untouched else "interrupted"
-    # what killed a process may not have let it say so, but took its lock away
+    # A killed process cannot record its end, but the system releases its lock
     if not (path / LOCK).exists():
         return stopped
     try:
@@ -280,12 +287,23 @@ def status(path: Path, facts: Mapping[str, Any]) -> str:
             return stopped
     except filelock.Timeout:
         return "running"
-    except OSError:  # a read-only copy: nobody trains there
+    except OSError:  # a read-only copy: no process can train in it
         return stopped
 
 
 def checked_source(path: Path, source: Any) -> dict[str, Any]:
-    """Return ``source`` if it is arguments of ``peewit.load``, or nothing; or raise."""
+    """Validate ``source``, the arguments of ``peewit.load`` in ``run.json``, and return them.
+
+    Returns
+    -------
+    dict
+        Empty if the run does not name a source.
+
+    Raises
+    ------
+    PeewitError
+        It is something else.
+    """
     kinds: dict[str, tuple[type, ...]] = {
         "source": (str,),
         "data": (str, type(None)),
@@ -294,21 +312,21 @@ def checked_source(path: Path, source: Any) -> dict[str, Any]:
     if not isinstance(source, dict) or not all(
         name in kinds and isinstance(value, kinds[name]) for name, value in source.items()
     ):
-        raise damaged(path / FACTS, "it misstates where the data came from")
+        raise damaged(path / FACTS, "source is not a valid data source")
     return dict(source) if "source" in source else {}
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed process left half-written in the folder ``path``."""
+    """Remove partial files that a killed process left in the folder ``path``."""
     for file in path.glob(f".*{PARTIAL}"):
         file.unlink(missing_ok=True)
 
 
 def remove_results(path: Path) -> None:
-    """Remove the results of the end: with further training they are no longer the model's."""
+    """Remove metrics, report and pictures: further training makes them out of date."""
     for name in (METRICS, REPORT, *PICTURES):
         (path / name).unlink(missing_ok=True)
 
 
 def _missing(file: Path) -> PeewitError:
-    return PeewitError(f"the run folder lacks {file}", todo="put a copy of the file in its place")
+    return PeewitError(f"{file} is missing from the run folder", todo="restore it from a copy")

@@ -1,7 +1,7 @@
-"""What a run's metrics and facts are made of: what is not so is named.
+"""Validation of ``metrics.json`` and ``run.json``: required and optional fields, and their types.
 
-A folder may be older than this Peewit, or changed by hand. What is wrong is said when it is
-opened, not where it happens to be needed.
+A run folder may have been written by an older version or edited by hand. Errors are reported when
+the run is opened, not when a field is first used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from peewit.system.files import damaged
 
+# Returns whether a value has the expected type
 Kind = Callable[[Any], bool]
 
 
@@ -38,23 +39,22 @@ def _list(kind: Kind, length: int | None = None) -> Kind:
     )
 
 
-def _each(kind: Kind) -> Kind:
+def _values(kind: Kind) -> Kind:
     return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
 
 
-def _having(**kinds: Kind) -> Kind:
+def _object(**kinds: Kind) -> Kind:
     return lambda value: (
         isinstance(value, dict)
         and all(name in value and kind(value[name]) for name, kind in kinds.items())
     )
 
 
-BIN = _having(images=_count, confidence=_number, accuracy=_number)
-SCORES = _having(
+BIN = _object(images=_count, confidence=_number, accuracy=_number)
+SCORES = _object(
     name=_text, images=_count, predicted=_count, precision=_number, recall=_number, f1=_number
 )
-# name -> kind
-NEEDED_METRICS: dict[str, Kind] = {
+REQUIRED_METRICS: dict[str, Kind] = {
     "accuracy": _number,
     "accuracy_interval": _list(_number, 2),
     "loss": _number,
@@ -63,71 +63,71 @@ NEEDED_METRICS: dict[str, Kind] = {
     "top3": _number,
     "calibration_error": _number,
 }
-# what an older run did not keep, or only some trainings have
-MORE_METRICS: dict[str, Kind] = {
+# Missing in older runs, or only recorded by some recipes
+OPTIONAL_METRICS: dict[str, Kind] = {
     "reliability": _list(BIN),
     "fingerprint": _text,
     "flops": _number,
     "gflops": _number,
     "share_of_best": _number,
     "single_view_accuracy": _number,
-    "temperature_scaling": _having(
+    "temperature_scaling": _object(
         temperature=_number, images=_count, error_before=_number, error_after=_number
     ),
 }
-# of an imported run there is only the origin
+# All optional: an imported run only has its origin
 DATASET: dict[str, Kind] = {
     "origin": _text,
-    "images": _each(_count),
-    "fingerprints": _each(_text),
+    "images": _values(_count),
+    "fingerprints": _values(_text),
 }
 
 
 def check_metrics(file: Path, metrics: Mapping[str, Any], classes: int) -> None:
-    """Refuse numbers of a final test of which one is missing or of another kind.
+    """Validate the contents of ``metrics.json``.
 
     Parameters
     ----------
     file : Path
-        What they were read from.
+        The file that they were read from, for the error message.
     metrics : mapping
     classes : int
-        How many the network tells apart.
+        Number of classes of the model.
 
     Raises
     ------
     PeewitError
-        It says which.
+        A field is missing or has another type.
     """
     by_class = {
         "classes": _list(SCORES, classes),
         "confusion": _list(_list(_count, classes), classes),
     }
-    _check(file, metrics, NEEDED_METRICS | by_class, MORE_METRICS)
+    _check(file, metrics, REQUIRED_METRICS | by_class, OPTIONAL_METRICS)
 
 
 def check_facts(file: Path, facts: Mapping[str, Any]) -> None:
-    """Refuse facts of a run that misstate what its data was, or where it was trained.
+    """Validate the data set and environment in ``run.json``.
 
     Raises
     ------
     PeewitError
-        It says which is missing or of another kind.
+        A field is missing or has another type.
     """
-    _check(file, facts, {"dataset": _each(_any), "environment": _each(_any)}, {})
+    _check(file, facts, {"dataset": _values(_any), "environment": _values(_any)}, {})
     _check(file, facts["dataset"], {}, DATASET, "dataset.")
 
 
 def _check(
     file: Path,
     values: Mapping[str, Any],
-    needed: Mapping[str, Kind],
-    more: Mapping[str, Kind],
+    required: Mapping[str, Kind],
+    optional: Mapping[str, Kind],
     prefix: str = "",
 ) -> None:
-    for name, kind in {**needed, **more}.items():
+    for name, kind in {**required, **optional}.items():
         if name not in values:
-            if name in needed:
-                raise damaged(file, f"it lacks {prefix}{name}")
+            if name in required:
+                raise damaged(file, f"{prefix}{name} is missing")
         elif not kind(values[name]):
-            raise damaged(file, f"it misstates {prefix}{name}")
+            raise damaged(file, f"{prefix}{name} is not valid")

@@ -1,4 +1,4 @@
-"""Several runs on one page."""
+"""The page that compares several runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from peewit.training.recipe import Recipe
 SCRIPT = "<script>alert('1')</script>"
 
 
-def test_it_says_what_each_came_to_and_in_what_they_differ(
-    make: Any, read: Any, tmp_path: Path
-) -> None:
+def test_the_page_has_the_results_and_the_differences(make: Any, read: Any, tmp_path: Path) -> None:
     one = make(["cat", "dog"], noise=2.0, folder="one").run
     two = make(["cat", "dog"], noise=3.0, folder="two").run
     runfolder.write_recipe(two.path, two.recipe.replace(lr=0.0625))
@@ -29,7 +27,7 @@ def test_it_says_what_each_came_to_and_in_what_they_differ(
         low, high = run.metrics["accuracy_interval"]
         assert f"{run.metrics['accuracy']:.2%}" in page.text
         assert f"{low:.2%} to {high:.2%}" in page.text
-    for words in ("2 runs compared", "lr 0.001 0.0625", "Class by class"):
+    for words in ("Comparison of 2 runs", "lr 0.001 0.0625", "Recall of each class"):
         assert words in page.text, words
     assert all(not value.startswith("http") for _, value in page.values() if value)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe"})
@@ -39,7 +37,7 @@ def test_it_says_what_each_came_to_and_in_what_they_differ(
     assert path.read_bytes() == write_comparison([one, two], tmp_path / "b.html").read_bytes()
 
 
-def test_names_from_outside_are_text(make: Any, read: Any, tmp_path: Path) -> None:
+def test_external_names_are_escaped(make: Any, read: Any, tmp_path: Path) -> None:
     names = [SCRIPT, '" onload="x']
     folder = "<img src=x onerror=alert(2)>"
     runs = [make(names, folder=f"{folder}{number}").run for number in range(2)]
@@ -52,19 +50,21 @@ def test_names_from_outside_are_text(make: Any, read: Any, tmp_path: Path) -> No
     assert not any(name.startswith("on") for name, _ in page.values())
 
 
-def test_runs_of_different_classes_and_unfinished_ones(
+def test_runs_of_different_classes_and_unfinished_runs(
     make: Any, read: Any, tmp_path: Path
 ) -> None:
     one, two = make(["cat", "dog"], folder="one").run, make(["a", "b", "c"], folder="two").run
     runfolder.write_finished(two.path, False)
     page = read(write_comparison([one, Run.open(two.path)], tmp_path / "a.html"))
-    assert "Class by class" not in page.text
+    assert "Recall of each class" not in page.text
     assert "interrupted" in page.text
 
 
-def test_epochs_are_told_of_what_was_asked_for(make: Any, read: Any, tmp_path: Path) -> None:
+def test_epochs_are_shown_with_the_limit_of_the_recipe(
+    make: Any, read: Any, tmp_path: Path
+) -> None:
     one, two = (make(["cat", "dog"], folder=name).run for name in ("one", "two"))
-    two.history[-1]["images"] = 138  # of 60 training pictures
+    two.history[-1]["images"] = 138  # of 60 training images
     runfolder.write_history(two.path, two.history)
     runfolder.write_recipe(two.path, Recipe.preset("fast", minutes=5))
     page = read(write_comparison([one, Run.open(two.path)], tmp_path / "a.html"))
@@ -72,7 +72,7 @@ def test_epochs_are_told_of_what_was_asked_for(make: Any, read: Any, tmp_path: P
     assert "2.3 in 5 min" in page.text
 
 
-def test_folders_of_one_name_are_told_apart_by_their_paths(
+def test_folders_with_the_same_name_are_shown_by_their_paths(
     make: Any, read: Any, tmp_path: Path
 ) -> None:
     runs = []
@@ -84,7 +84,7 @@ def test_folders_of_one_name_are_told_apart_by_their_paths(
         assert str(run.path) in page.text
 
 
-def test_many_runs_have_lines_of_their_own(make: Any, tmp_path: Path, read: Any) -> None:
+def test_each_of_many_runs_has_its_own_line_style(make: Any, tmp_path: Path, read: Any) -> None:
     runs = [make(["cat", "dog"], folder=f"run{number}").run for number in range(9)]
     page = read(write_comparison(runs, tmp_path / "a.html"))
     bold = [one["class"] for one in page.all("polyline") if "thin" not in (one["class"] or "")]
@@ -92,7 +92,7 @@ def test_many_runs_have_lines_of_their_own(make: Any, tmp_path: Path, read: Any)
     assert len(set(bold)) == 9
 
 
-def test_where_it_cannot_be_written_that_is_said(make: Any, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_an_error(make: Any, tmp_path: Path) -> None:
     runs = [make(["cat", "dog"], folder=name).run for name in ("a", "b")]
     with pytest.raises(PeewitError, match="cannot write"):
         write_comparison(runs, tmp_path / "missing" / "a.html")

@@ -1,49 +1,37 @@
-"""Several runs on one page: what each came to, and in what they differ."""
+"""The contents of the page that compares several runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from peewit.report import words
 from peewit.report.charts import Chart, Intervals, Series, interval_chart, line_chart
-from peewit.report.render import render
-from peewit.runs.comparison import differences, facts, passes, readings
+from peewit.report.sentences import percent
+from peewit.runs.comparison import differences, epochs_text, facts, readings
 from peewit.runs.run import Run, names_of
-from peewit.system.files import write_text
 from peewit.system.text import duration
 
-# The style sheet has so many colours, and so many kinds of lines
+# As many as there are classes for them in style.css
 COLOURS, DASHES = 7, 3
 
 
-def write_comparison(runs: Sequence[Run], out: Path) -> Path:
-    """Write one HTML file that compares ``runs``; return its path.
-
-    Raises
-    ------
-    PeewitError
-        The file cannot be written.
-    """
+def contents(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the values of the template ``compare.html``."""
     names = names_of(runs)
-    differing = differences(runs)
-    contents = {
-        "title": f"{len(runs)} runs compared - Peewit",
+    return {
+        "title": f"Comparison of {len(runs)} runs - Peewit",
         "runs": [_row(run, name) for run, name in zip(runs, names, strict=True)],
         "names": names,
         "intervals": _intervals(runs, names),
         "readings": readings(runs),
         "differences": [
             (name, ["-" if value is None else str(value) for value in row])
-            for name, row in differing.items()
+            for name, row in differences(runs).items()
         ],
         "curves": [_chart(runs, names, key) for key in ("accuracy", "loss")],
         "legend": [(name, *_style(number)) for number, name in enumerate(names)],
         "recalls": _recalls(runs),
     }
-    write_text(out, render("compare.html", **contents))
-    return out
 
 
 def _style(number: int) -> tuple[str, str]:
@@ -52,23 +40,23 @@ def _style(number: int) -> tuple[str, str]:
 
 
 def _row(run: Run, name: str) -> dict[str, str]:
-    known = facts(run)
-    told = known["accuracy"] is not None
-    low, high = known["accuracy_interval"] or (0.0, 0.0)
-    seconds, speed = known["seconds"], known["images_per_second"]
+    values = facts(run)
+    tested = values["accuracy"] is not None
+    low, high = values["accuracy_interval"] or (0.0, 0.0)
+    seconds, speed = values["seconds"], values["images_per_second"]
     return {
         "name": name,
-        "path": known["run"],
-        "status": known["status"],
-        "accuracy": f"{known['accuracy']:.2%}" if told else "-",
-        "interval": f"{low:.2%} to {high:.2%}" if told else "-",
-        "split": known["split"] or "-",
-        "loss": f"{known['loss']:.4f}" if told else "-",
-        "epochs": passes(run),
+        "path": values["run"],
+        "status": values["status"],
+        "accuracy": f"{values['accuracy']:.2%}" if tested else "-",
+        "interval": f"{low:.2%} to {high:.2%}" if tested else "-",
+        "split": values["split"] or "-",
+        "loss": f"{values['loss']:.4f}" if tested else "-",
+        "epochs": epochs_text(run),
         "time": duration(seconds) if seconds is not None else "-",
         "speed": f"{speed:,.0f}" if speed is not None else "-",
-        "recipe": known["recipe"] or "-",
-        "source": known["source"] or "-",
+        "recipe": values["recipe"] or "-",
+        "source": values["source"] or "-",
     }
 
 
@@ -93,19 +81,19 @@ def _chart(runs: Sequence[Run], names: Sequence[str], key: str) -> Chart:
 
 
 def _recalls(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return each class's recall in each run, where all know the same classes."""
+    """Return the recall of each class in each run; empty if the runs have different classes."""
     if not all(run.metrics for run in runs) or len({run.class_names for run in runs}) > 1:
         return []
     rows = []
     for number, name in enumerate(runs[0].class_names):
-        found = [run.metrics["classes"][number] for run in runs]
-        best = max(one["recall"] for one in found)
+        scores = [run.metrics["classes"][number] for run in runs]
+        best = max(one["recall"] for one in scores)
         rows.append(
             {
                 "name": name,
                 "recalls": [
-                    (words.share(one["recall"]) if one["images"] else "-", one["recall"] == best)
-                    for one in found
+                    (percent(one["recall"]) if one["images"] else "-", one["recall"] == best)
+                    for one in scores
                 ],
             }
         )

@@ -1,4 +1,4 @@
-"""What stands in and under the report's picture files."""
+"""The contents and captions of the report's picture files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from PIL import Image
 
 from peewit import plots
 from peewit.report import write_report
-from peewit.report.files import FILTER_SCALE
-from peewit.report.inline import filter_sheet, first_filters
+from peewit.report.pictures import FILTER_SCALE, filter_sheet, first_filters
 from peewit.runs import folder as runfolder
 
 
-def test_heat_maps_have_name_and_number_on_lines_of_their_own(
+def test_heat_map_captions_have_the_class_and_its_probability_on_separate_lines(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, Any] = {}
@@ -29,21 +28,25 @@ def test_heat_maps_have_name_and_number_on_lines_of_their_own(
     write_report(run, evidence)
     right, wrong = evidence.explained
     assert len(drawn["images"]) == len(drawn["captions"]) == 2 * len(right) + 3 * len(wrong)
-    # a whole explanation stands in one row
+    # An explanation never continues in the next row
     assert len(right) * 2 % drawn["columns"] == 0
-    words = [[text for text, _ in lines] for lines in drawn["captions"]]
+    captions = [[text for text, _ in lines] for lines in drawn["captions"]]
     index = int(right[0])
     name = evidence.judged.class_names[evidence.predicted[index]]
-    sure = evidence.probabilities[index].max()
-    assert words[:2] == [[name], [f"for {name}", f"{sure:.1%}"]]
+    confidence = evidence.probabilities[index].max()
+    assert captions[:2] == [[name], [f"predicted: {name}", f"{confidence:.1%}"]]
     index = int(wrong[0])
-    answered, truth = (
-        evidence.judged.class_names[label]
-        for label in (evidence.predicted[index], evidence.judged.labels[index])
+    predicted, label = (
+        evidence.judged.class_names[number]
+        for number in (evidence.predicted[index], evidence.judged.labels[index])
     )
     at = 2 * len(right)
-    sure = evidence.probabilities[index].max()
-    assert words[at : at + 3] == [[truth], [f"for {answered}", f"{sure:.1%}"], [f"for {truth}"]]
+    confidence = evidence.probabilities[index].max()
+    assert captions[at : at + 3] == [
+        [label],
+        [f"predicted: {predicted}", f"{confidence:.1%}"],
+        [f"true: {label}"],
+    ]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -57,7 +60,7 @@ def test_filters_are_the_weights_of_the_first_layer(make: Any, channels: int) ->
     with Image.open(run.path / runfolder.FILTERS) as picture:
         pixels = np.asarray(picture)
     assert np.array_equal(pixels[::FILTER_SCALE, ::FILTER_SCALE], sheet)
-    # the strongest weight of each filter has the full colour, for or against
+    # The largest weight of each filter has full intensity, positive or negative
     first = sheet[:3, :3, :3].astype(int) - 128
     assert np.abs(first).max() == 127
     expected = np.rint(127 * filters[0] / np.abs(filters[0]).max()).transpose(1, 2, 0)

@@ -1,0 +1,269 @@
+"""The sentences of a run's report: its result, recipe, cost and calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peewit.models.registry import MODELS
+from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
+from peewit.runs.run import Run
+from peewit.system import text
+from peewit.system.text import counted, duration, minutes
+
+
+def percent(value: float) -> str:
+    """Return a fraction, 0 to 1, as a percentage with one digit.
+
+    >>> percent(0.7089)
+    '70.9%'
+    """
+    return f"{value:.1%}"
+
+
+def with_unit_prefix(value: float) -> str:
+    """Return a large number with three digits and a unit prefix.
+
+    >>> with_unit_prefix(4.7e13), with_unit_prefix(512), with_unit_prefix(2.85e15)
+    ('47.0 T', '512 ', '2.85 P')
+    """
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return (
+                f"{value / size:.3g} {prefix}"
+                if value / size < 10
+                else f"{value / size:.1f} {prefix}"
+            )
+    return f"{value:,.0f} "
+
+
+def headline(run: Run) -> str:
+    """Return what the accuracy means, as the rest of a sentence that begins with the number."""
+    metrics = run.metrics
+    low, high = metrics["accuracy_interval"]
+    return (
+        f"of {metrics['images']:,} {metrics['split']} images are classified correctly. For new "
+        f"images of the same kind, expect {percent(low)} to {percent(high)} (95 % confidence "
+        "interval)."
+    )
+
+
+def untested(run: Run) -> str:
+    """Return why there is no accuracy yet."""
+    if run.status == "imported":
+        return "This run was imported and has not been tested yet: run peewit evaluate."
+    done = counted(run.epochs, "epoch")
+    if run.recipe.epochs is not None:
+        done = f"{run.epochs} of {counted(run.recipe.epochs, 'epoch')}"
+    return f"This run is {run.status} after {done} and has not been tested yet."
+
+
+def cautions(run: Run) -> list[str]:
+    """Return why the accuracy may be optimistic; empty if it is not."""
+    if validated_on_test_set(run):
+        return [f"Caution: {VALIDATED_ON_TEST_SET}."]
+    if run.metrics.get("split") == "validation":
+        return [
+            "Caution: there was no test set. This is the accuracy on the validation images, which "
+            "is optimistic if any choice was based on them."
+        ]
+    return []
+
+
+def recipe(run: Run, parameters: int | None) -> list[str]:
+    """Return how the run was trained.
+
+    Parameters
+    ----------
+    run : Run
+    parameters : int or None
+        Number of trainable parameters; None if the run has no weights yet.
+    """
+    values, rule = run.recipe.to_dict(), run.preprocessing
+    info = MODELS.get(run.recipe.model)
+    about = f" ({info.description})" if info else ""
+    size = f", with {parameters:,} trainable parameters" if parameters else ""
+    kind = "grey" if rule.channels == 1 else "RGB"
+    plain = not any(rule.mean) and all(value == 1 for value in rule.std)
+    scaled = (
+        "with pixel values divided by 255"
+        if plain
+        else "normalised by the mean and standard deviation of the training images"
+    )
+    images = run.dataset.get("images", {})
+    model = (
+        f"The model is {run.recipe.model}{about}{size}. Its input is {kind} images of "
+        f"{rule.width} x {rule.height} pixels, {scaled}."
+    )
+    if run.status == "imported":
+        return [model, "The weights were imported; how they were trained is not known."]
+    return [
+        model,
+        _training(run, values, images),
+        _augmentation(values),
+        _validation(values, images),
+        _reproducibility(run),
+    ]
+
+
+def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
+    on = f" on {images['training']:,} images" if images.get("training") else ""
+    done = counted(run.epochs, "epoch")
+    if values.get("until_accuracy"):
+        length = f"until {percent(values['until_accuracy'])} validation accuracy ({done})"
+    elif values.get("minutes"):
+        length = f"with a time budget of {minutes(values['minutes'])} ({done})"
+    elif run.status == "finished":
+        length = f"for {done}"
+    else:
+        length = f"for {run.epochs} of {counted(run.recipe.epochs or 0, 'epoch')} so far"
+    details = [f"batch size {values['batch_size']}"]
+    # A recipe that has not been resolved yet may leave the learning rate open
+    rate = f" {values['lr']:g}" if values.get("lr") else ""
+    decay = " decaying linearly to 0" if values.get("schedule") == "linear" else ""
+    if rate or decay:
+        details.append(f"learning rate{rate}{decay}")
+    if values.get("label_smoothing"):
+        details.append(f"label smoothing {values['label_smoothing']:g}")
+    if values.get("precision") not in (None, "float32"):
+        details.append(f"{values['precision']} precision")
+    optimizer = {"adam": "Adam", "muon": "Muon"}.get(values["optimizer"], values["optimizer"])
+    sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
+    if values.get("skip_easy"):
+        sentence += (
+            f" Every epoch after the first skipped the {values['skip_easy']:.0%} of images with "
+            "the lowest loss and repeated harder ones instead, so the training accuracy is that of "
+            "the harder images."
+        )
+    return sentence
+
+
+def _augmentation(values: dict[str, Any]) -> str:
+    done = []
+    if values.get("flip") == "alternating":
+        done.append("horizontal flips in every other epoch")
+    elif values.get("flip") == "random":
+        done.append("random horizontal flips")
+    if values.get("translate"):
+        done.append(f"random translation by up to {counted(values['translate'], 'pixel')}")
+    if values.get("cutout"):
+        done.append(f"cutout of {values['cutout']} x {values['cutout']} pixels")
+    sentence = (
+        f"Data augmentation: {_listed(done)}."
+        if done
+        else "The training images were not augmented."
+    )
+    if values.get("tta"):
+        views = "translated" if values.get("flip") == "none" else "flipped and translated"
+        sentence += (
+            " The final test used test-time augmentation: predictions for uncertain images are "
+            f"averaged over {views} views."
+        )
+    return sentence
+
+
+def _validation(values: dict[str, Any], images: dict[str, int]) -> str:
+    if values.get("validate_on") == "test":
+        return "The test set was used for validation after each epoch, as in the tutorial."
+    held_out = f"{images['validation']:,} images" if images.get("validation") else "Images"
+    tested = (
+        f" The {images['test']:,} test images were used once, at the end."
+        if images.get("test")
+        else ""
+    )
+    return (
+        f"{held_out} ({100 * values['validation_fraction']:g} % of the training set) were held out "
+        f"for validation.{tested}"
+    )
+
+
+def _reproducibility(run: Run) -> str:
+    seed = f"The random seed was {run.recipe.seed}"
+    if not run.recipe.by_epochs:
+        return f"{seed}; the number of steps depends on the speed of the machine."
+    threads = run.recipe.threads or "one per core"
+    return (
+        f"{seed}: the same recipe with the same number of threads ({threads}) gives the same "
+        "weights."
+    )
+
+
+def cost(run: Run) -> list[tuple[str, str, str]]:
+    """Return the cost of the training as (name, value, remark); only what was measured."""
+    if not run.history:
+        return []
+    last, rows = run.history[-1], run.history
+    seconds = sum(row["seconds"] for row in rows)
+    speeds = sorted(row["images_per_second"] for row in rows)
+    found = [
+        ("Time", duration(seconds), f"{counted(run.epochs, 'epoch')}, including validation"),
+        ("Time per epoch", duration(seconds / run.epochs), "mean"),
+        ("Throughput", f"{speeds[len(speeds) // 2]:,.0f} images/s", "median, training steps only"),
+    ]
+    flops = run.metrics.get("flops") or last.get("flops")
+    if flops:
+        found.append(("Compute", f"{with_unit_prefix(flops)}FLOP", "total of all training steps"))
+    rate = run.metrics.get("gflops") or last.get("gflops")
+    if rate:
+        found.append(("Compute rate", f"{rate:,.0f} GFLOP/s", "mean of the training steps"))
+    best = run.metrics.get("share_of_best") or last.get("share_of_best")
+    if best:
+        found.append(
+            ("Efficiency", percent(best), "of the rate of this machine's fastest large convolution")
+        )
+    return found
+
+
+def calibration(bins: list[dict[str, float]]) -> str:
+    """Return whether the model is overconfident or underconfident on average."""
+    images = sum(part["images"] for part in bins)
+    confidence = sum(part["images"] * part["confidence"] for part in bins) / images
+    accuracy = sum(part["images"] * part["accuracy"] for part in bins) / images
+    gap = 100 * (confidence - accuracy)
+    if abs(gap) < 1:
+        verdict = "neither overconfident nor underconfident"
+    else:
+        which = "overconfident" if gap > 0 else "underconfident"
+        verdict = f"{which} by {abs(gap):.1f} percentage points"
+    return (
+        f"The mean confidence is {percent(confidence)} and the accuracy {percent(accuracy)}: on "
+        f"average, the model is {verdict}."
+    )
+
+
+def temperature(run: Run) -> str:
+    """Return how the confidence was calibrated; empty if the recipe does not calibrate."""
+    found = run.metrics.get("temperature_scaling")
+    if not found:
+        missing = (
+            "The confidence was not calibrated: there were no held-out images, too few of them, or "
+            "the model had learned too little."
+        )
+        return missing if run.recipe.calibrate else ""
+    sentences = (
+        "After the training, the confidence was calibrated by temperature scaling (Guo et al. "
+        f"2017): the logits are divided by {found['temperature']:.2f}, the best fit for the "
+        f"{found['images']:,} held-out images. This changed the calibration error on those images "
+        f"from {percent(found['error_before'])} to {percent(found['error_after'])}. Temperature "
+        "scaling changes how confident a prediction is, never the predicted class."
+    )
+    if run.metrics.get("split") == "validation":
+        sentences += (
+            " The results here are on the same images: expect a slightly larger error on others."
+        )
+    return sentences
+
+
+def command(run: Run) -> str:
+    """Return the command that repeats the training from the run's own recipe file."""
+    source = run.source.get("source")
+    words = ["peewit", "train", str(source) if source else "SOURCE"]
+    if run.source.get("data"):
+        words += ["--data", str(run.source["data"])]
+    if run.source.get("coarse"):
+        words.append("--coarse")
+    words += ["--recipe", str(run.path / "recipe.yaml")]
+    return text.command(words)
+
+
+def _listed(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else parts[0]
