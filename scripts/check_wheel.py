@@ -147,8 +147,9 @@ def main(wheel: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         environment = Environment(Path(folder, "environment"))
-        # PyTorch first: the registry's default build may bring CUDA, this one's pin does not
-        environment.pip(torch)
+        # PyTorch on its own first, as in the Makefile: it may come from an index of its own
+        index = os.environ.get("TORCH_INDEX")
+        environment.pip(torch, *(["--index-url", index] if index else []))
         environment.pip(f"{wheel.resolve()}[digits,serve]", "--constraint", str(constraints))
         installed = time.perf_counter()
         desk = Path(folder, "desk")

@@ -12,10 +12,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 import build_wheel
 import check_wheel
+import pytest
+
 import peewit
 
 ROOT = build_wheel.ROOT
