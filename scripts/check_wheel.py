@@ -68,37 +68,37 @@ class Environment:
         return done.stdout
 
 
-def check(environment: Environment, desk: Path, *, compiled: bool) -> None:
-    """Train, predict and serve in the empty folder ``desk``; raise an error if anything fails.
+def check(environment: Environment, workdir: Path, *, compiled: bool) -> None:
+    """Train, predict and serve in the empty folder ``workdir``; raise an error if anything fails.
 
     ``compiled`` is whether the wheel must have brought compiled kernels.
     """
     path = environment.variables()["PATH"]
     require(not any(shutil.which(name, path=path) for name in COMPILERS), "a compiler is on PATH")
 
-    origin = json.loads(environment.run("python", "-c", ORIGIN, cwd=desk))
+    origin = json.loads(environment.run("python", "-c", ORIGIN, cwd=workdir))
     require(is_in(origin["package"], environment), f"peewit was imported from {origin['package']}")
     if compiled:
         require(origin["kernels"] is not None, "the compiled kernels were not loaded")
         require(is_in(origin["kernels"], environment), f"kernels came from {origin['kernels']}")
 
-    environment.run("peewit", "train", "digits", "--epochs", "1", "--out", "run", cwd=desk)
+    environment.run("peewit", "train", "digits", "--epochs", "1", "--out", "run", cwd=workdir)
     for name in ("model.safetensors", "metrics.json", "report.html"):
-        require((desk / "run" / name).is_file(), f"the training wrote no {name}")
+        require((workdir / "run" / name).is_file(), f"the training wrote no {name}")
 
-    environment.run("peewit", "show", "digits", "--indices", "0", "--out", "digit.png", cwd=desk)
-    printed = environment.run("peewit", "predict", "run", "digit.png", "--json", cwd=desk)
+    environment.run("peewit", "show", "digits", "--indices", "0", "--out", "digit.png", cwd=workdir)
+    printed = environment.run("peewit", "predict", "run", "digit.png", "--json", cwd=workdir)
     (prediction,) = json.loads(printed)
     require(prediction["labels"][0]["class"] in map(str, range(10)), f"predicted {prediction}")
 
-    serve_once(environment, desk)
+    serve_once(environment, workdir)
 
 
-def serve_once(environment: Environment, desk: Path) -> None:
+def serve_once(environment: Environment, workdir: Path) -> None:
     """Load the page of ``peewit serve run`` and everything it names; classify ``digit.png``."""
     command = [str(environment.programs / "peewit"), "serve", "run", "--port", "0"]
     with subprocess.Popen(
-        command, cwd=desk, env=environment.variables(), stdout=subprocess.PIPE, text=True
+        command, cwd=workdir, env=environment.variables(), stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stdout is not None
@@ -110,7 +110,7 @@ def serve_once(environment: Environment, desk: Path) -> None:
             for target in named:
                 get(address + target)
             headers = {"Content-Type": "image/png"}
-            picture = (desk / "digit.png").read_bytes()
+            picture = (workdir / "digit.png").read_bytes()
             answer: Any = json.loads(get(f"{address}/api/predict", picture, headers))
             (prediction,) = answer["predictions"]
             require(len(prediction["labels"]) > 0, f"the server answered {answer}")
@@ -152,9 +152,9 @@ def main(wheel: Path) -> None:
         environment.pip(torch, *(["--index-url", index] if index else []))
         environment.pip(f"{wheel.resolve()}[digits,serve]", "--constraint", str(constraints))
         installed = time.perf_counter()
-        desk = Path(folder, "desk")
-        desk.mkdir()
-        check(environment, desk, compiled=True)
+        workdir = Path(folder, "workdir")
+        workdir.mkdir()
+        check(environment, workdir, compiled=True)
         print(
             f"{wheel.name}: installed in {installed - started:.0f} s; "
             f"trained, predicted and served in {time.perf_counter() - installed:.0f} s"

@@ -97,15 +97,15 @@ def test_the_command_reference_is_up_to_date() -> None:
     assert current == command_reference.page(), "run: python scripts/command_reference.py"
 
 
-def test_the_benchmarks_page_can_be_generated() -> None:
-    page = benchmarks_page.page()
-    assert "| Peewit |" in page  # from the README's table
-    assert "| `frontier.py` |" in page
-    # files that are not in the site are named, not linked
-    assert not re.search(r"\]\((?!https?:|images/)", page)
+def test_the_benchmarks_page_can_be_made() -> None:
+    made = benchmarks_page.page()
+    assert "| Peewit |" in made  # from the README's table
+    assert "| `frontier.py` |" in made
+    # what is not in the site is named, not linked
+    assert not re.search(r"\]\((?!https?:|images/)", made)
 
 
-def test_the_navigation_lists_every_page() -> None:
+def test_the_site_has_every_page_in_its_contents() -> None:
     settings = tomllib.loads((pages.ROOT / "zensical.toml").read_text("utf-8"))
     listed = {file for entry in settings["project"]["nav"] for file in entry.values()}
     assert listed == {page.name for page in (pages.ROOT / "docs").glob("*.md")} | {"benchmarks.md"}
@@ -179,27 +179,27 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def equipped(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with all files that the pages mention."""
-    desk = tmp_path_factory.mktemp("desk")
-    (desk / "Downloads").mkdir()
-    shutil.copy(small_cifar10, desk / "Downloads")
-    (desk / "holiday").mkdir()
+    workdir = tmp_path_factory.mktemp("workdir")
+    (workdir / "Downloads").mkdir()
+    shutil.copy(small_cifar10, workdir / "Downloads")
+    (workdir / "holiday").mkdir()
     random = np.random.default_rng(0)
     for file in ("photo.jpg", "holiday/beach.png", "holiday/cat.jpg"):
         pixels = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(desk / file)
-    first = desk / "runs" / "NAME"
+        Image.fromarray(pixels).save(workdir / file)
+    first = workdir / "runs" / "NAME"
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)
         assert main(["train", "cifar10", "--epochs", "1", "--out", str(first)]) == 0
-    model = str(desk / "model.keras")  # and model.h5
+    model = str(workdir / "model.keras")  # and model.h5
     assert main(["export", str(first), "--to", "keras", "--raw", "--out", model]) == 0
     saved = pages.ROOT / "tests" / "golden" / "saved_model_tf_keras.tar.xz"
-    shutil.unpack_archive(saved, desk, filter="data")
-    (desk / "model").rename(desk / "saved_model_folder")
-    (desk / "names.txt").write_text("cat\ndog\nhare\n")
-    shutil.copytree(first, desk / "runs" / "A")
-    shutil.copytree(first, desk / "runs" / "B")
-    return desk
+    shutil.unpack_archive(saved, workdir, filter="data")
+    (workdir / "model").rename(workdir / "saved_model_folder")
+    (workdir / "names.txt").write_text("cat\ndog\nhare\n")
+    shutil.copytree(first, workdir / "runs" / "A")
+    shutil.copytree(first, workdir / "runs" / "B")
+    return workdir
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +239,9 @@ def test_code_blocks_run(
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
     address = request.getfixturevalue("server") if page == SERVED else ADDRESS
-    desk = tmp_path / "desk"
-    shutil.copytree(equipped, desk)
-    monkeypatch.chdir(desk)
+    workdir = tmp_path / "workdir"
+    shutil.copytree(equipped, workdir)
+    monkeypatch.chdir(workdir)
     monkeypatch.setenv("PEEWIT_HOME", str(small_cifar10.parent))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     draw_nothing(monkeypatch)

@@ -110,6 +110,6 @@ def test_the_wheel_trains_predicts_and_serves_in_a_fresh_environment(
     (packages,) = environment.folder.rglob("site-packages")
     others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (packages / "dependencies.pth").write_text("\n".join(others))
-    desk = tmp_path / "desk"
-    desk.mkdir()
-    check_wheel.check(environment, desk, compiled=COMPILED)
+    workdir = tmp_path / "workdir"
+    workdir.mkdir()
+    check_wheel.check(environment, workdir, compiled=COMPILED)
