@@ -1,4 +1,4 @@
-# `make` says what there is. Everything is installed into .venv, nothing outside this folder.
+# `make` lists the targets. Everything is installed into .venv, nothing outside this folder.
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -10,14 +10,15 @@ TOOLS := .venv/.installed-tools
 
 .PHONY: help
 help:
-	@echo "make train   set up, then train the tutorial's network on CIFAR-10 (ARGS='--epochs 2' changes it)"
-	@echo "make test    set up, then lint, check types and run the tests"
+	@echo "make train   set up, then train the tutorial's network on CIFAR-10 (options: ARGS='--epochs 2')"
+	@echo "make test    set up, then run the linter, the type checker and the tests"
 	@echo "make docs    set up, then build the documentation into build/site"
-	@echo "make setup   make .venv and install Peewit and its developers' tools into it, if that is not done yet"
-	@echo "make clean   remove .venv and what tools have cached (not data/ and runs/)"
+	@echo "make wheel   set up, then build the wheel and the source archive into dist"
+	@echo "make setup   create .venv and install Peewit and the development tools, unless that is done"
+	@echo "make clean   remove .venv, build results and tool caches (keeps data/ and runs/)"
 	@echo
-	@echo "PYTHON=python3.12 chooses the Python, 3.11 or newer."
-	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build (on Linux: 200 MB, not 3 GB)."
+	@echo "PYTHON=python3.12 selects the Python interpreter (3.11 or newer)."
+	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu installs PyTorch's CPU build (on Linux: 200 MB instead of 3 GB)."
 
 .PHONY: train
 train: $(INSTALLED)
@@ -38,6 +39,11 @@ docs: $(TOOLS)
 	$(BIN)/python scripts/check_site.py
 	@echo build/site/index.html
 
+.PHONY: wheel
+wheel: $(TOOLS)
+	@rm -f dist/peewit-*
+	@$(BIN)/python scripts/build_wheel.py dist
+
 .PHONY: setup
 setup: $(TOOLS)
 
@@ -49,21 +55,21 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard src/peewit/kernels/*.[ch])
 	@for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "making .venv with $$("$$python" -V)" >&2; \
+	    echo "creating .venv with $$("$$python" -V)" >&2; \
 	    "$$python" -m venv .venv && exit 0; \
-	    echo "make: $$python cannot make .venv; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; \
+	    echo "make: $$python could not create .venv; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; \
 	    exit 1; \
 	  fi; \
 	done; \
-	echo "make: Peewit needs Python 3.11 or newer, and $(or $(PYTHON),python3) is not; install one and name it: make PYTHON=/path/to/python3" >&2; \
+	echo "make: $(or $(PYTHON),python3) is missing or older than Python 3.11; install Python 3.11 or newer and name it: make PYTHON=/path/to/python3" >&2; \
 	exit 1
-	@echo "installing (PyTorch is large: some minutes)" >&2
+	@echo "installing (PyTorch is large: this takes a few minutes)" >&2
 	@$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[digits]'
 	@touch $@
 
-# apart, because they take a GB and training needs none of them
+# separate, because they take 1 GB and training does not need them
 $(TOOLS): $(INSTALLED)
-	@echo "installing what developers need" >&2
+	@echo "installing the development tools" >&2
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -1,13 +1,13 @@
-"""What the READMEs and the documentation show works: every code block of theirs is run.
+"""The READMEs and the documentation are correct: every code block in them is run.
 
-Shell blocks are run line by line, as they stand, each page in a folder of its own in which lie what
-the pages speak of: pictures, an archive, finished runs, a model. What is changed is this:
+Shell blocks are run line by line, each page in its own folder with the files that the pages
+mention: pictures, an archive, finished runs, a model. The differences from a user's shell:
 
-- the data is a stand-in: ``cifar10`` finds an archive in the published form with fewer pictures;
-- REWRITTEN makes short what would take minutes;
-- a training draws no pictures and makes no report: the pages' own ``peewit report`` does;
-- a training without ``--out`` that an earlier page has shown is not done again;
-- NOT_RUN says what cannot be run in a test, and why; its options are checked all the same.
+- the data is small: ``cifar10`` finds an archive in the published format with fewer images;
+- REWRITTEN shortens what would take minutes;
+- training draws no pictures and writes no report; the pages' own ``peewit report`` does;
+- training without ``--out`` that an earlier page has shown is not repeated;
+- NOT_RUN and INSTALLS list what a test cannot run; options of ``peewit`` are checked all the same.
 """
 
 from __future__ import annotations
@@ -40,45 +40,42 @@ from peewit.__main__ import main
 from peewit.data.cifar import layouts
 from peewit.serving.schema import Predictions
 
-# pattern, what stands there in the test
+# pattern -> its replacement in the test
 REWRITTEN = {
-    # a budget is real time: tests/training/test_timed.py has those
+    # a budget is real time: tests/training/budget tests those
     r"--minutes \d+": "--recipe fast --model fast-xs --epochs 1",
     r"--until-accuracy 0\.\d+": "--model fast-xs --until-accuracy 0.05",
-    # what takes long: networks, epochs
+    # large networks and many epochs take long
     r"--recipe (fast|best)\b(?!.*--model)": r"--recipe \1 --model fast-xs",
     r"--epochs \d+": "--epochs 1",
     r"^peewit train (?!.*--(epochs|until|resume))": "peewit train --epochs 1 ",
-    # the run has one epoch behind it: it is trained for one more
+    # the run has trained for one epoch: add one
     r"--resume runs/NAME\b": "--resume runs/NAME --epochs 2",
-    # the model that lies there has ten classes
+    # the model in the folder has ten classes
     r"--classes cat,dog": "--classes cifar10",
 }
-# text of a line, why it is not run
+# line -> why it is not run
 NOT_RUN = {
-    "make train": "sets up an environment and downloads",
-    "make train TORCH_INDEX=https://download.pytorch.org/whl/cpu": "the same, from elsewhere",
-    "make test": "is what runs this",
-    "pip install '.[digits]'": "installs",
-    "pip install '.[digits,serve,onnx]'": "installs",
-    "peewit COMMAND --help": "COMMAND stands for any",
+    "peewit COMMAND --help": "COMMAND is a placeholder",
     "peewit serve runs/NAME --host 0.0.0.0 --allow-host classifier.example": "opens to the network",
-    ".venv/bin/pytest tests/test_cli.py": "is a test of its own",
+    ".venv/bin/pytest tests/test_cli.py": "runs as a test of its own",
 }
-# those of benchmarks/README.md take hours
+# these download packages, or run this test; tests/test_wheel.py installs the wheel
+INSTALLS = ("make ", "pip install ", "uv tool install ")
+# the commands in benchmarks/README.md take hours
 HOURS = "python benchmarks/"
-# a server runs until it is stopped, so only this page's is started, and asked what the page asks
-SERVED, PLACE = pages.ROOT / "docs" / "serving.md", "http://127.0.0.1:8000"
+# a server runs until it is stopped, so only the one of this page is started, for its requests
+SERVED, ADDRESS = pages.ROOT / "docs" / "serving.md", "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
-def test_code_blocks_are_of_a_kind_that_is_run(page: Path) -> None:
+def test_code_blocks_have_a_known_language(page: Path) -> None:
     known = {"sh", "python", "yaml", "json", "text"}
     assert {language for language, _ in pages.blocks(page)} <= known
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
-def test_commands_are_those_of_the_program(page: Path) -> None:
+def test_commands_and_options_exist(page: Path) -> None:
     for line in pages.shell_lines(page):
         if line.startswith("peewit ") and "COMMAND" not in line:
             pages.parse(line)
@@ -86,14 +83,16 @@ def test_commands_are_those_of_the_program(page: Path) -> None:
         pages.parse_named(line)
 
 
-def test_what_is_not_run_and_what_is_rewritten_stands_somewhere() -> None:
+def test_exceptions_are_still_needed() -> None:
     lines = {line for page in pages.PAGES for line in pages.shell_lines(page)}
     assert set(NOT_RUN) <= lines
+    for start in (*INSTALLS, HOURS):
+        assert any(line.startswith(start) for line in lines), start
     for pattern in REWRITTEN:
         assert any(re.search(pattern, line) for line in lines), pattern
 
 
-def test_the_command_reference_is_of_this_command_line() -> None:
+def test_the_command_reference_is_up_to_date() -> None:
     current = command_reference.PAGE.read_text("utf-8")
     assert current == command_reference.page(), "run: python scripts/command_reference.py"
 
@@ -112,7 +111,7 @@ def test_the_site_has_every_page_in_its_contents() -> None:
     assert listed == {page.name for page in (pages.ROOT / "docs").glob("*.md")} | {"benchmarks.md"}
 
 
-def test_the_site_check_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_the_site_check_finds_problems(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(
         '<script src="https://example.org/a.js"></script><h1 id="top">'
         '<a href="#top">good</a><a href="https://example.org/">good</a>'
@@ -128,7 +127,7 @@ def test_the_site_check_finds_what_is_wrong(tmp_path: Path) -> None:
     ]
 
 
-def test_the_python_page_has_every_public_name() -> None:
+def test_the_python_page_documents_every_public_name() -> None:
     shown = re.findall(
         r"^::: peewit\.(\w+)$", (pages.ROOT / "docs/api.md").read_text("utf-8"), re.M
     )
@@ -140,7 +139,7 @@ def test_the_python_page_has_every_public_name() -> None:
 
 @pytest.fixture(scope="module")
 def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """CIFAR-10's archive in its published form, with 30 pictures in each of its files."""
+    """Return a CIFAR-10 archive in the published format with 30 images in each of its files."""
     random = np.random.default_rng(0)
     real = layouts.find_layout("cifar10")
     small = dataclasses.replace(real, batches=dict.fromkeys(real.batches, 30), size=None)
@@ -149,7 +148,7 @@ def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     files: dict[str, object] = {"batches.meta": {b"label_names": names}}
     for file, count in small.batches.items():
         labels = np.arange(count) % 10
-        # each class has its brightness, so that there is something to learn
+        # classes differ in brightness, so that there is something to learn
         pixels = random.integers(0, 60, (count, layouts.PIXELS)) + labels[:, None] * 20
         files[file] = {b"data": pixels.astype(np.uint8), b"labels": labels.tolist()}
     path = tmp_path_factory.mktemp("data") / small.archive
@@ -167,7 +166,7 @@ def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Let trainings end without pictures and a report, which take longer than they do."""
+    """End training without pictures and a report, which take longer than the training."""
     for module, name in (
         (plots, "save_curves"),
         (plots, "save_confusion"),
@@ -178,41 +177,41 @@ def draw_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def furnished(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the pages speak of."""
-    desk = tmp_path_factory.mktemp("desk")
-    (desk / "Downloads").mkdir()
-    shutil.copy(small_cifar10, desk / "Downloads")
-    (desk / "holiday").mkdir()
+def equipped(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with all files that the pages mention."""
+    workdir = tmp_path_factory.mktemp("workdir")
+    (workdir / "Downloads").mkdir()
+    shutil.copy(small_cifar10, workdir / "Downloads")
+    (workdir / "holiday").mkdir()
     random = np.random.default_rng(0)
     for file in ("photo.jpg", "holiday/beach.png", "holiday/cat.jpg"):
         pixels = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(desk / file)
-    first = desk / "runs" / "NAME"
+        Image.fromarray(pixels).save(workdir / file)
+    first = workdir / "runs" / "NAME"
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)
         assert main(["train", "cifar10", "--epochs", "1", "--out", str(first)]) == 0
-    model = str(desk / "model.keras")  # and model.h5
+    model = str(workdir / "model.keras")  # and model.h5
     assert main(["export", str(first), "--to", "keras", "--raw", "--out", model]) == 0
     saved = pages.ROOT / "tests" / "golden" / "saved_model_tf_keras.tar.xz"
-    shutil.unpack_archive(saved, desk, filter="data")
-    (desk / "model").rename(desk / "saved_model_folder")
-    (desk / "names.txt").write_text("cat\ndog\nhare\n")
-    shutil.copytree(first, desk / "runs" / "A")
-    shutil.copytree(first, desk / "runs" / "B")
-    return desk
+    shutil.unpack_archive(saved, workdir, filter="data")
+    (workdir / "model").rename(workdir / "saved_model_folder")
+    (workdir / "names.txt").write_text("cat\ndog\nhare\n")
+    shutil.copytree(first, workdir / "runs" / "A")
+    shutil.copytree(first, workdir / "runs" / "B")
+    return workdir
 
 
 @pytest.fixture(scope="module")
-def shown() -> set[str]:
-    """The trainings that have been done so far."""
+def trained() -> set[str]:
+    """Return the training commands that have been run so far, to be extended."""
     return set()
 
 
 @pytest.fixture
-def server(furnished: Path) -> Iterator[str]:
-    """The address of ``peewit serve runs/NAME``, on a port that is free."""
-    command = [sys.executable, "-m", "peewit", "serve", str(furnished / "runs/NAME"), "--port", "0"]
+def server(equipped: Path) -> Iterator[str]:
+    """Yield the address of ``peewit serve runs/NAME`` on a free port."""
+    command = [sys.executable, "-m", "peewit", "serve", str(equipped / "runs/NAME"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -222,16 +221,16 @@ def server(furnished: Path) -> Iterator[str]:
     assert process.returncode == 0
 
 
-# the Chinese README has the same blocks as the English one: tests/test_readme.py
+# tests/test_readme.py checks that the Chinese README has the same blocks as the English one
 RUN = [page for page in pages.PAGES if pages.blocks(page) and page != pages.CHINESE]
 
 
 @pytest.mark.parametrize("page", RUN, ids=pages.name)
 def test_code_blocks_run(
     page: Path,
-    furnished: Path,
+    equipped: Path,
     small_cifar10: Path,
-    shown: set[str],
+    trained: set[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -239,22 +238,22 @@ def test_code_blocks_run(
     for program in ("sh", "curl"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
-    place = request.getfixturevalue("server") if page == SERVED else PLACE
-    desk = tmp_path / "desk"
-    shutil.copytree(furnished, desk)
-    monkeypatch.chdir(desk)
+    address = request.getfixturevalue("server") if page == SERVED else ADDRESS
+    workdir = tmp_path / "workdir"
+    shutil.copytree(equipped, workdir)
+    monkeypatch.chdir(workdir)
     monkeypatch.setenv("PEEWIT_HOME", str(small_cifar10.parent))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     draw_nothing(monkeypatch)
     (Path.home() / ".config/fish/completions").mkdir(parents=True)
     for language, text in pages.blocks(page):
-        here = text.replace(PLACE, place)
+        here = text.replace(ADDRESS, address)
         if language == "sh":
             for line in pages.commands(here):
-                if line not in shown:
+                if line not in trained:
                     run_line(line)
                 if line.startswith("peewit train ") and "--out" not in line:
-                    shown.add(line)
+                    trained.add(line)
         elif language == "python":
             Path("example.py").write_text(here, "utf-8")
             subprocess.run([sys.executable, "example.py"], check=True)
@@ -267,12 +266,12 @@ def test_code_blocks_run(
 
 def run_line(line: str) -> None:
     """Run a line of a shell block; fail unless its exit code is 0."""
-    if line in NOT_RUN or line.startswith((HOURS, "peewit serve ")):
+    if line in NOT_RUN or line.startswith((*INSTALLS, HOURS, "peewit serve ")):
         return
     for pattern, other in REWRITTEN.items():
         line = re.sub(pattern, other, line)
     if line.startswith("peewit ") and not re.search(r"[|>]", line):
-        # in this process, which has PyTorch imported already
+        # in this process, because it has already imported PyTorch
         words: list[str] = []
         for word in shlex.split(line)[1:]:
             found = sorted(map(str, Path().glob(word))) if "*" in word else []
