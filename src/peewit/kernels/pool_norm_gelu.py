@@ -23,7 +23,7 @@ class Fixed:
     Parameters
     ----------
     filters : float32 tensor or None
-        The result of ``winograd.transformed``; None if Winograd's convolution does not apply.
+        The result of ``winograd.transform_filters``; None if Winograd's convolution does not apply.
     scale, shift : float32 tensors, shape (out,)
         The normalisation by the running statistics as ``x * scale + shift``.
     """
@@ -36,9 +36,11 @@ class Fixed:
     def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Fixed:
         """Precompute the values for the layers of ``conv_pool_norm_gelu``."""
         weight = conv.weight.detach()
-        applies = library.usable(weight) and winograd.fits(conv.in_channels, conv.out_channels)
+        applies = library.usable(weight) and winograd.supports_channels(
+            conv.in_channels, conv.out_channels
+        )
         with torch.no_grad():
-            filters = winograd.transformed(weight) if applies else None
+            filters = winograd.transform_filters(weight) if applies else None
             return cls(filters, *_scale_and_shift(norm))
 
 

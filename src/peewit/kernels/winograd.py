@@ -63,18 +63,18 @@ def pays(n: int, inputs: int, outputs: int, height: int, width: int) -> bool:
     to 16. Tiles that extend past the edge: 1.7 at 7 x 7 pixels, 1.3 at 6 x 6, 0.9 at 5 x 5, 0.1 at
     1 x 1. A single image, because the filters must be transformed: 1.1 with 16 tiles, 0.4 with 4.
     """
-    if not fits(inputs, outputs):
+    if not supports_channels(inputs, outputs):
         return False
     tiles = -(-height // 4) * -(-width // 4)
     return n * tiles >= 16 and tiles * 16 <= 2 * height * width
 
 
-def fits(inputs: int, outputs: int) -> bool:
+def supports_channels(inputs: int, outputs: int) -> bool:
     """Return whether the kernels support these numbers of channels and can be faster."""
     return not (inputs % _MULTIPLE or outputs % _MULTIPLE) and min(inputs, outputs) >= 24
 
 
-def transformed(weight: torch.Tensor) -> torch.Tensor:
+def transform_filters(weight: torch.Tensor) -> torch.Tensor:
     """Return the transformed filters of a weight (out, in, 3, 3), float32, four times its size.
 
     For fixed weights, passing them to ``forward`` saves transforming the filters for each batch.
@@ -101,7 +101,7 @@ def forward(
         float32. The error is 2 to 3 % of the root mean square; processors with bfloat16
         instructions compute twice as many products in the same time.
     filters : float32 tensor, optional
-        ``transformed(weight)``; not with ``bfloat16``.
+        ``transform_filters(weight)``; not with ``bfloat16``.
     """
     if not pays(len(x), x.shape[1], weight.shape[0], *x.shape[2:]):
         with torch.autocast("cpu", enabled=False):  # the following passes read float32
@@ -121,8 +121,8 @@ def forward_pooled(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the convolution after 2x2 max pooling, and the index of each maximum.
 
-    Only for shapes for which Winograd's convolution ``pays``. The unpooled result is never written
-    to memory. ``bfloat16`` and ``filters`` are those of ``forward``.
+    Only for shapes for which it ``pays``. The unpooled result is never written to memory.
+    ``bfloat16`` and ``filters`` are those of ``forward``.
 
     Returns
     -------
