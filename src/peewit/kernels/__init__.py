@@ -14,7 +14,7 @@ installation, or ``PEEWIT_KERNELS=off``) everything works, only more slowly.
 ``winograd.py``, ``winograd.c``
     3x3 convolution by Winograd's minimal filtering F(4x4, 3x3), tile by tile. Start reading at
     ``winograd_transforms.h``, which explains the algorithm. ``winograd_tiles.c`` transforms whole
-    tiles, ``matmul.c`` multiplies the matrices in between; each has a bfloat16 version beside it.
+    tiles, ``matmul.c`` multiplies the matrices in between; each has a bfloat16 variant.
 ``library.py``, ``native.c``, ``common.h``
     Loading the compiled library; the extension module; what the C files share.
 
