@@ -1,7 +1,7 @@
-"""Build the native kernels where there is a compiler; everything else is in pyproject.toml.
+"""Compile the kernels if there is a C compiler; everything else is in pyproject.toml.
 
-Peewit works without them (PyTorch's own operators then do the same work, more slowly), so a
-failed build is a warning and not an error.
+Peewit works without them, only more slowly (PyTorch's operators do the same work), so a failed
+build is a warning, not an error.
 """
 
 import sysconfig
@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
-# Not -ffast-math: it would change how the whole process treats denormal numbers.
+# No -ffast-math: it would change the handling of denormal numbers in the whole process.
 OPTIMISE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 
 KERNELS = Path("src/peewit/kernels")
@@ -21,14 +21,14 @@ KERNELS = Path("src/peewit/kernels")
 class BuildKernels(build_ext):
     def build_extensions(self) -> None:
         if self.compiler.compiler_type != "msvc":
-            threads = ["-fopenmp"] if self.understands("-fopenmp") else []
+            threads = ["-fopenmp"] if self.accepts("-fopenmp") else []
             for extension in self.extensions:
                 extension.extra_compile_args = OPTIMISE + threads
                 extension.extra_link_args = threads
         super().build_extensions()
 
-    def understands(self, flag: str) -> bool:
-        """Try the flag: Apple's compiler has no OpenMP, and there is no asking it."""
+    def accepts(self, flag: str) -> bool:
+        """Return whether the compiler accepts the flag: Apple's compiler has no OpenMP."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "try.c")
             source.write_text(
@@ -44,7 +44,7 @@ class BuildKernels(build_ext):
         return True
 
 
-# Pythons without the global lock have no limited interface, and so install without the kernels
+# Free-threaded Python has no limited API: the kernels are not compiled there
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 setup(
@@ -52,9 +52,8 @@ setup(
         Extension(
             "peewit.kernels.native",
             sorted(path.as_posix() for path in KERNELS.glob("*.c")),
-            depends=sorted(
-                path.as_posix() for path in KERNELS.glob("*.h")
-            ),  # they come with the sources
+            # also puts the headers into the source distribution
+            depends=sorted(path.as_posix() for path in KERNELS.glob("*.h")),
             py_limited_api=LIMITED,
             optional=True,
         )

@@ -1,4 +1,4 @@
-"""Grad-CAM against a case that can be worked out by hand, and on the real networks."""
+"""Grad-CAM against a case computed by hand, and on the real networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RULE = Preprocessing(2, 2, 1, mean=(0.0,), std=(1.0,))
 
 
 def small() -> nn.Sequential:
-    """Two channels, x and 2x - 1 of each pixel x, then two dense outputs of the four places."""
+    """Two channels, x and 2x - 1 of each pixel x, then two dense outputs of the four pixels."""
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
     conv, dense = network[0], network[3]
     with torch.no_grad():
@@ -30,24 +30,24 @@ def small() -> nn.Sequential:
     return network
 
 
-def test_by_hand() -> None:
+def test_maps_equal_those_computed_by_hand() -> None:
     pixels = np.array([[0, 51], [153, 255]], np.uint8)  # 0, 0.2, 0.6, 1
     images = np.stack([pixels, pixels])[..., None]
     # after the ReLU: 0, 0.2, 0.6, 1 and 0, 0, 0.2, 1
-    # class 0: 1 a - 1 b = 0, 0.2, 0.4, 0; divided by the largest: 0, 0.5, 1, 0
-    # class 1: 0.5 b = 0, 0, 0.1, 0.5: divided by the largest: 0, 0, 0.2, 1
+    # class 0: 1 a - 1 b = 0, 0.2, 0.4, 0; divided by the maximum: 0, 0.5, 1, 0
+    # class 1: 0.5 b = 0, 0, 0.1, 0.5; divided by the maximum: 0, 0, 0.2, 1
     first, second = heat_maps(small(), RULE, images, [0, 1])
     assert np.allclose(first, [[0, 0.5], [1, 0]], atol=1e-6)
     assert np.allclose(second, [[0, 0], [0.2, 1]], atol=1e-6)
 
 
-def test_explains_the_answer_by_default() -> None:
+def test_explains_the_predicted_class_by_default() -> None:
     images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
-    # the bias makes class 0 the answer
+    # the bias makes class 0 the prediction
     assert np.array_equal(heat_maps(small(), RULE, images), heat_maps(small(), RULE, images, [0]))
 
 
-def test_nothing_for_the_class_is_all_zero() -> None:
+def test_no_evidence_for_the_class_is_all_zero() -> None:
     network = small()
     with torch.no_grad():
         network[3].weight[0] = -1
@@ -61,13 +61,13 @@ def test_frozen_weights_have_heat_maps_too() -> None:
     assert np.allclose(heat_maps(network, RULE, images, [0])[0], [[0, 0.5], [1, 0]], atol=1e-6)
 
 
-def test_looks_before_the_pooling() -> None:
+def test_uses_the_features_before_pooling() -> None:
     conv, dense = small()[0], nn.Linear(2, 2)
     with torch.no_grad():
         dense.weight[:] = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     pooled = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), dense)
     images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
-    # channel 0 alone, at all four places
+    # channel 0 alone, at all four pixels
     assert np.allclose(heat_maps(pooled, RULE, images, [0])[0], [[0, 0.2], [0.6, 1]], atol=1e-6)
 
 
@@ -82,12 +82,12 @@ def test_every_network(name: str, channels: int) -> None:
     every = np.stack([heat_maps(network, rule, images, [label] * 3) for label in range(4)])
     assert every.shape == (4, 3, 40, 30)
     assert every.min() >= 0
-    # 1 in the hottest place of each map, however it was enlarged
+    # the maximum of each map is 1 after upsampling
     assert np.allclose(every.max(axis=(2, 3))[every.max(axis=(2, 3)) > 0], 1)
-    # some class is spoken for in each picture, at some places more than at others
+    # each image has evidence for some class, at some pixels more than at others
     assert (every.max(axis=(0, 2, 3)) > 0).all()
     assert np.ptp(every, axis=(2, 3)).max() > 0.1
-    # each picture's map is its own, and looking changes nothing
+    # each map is independent of the other images, and the network is unchanged
     alone = heat_maps(network, rule, images[1:2], [0])
     assert np.allclose(alone[0], every[0, 1], atol=1e-4)
     after = network.state_dict()
@@ -99,9 +99,9 @@ def test_no_images() -> None:
     assert heat_maps(small(), RULE, np.empty((0, 5, 6, 1), np.uint8)).shape == (0, 5, 6)
 
 
-def test_a_network_without_places() -> None:
+def test_a_network_without_spatial_positions_is_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(PeewitError, match="no layer of the network keeps places apart"):
+    with pytest.raises(PeewitError, match="heat map"):
         heat_maps(network, RULE, np.zeros((1, 2, 2, 1), np.uint8))
 
 
@@ -110,4 +110,4 @@ def test_overlay_is_grey_where_cold() -> None:
     laid = overlay(image, np.array([[0.0, 1.0]], np.float32), strength=0.5)
     assert laid.dtype == np.uint8
     assert laid[0, 0].tolist() == [90, 90, 90]
-    assert laid[0, 1].tolist() == [136, 138, 92]  # halfway from 20 to the hottest colour
+    assert laid[0, 1].tolist() == [136, 138, 92]  # halfway between 20 and the hottest colour

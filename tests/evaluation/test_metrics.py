@@ -14,7 +14,7 @@ from peewit.evaluation.metrics import evaluate, wilson_interval
 from peewit.evaluation.reliability import calibration_error
 
 
-def made_up(
+def random_outputs(
     count: int, classes: int, seed: int = 0
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], list[str]]:
     random = np.random.default_rng(seed)
@@ -26,8 +26,8 @@ def made_up(
 
 @pytest.mark.parametrize(("count", "classes"), [(500, 2), (500, 3), (1000, 10), (300, 100), (1, 4)])
 @pytest.mark.filterwarnings("ignore:.*:sklearn.exceptions.UndefinedMetricWarning")
-def test_every_number_is_scikit_learns(count: int, classes: int) -> None:
-    logits, labels, names = made_up(count, classes)
+def test_all_metrics_equal_scikit_learns(count: int, classes: int) -> None:
+    logits, labels, names = random_outputs(count, classes)
     result = evaluate(logits, labels, names)
     predicted = logits.argmax(axis=1)
     every = np.arange(classes)
@@ -53,34 +53,34 @@ def test_every_number_is_scikit_learns(count: int, classes: int) -> None:
     assert [scores.images for scores in result.per_class] == list(images)
 
 
-def test_top_3_of_two_classes_is_all_of_them() -> None:
-    logits, labels, names = made_up(50, 2)
+def test_top_3_of_two_classes_is_1() -> None:
+    logits, labels, names = random_outputs(50, 2)
     result = evaluate(logits, labels, names)
     assert result.top3 == 1
     assert "top-2" in result.table()
 
 
-def test_among_equals_the_first_class_wins() -> None:
+def test_the_first_of_equal_values_is_predicted() -> None:
     result = evaluate(np.zeros((5, 5)), np.arange(5), list("abcde"))
     assert result.accuracy == 0.2
     assert result.top3 == 0.6
     assert result.loss == pytest.approx(math.log(5))
 
 
-def test_huge_logits_overflow_nothing() -> None:
+def test_huge_logits_do_not_overflow() -> None:
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         result = evaluate([[3e38, -3e38], [-3e38, 3e38]], [0, 0], ["a", "b"])
     assert result.loss == pytest.approx(3e38)
     assert result.calibration_error == 0.5
 
 
-def test_classes_that_are_never_there_or_never_predicted() -> None:
-    # c is there and never predicted; d is predicted and never there; e is neither
+def test_classes_without_images_or_predictions() -> None:
+    # c has images but no predictions, d has predictions but no images, e has neither
     logits = np.eye(5)[[0, 1, 3, 3]] * 9
     result = evaluate(logits, [0, 1, 2, 2], list("abcde"))
-    never_predicted, never_there, neither = result.per_class[2:]
-    assert (never_predicted.precision, never_predicted.recall, never_predicted.f1) == (0, 0, 0)
-    assert (never_there.precision, never_there.recall, never_there.images) == (0, 0, 0)
+    no_predictions, no_images, neither = result.per_class[2:]
+    assert (no_predictions.precision, no_predictions.recall, no_predictions.f1) == (0, 0, 0)
+    assert (no_images.precision, no_images.recall, no_images.images) == (0, 0, 0)
     rows = {line.split()[0]: line.split()[1:] for line in result.table().splitlines() if line}
     assert rows["c"] == ["-", "0.0%", "0.0%", "2"]
     assert rows["d"] == ["0.0%", "-", "0.0%", "0"]
@@ -97,7 +97,7 @@ def test_classes_that_are_never_there_or_never_predicted() -> None:
         (1, 29, (0.0061, 0.1718)),
     ],
 )
-def test_wilson_interval_is_the_published_one(
+def test_wilson_interval_equals_published_values(
     hits: int, count: int, interval: tuple[float, float]
 ) -> None:
     # R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
@@ -105,7 +105,7 @@ def test_wilson_interval_is_the_published_one(
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 7), (7, 7), (1, 1), (7109, 10000), (3, 40)])
-def test_wilson_bounds_are_what_the_share_is_just_compatible_with(hits: int, count: int) -> None:
+def test_wilson_bounds_satisfy_their_definition(hits: int, count: int) -> None:
     for bound in wilson_interval(hits, count):
         distance = abs(hits / count - bound)
         assert distance == pytest.approx(
@@ -113,7 +113,7 @@ def test_wilson_bounds_are_what_the_share_is_just_compatible_with(hits: int, cou
         )
 
 
-def test_wilson_interval_holds_the_truth_in_95_of_100_cases() -> None:
+def test_wilson_interval_covers_the_truth_in_95_of_100_cases() -> None:
     random = np.random.default_rng(0)
     for truth in (0.5, 0.74, 0.97):
         intervals = [
@@ -124,7 +124,7 @@ def test_wilson_interval_holds_the_truth_in_95_of_100_cases() -> None:
 
 
 def guo(confidences: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> float:
-    """Equation 3, bin by bin, as it is printed."""
+    """Equation 3 of Guo et al., bin by bin, as printed."""
     error = 0.0
     for m in range(1, 16):
         members = (confidences > (m - 1) / 15) & (confidences <= m / 15)
@@ -135,7 +135,7 @@ def guo(confidences: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> f
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_calibration_error_is_equation_3(seed: int) -> None:
+def test_calibration_error_equals_equation_3(seed: int) -> None:
     random = np.random.default_rng(seed)
     confidences = random.uniform(0.1, 1, 2000)
     confidences[:3] = 1
@@ -143,46 +143,46 @@ def test_calibration_error_is_equation_3(seed: int) -> None:
     assert calibration_error(confidences, right) == pytest.approx(guo(confidences, right))
 
 
-def test_a_bin_of_calibration_is_closed_above() -> None:
-    # 0.2 is 3 / 15: it belongs below, so that each has a bin of its own
+def test_calibration_bins_include_their_upper_edge() -> None:
+    # 0.2 is 3 / 15 and belongs to the lower bin, so the two values are in different bins
     error = calibration_error(np.array([0.2, 0.25]), np.array([True, False]))
     assert error == pytest.approx((0.8 + 0.25) / 2)
 
 
-def test_reliability_sums_up_to_the_calibration_error() -> None:
+def test_reliability_diagram_sums_to_the_calibration_error() -> None:
     random = np.random.default_rng(3)
     labels = random.integers(0, 4, 500)
     result = evaluate(random.normal(size=(500, 4)) * 3, labels, list("abcd"))
     assert sum(part.images for part in result.reliability) == 500
     gaps = [part.images * abs(part.accuracy - part.confidence) for part in result.reliability]
     assert sum(gaps) / 500 == pytest.approx(result.calibration_error)
-    # four classes: the likeliest has a quarter at least, so the first three bins are empty
+    # with four classes the confidence is at least 1/4, so the first three bins are empty
     assert [part.images for part in result.reliability[:3]] == [0, 0, 0]
     for number, part in enumerate(result.reliability[3:], 3):
         assert not part.images or number / 15 < part.confidence <= (number + 1) / 15
 
 
-def test_a_calibrated_classifier_has_hardly_any_calibration_error() -> None:
+def test_a_calibrated_classifier_has_a_small_calibration_error() -> None:
     random = np.random.default_rng(0)
     confidences = random.uniform(0.1, 1, 100_000)
     assert calibration_error(confidences, random.random(100_000) < confidences) < 0.01
     assert calibration_error(np.ones(10), np.ones(10, bool)) == 0
 
 
-def test_to_dict_is_json_and_the_numbers_are_plain() -> None:
-    logits, labels, names = made_up(100, 3)
+def test_to_dict_can_be_written_as_json() -> None:
+    logits, labels, names = random_outputs(100, 3)
     result = evaluate(logits, labels, names)
-    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert told["accuracy"] == result.accuracy
-    assert told["loss"] == result.loss
-    assert told["images"] == 100
-    assert told["accuracy_interval"] == list(result.accuracy_interval)
-    assert np.array(told["confusion"]).sum() == 100
-    assert [row["name"] for row in told["classes"]] == names
+    written = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert written["accuracy"] == result.accuracy
+    assert written["loss"] == result.loss
+    assert written["images"] == 100
+    assert written["accuracy_interval"] == list(result.accuracy_interval)
+    assert np.array(written["confusion"]).sum() == 100
+    assert [row["name"] for row in written["classes"]] == names
 
 
-def test_table_says_all_and_fits_a_terminal() -> None:
-    logits, labels, names = made_up(1234, 10)
+def test_table_contains_all_metrics_and_fits_a_terminal() -> None:
+    logits, labels, names = random_outputs(1234, 10)
     text = evaluate(logits, labels, names).table()
     for word in ("accuracy", "95 % interval", "top-3", "loss", "calibration", "1,234", *names):
         assert word in text
@@ -191,9 +191,9 @@ def test_table_says_all_and_fits_a_terminal() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_outputs_that_are_not_finite_are_refused(value: float) -> None:
-    logits, labels, names = made_up(10, 3)
+    logits, labels, names = random_outputs(10, 3)
     logits[[4, 7], 1] = value
-    with pytest.raises(PeewitError, match="2 of 10 images have outputs that are not finite"):
+    with pytest.raises(PeewitError, match=r"2 of 10 images .*not finite"):
         evaluate(logits, labels, names)
 
 
@@ -206,9 +206,9 @@ def test_outputs_that_are_not_finite_are_refused(value: float) -> None:
         (np.zeros((3, 2)), np.zeros(4, int), r"\(4,\)"),
         (np.zeros((3, 2)), np.array([0, 1, 2]), "from 0 to 1"),
         (np.zeros((3, 2)), np.array([0, 1, -1]), "from 0 to 1"),
-        (np.zeros((3, 2)), np.array([0.0, 1.0, 1.0]), "whole numbers"),
+        (np.zeros((3, 2)), np.array([0.0, 1.0, 1.0]), "integers"),
     ],
 )
-def test_what_does_not_fit_is_refused(logits: Any, labels: Any, sentence: str) -> None:
+def test_invalid_inputs_are_refused(logits: Any, labels: Any, sentence: str) -> None:
     with pytest.raises(PeewitError, match=sentence):
         evaluate(logits, labels, ["no", "yes"])

@@ -1,4 +1,4 @@
-"""The temperature: found where it is known, folded where no answer changes, refused for too few."""
+"""Temperature scaling: a known temperature is found, and folding it changes no prediction."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from peewit.models.registry import MODELS, build
 def drawn(
     count: int, classes: int, temperature: float, seed: int = 0
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return logits, ``temperature`` times those by whose probabilities the labels are drawn."""
+    """Draw labels from random logits; return the logits times ``temperature``, and the labels."""
     numbers = np.random.default_rng(seed)
     logits = 3 * numbers.normal(size=(count, classes))
-    logits += 50 * numbers.normal(size=(count, 1))  # which changes no probability
-    shares = softmax(logits.astype(np.float32)).cumsum(axis=1)
-    labels = (shares > numbers.random((count, 1))).argmax(axis=1)
+    logits += 50 * numbers.normal(size=(count, 1))  # does not change the probabilities
+    cumulative = softmax(logits.astype(np.float32)).cumsum(axis=1)
+    labels = (cumulative > numbers.random((count, 1))).argmax(axis=1)
     return (temperature * logits).astype(np.float32), labels
 
 
@@ -52,7 +52,7 @@ def test_no_other_temperature_is_better() -> None:
     assert loss(best) < min(loss(best * 0.5), loss(best * 2))
 
 
-def test_it_mends_the_confidence_on_images_that_it_has_not_seen() -> None:
+def test_calibration_holds_on_other_images() -> None:
     logits, labels = drawn(1000, 10, 0.4)
     found = calibrate(logits, labels)
     assert found is not None
@@ -65,13 +65,13 @@ def test_it_mends_the_confidence_on_images_that_it_has_not_seen() -> None:
     assert evaluate(others / found.temperature, truth, names).calibration_error < 0.03
 
 
-def test_all_right_is_not_taken_for_certain() -> None:
+def test_all_correct_does_not_mean_certainty() -> None:
     labels = np.arange(99) % 3
     logits = np.eye(3, dtype=np.float32)[labels]
     temperature = fit_temperature(logits, labels)
     assert temperature is not None
     wrong = 1 - softmax(logits / np.float32(temperature)).max(axis=1)
-    # as if of 100 answers one had been drawn by lot, and so two thirds of it were wrong
+    # as if one of 100 predictions were random, with a probability of 2/3 to be wrong
     assert wrong == pytest.approx(np.full(99, 2 / 300), rel=1e-3)
 
 
@@ -83,22 +83,24 @@ def test_all_right_is_not_taken_for_certain() -> None:
         np.full((60, 3), np.nan, np.float32),
         np.zeros((0, 3), np.float32),
     ],
-    ids=["says nothing", "always wrong", "no numbers", "no images"],
+    ids=["constant", "always wrong", "not finite", "no images"],
 )
-def test_what_knows_nothing_has_no_temperature(logits: npt.NDArray[np.float32]) -> None:
+def test_no_temperature_for_networks_no_better_than_chance(
+    logits: npt.NDArray[np.float32],
+) -> None:
     labels = np.arange(len(logits)) % 3
     assert fit_temperature(logits, labels) is None
     assert calibrate(logits, labels) is None
 
 
-def test_too_few_images_do_not_tell() -> None:
+def test_too_few_images_are_not_used() -> None:
     logits, labels = drawn(FEWEST, 3, 0.5)
     assert calibrate(logits, labels) is not None
     assert calibrate(logits[1:], labels[1:]) is None
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_folding_divides_the_logits_and_changes_no_answer(name: str) -> None:
+def test_folding_divides_the_logits_and_changes_no_prediction(name: str) -> None:
     model = lively(build(name, (32, 32, 3), 10, seed=0)).eval()
     x = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What the kernels' tests share."""
+"""Fixtures of the kernel tests."""
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ from peewit.kernels import library
 
 @pytest.fixture
 def threads():
-    """Set the number of threads; it is as before after the test."""
+    """Yield a function that sets the number of threads, and restore the number afterwards."""
     if not library.parallel():
-        pytest.skip("the native kernels were built for one thread here (no OpenMP)")
+        pytest.skip("the kernels were compiled without OpenMP")
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""The 3x3 convolution by Winograd's way against PyTorch's in double precision."""
+"""Winograd's 3x3 convolution against PyTorch's in double precision."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from peewit.kernels import library, winograd
 from tensors import relative
 
 pytestmark = pytest.mark.skipif(
-    not kernels.available(), reason="the native kernels were not built here (no C compiler)"
+    not kernels.available(), reason="the kernels were not compiled (no C compiler)"
 )
 
-# (batch, in, out, height, width): sizes that are and are not whole tiles of 4x4, less than one
-# tile, one pixel; channels that are and are not whole groups of 32; more tiles than a chunk (192)
+# (batch, in, out, height, width): whole and partial tiles of 4x4, less than one tile, one pixel;
+# whole and partial groups of 32 channels; more tiles than one chunk (192)
 SHAPES = [
     (3, 64, 64, 32, 32),
     (2, 8, 8, 8, 8),
@@ -30,7 +30,7 @@ SHAPES = [
 
 @pytest.fixture
 def always(monkeypatch):
-    """Winograd's way wherever it is possible, also where it does not pay."""
+    """Use Winograd's convolution whenever it is possible, even if it is slower."""
     monkeypatch.setattr(winograd, "pays", lambda n, i, o, *_: i % 8 == o % 8 == 0)
 
 
@@ -43,7 +43,7 @@ def tensors(batch, inputs, outputs, height, width):
 
 
 def step(x, weight, grad):
-    """Return the convolution and both gradients; of doubles they are the exact ones."""
+    """Return the convolution and both gradients; exact if the arguments are doubles."""
     x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
     y = kernels.conv3x3(x, weight)
     return y.detach(), *torch.autograd.grad(y, (x, weight), grad)
@@ -51,12 +51,12 @@ def step(x, weight, grad):
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_gradients_are_those_of_the_direct_sum(shape):
+def test_values_and_gradients_equal_direct_convolution(shape):
     x, weight, grad = tensors(*shape)
     exact, by_x, by_weight = step(x.double(), weight.double(), grad.double())
     y, grad_x, grad_weight = step(x, weight, grad)
-    # the transforms multiply by up to 8 and divide by as much: one or two digits more are lost than
-    # by the direct sum
+    # the transforms multiply by up to 8 and divide by as much, which loses one or two digits more
+    # than direct convolution
     assert relative(y, exact) < 2e-5
     assert relative(grad_x, by_x) < 2e-5
     assert relative(grad_weight, by_weight) < 3e-5
@@ -66,21 +66,21 @@ def test_values_and_gradients_are_those_of_the_direct_sum(shape):
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_of_bfloat16_are_near_the_direct_sum(shape):
+def test_bfloat16_is_close_to_direct_convolution(shape):
     x, weight, grad = tensors(*shape)
     exact = step(x.double(), weight.double(), grad.double())
     y = winograd.forward(x, weight, bfloat16=True)
     found = (y, *winograd.gradients(x, weight, grad, True, True, bfloat16=True))
     for one, other in zip(found, exact, strict=True):
-        # bfloat16 keeps 8 binary digits, and the transforms lose two or three: less would mean that
-        # it was not used, more that something is in the wrong place
+        # bfloat16 has 8 significant bits, and the transforms lose two or three: a smaller error
+        # would mean that it was not used, a larger one that the result is wrong
         error = ((one - other).square().mean() / other.square().mean()).sqrt()
         assert 1e-3 < error < 4e-2
         assert relative(one, other) < 0.12
 
 
 @pytest.mark.usefixtures("always")
-def test_products_of_bfloat16_do_not_depend_on_batch_and_threads(threads):
+def test_bfloat16_does_not_depend_on_batch_and_threads(threads):
     x, weight, grad = tensors(9, 40, 72, 15, 15)
     results = []
     for count in (1, 2, 3):
@@ -93,7 +93,7 @@ def test_products_of_bfloat16_do_not_depend_on_batch_and_threads(threads):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_products_of_bfloat16_do_not_hide_what_is_no_number(value):
+def test_bfloat16_propagates_nan_and_infinity(value):
     x, weight, grad = tensors(4, 24, 24, 16, 16)
     x[1, 2, 3, 3] = value
     y = winograd.forward(x, weight, bfloat16=True)
@@ -104,12 +104,12 @@ def test_products_of_bfloat16_do_not_hide_what_is_no_number(value):
 
 
 @pytest.mark.usefixtures("always")
-def test_memory_order_does_not_matter():
+def test_memory_format_does_not_matter():
     x, weight, grad = tensors(2, 16, 24, 9, 9)
     wanted = step(x, weight, grad)
     found = step(x.contiguous(), weight.contiguous(), grad.contiguous())
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    # a view of a larger tensor, and a gradient that is expanded from one number
+    # a view of a larger tensor, and a gradient expanded from one number
     wide = torch.cat([x, x], 1)[:, :16]
     assert torch.equal(kernels.conv3x3(wide, weight), wanted[0])
     one = torch.ones(()).expand(2, 24, 9, 9)
@@ -129,26 +129,26 @@ def test_results_do_not_depend_on_the_number_of_threads(shape, threads):
 
 
 @pytest.mark.usefixtures("always")
-def test_an_image_does_not_depend_on_its_batch():
+def test_an_image_does_not_depend_on_the_rest_of_its_batch():
     x, weight, _ = tensors(9, 40, 40, 15, 15)
     assert torch.equal(kernels.conv3x3(x, weight)[4:5], kernels.conv3x3(x[4:5], weight))
 
 
 @pytest.mark.usefixtures("always")
-def test_only_the_gradients_that_are_needed_are_taken(monkeypatch):
+def test_only_required_gradients_are_computed(monkeypatch):
     x, weight, grad = tensors(2, 8, 8, 8, 8)
     kernels.conv3x3(x, weight.requires_grad_()).backward(grad)
     assert x.grad is None
     assert weight.grad is not None
     assert winograd.gradients(x, weight, grad, True, False)[1] is None
-    # a frozen layer in the middle of a network
+    # a frozen layer inside a network
     monkeypatch.setattr(winograd, "_gradient_of_weight", None)
     x.requires_grad_()
     kernels.conv3x3(x, weight.detach()).backward(grad)
     assert x.grad is not None
 
 
-def test_it_is_used_where_it_pays_and_only_there():
+def test_it_is_used_only_if_it_pays():
     def name(*shape):
         x, weight, _ = tensors(*shape)
         return kernels.conv3x3(x, weight.requires_grad_()).grad_fn.name()
@@ -159,7 +159,7 @@ def test_it_is_used_where_it_pays_and_only_there():
 
     assert name(4, 24, 64, 16, 16) == "_Conv3x3Backward"
     assert not direct(4, 24, 64, 16, 16)
-    assert direct(4, 20, 64, 16, 16)  # 20 is no multiple of 8
+    assert direct(4, 20, 64, 16, 16)  # 20 is not a multiple of 8
     assert direct(4, 64, 20, 16, 16)
     assert direct(4, 8, 64, 16, 16)
     assert direct(100, 64, 64, 1, 1)
@@ -167,7 +167,7 @@ def test_it_is_used_where_it_pays_and_only_there():
     assert kernels.conv3x3(torch.ones(0, 64, 8, 8), torch.ones(64, 64, 3, 3)).shape == (0, 64, 8, 8)
 
 
-def test_gradients_are_right_where_it_does_not_pay():
+def test_gradients_are_right_if_it_is_not_used():
     x, weight, grad = tensors(2, 3, 20, 9, 9)
     exact, by_x, by_weight = step(x.double(), weight.double(), grad.double())
     y, grad_x, grad_weight = step(x, weight, grad)
@@ -176,7 +176,7 @@ def test_gradients_are_right_where_it_does_not_pay():
     assert relative(grad_weight, by_weight) < 1e-6
 
 
-def test_other_types_are_left_to_pytorch():
+def test_other_types_fall_back_to_pytorch():
     x, weight, _ = tensors(4, 24, 64, 16, 16)
     assert kernels.conv3x3(x.double(), weight.double()).dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
@@ -185,7 +185,7 @@ def test_other_types_are_left_to_pytorch():
         kernels.conv3x3(x, weight[:, :16])
 
 
-def test_without_kernels_it_is_pytorch(monkeypatch):
+def test_without_kernels_pytorch_is_used(monkeypatch):
     monkeypatch.setattr(library, "load", lambda: None)
     x, weight, _ = tensors(4, 24, 64, 16, 16)
     weight.requires_grad_()
@@ -194,7 +194,7 @@ def test_without_kernels_it_is_pytorch(monkeypatch):
     assert torch.equal(y, winograd.reference(x, weight))
 
 
-def test_nan_is_not_hidden():
+def test_nan_is_propagated():
     x, weight, grad = tensors(4, 24, 24, 16, 16)
     x[1, 2, 3, 3] = float("nan")
     y, _, grad_weight = step(x, weight, grad)

@@ -1,4 +1,4 @@
-"""The network is airbench94's, for any size, channels and number of classes."""
+"""The network is airbench94's, for any image size, number of channels and classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make(
 
 
 def by_hand(model: Fast, x: torch.Tensor) -> torch.Tensor:
-    """The network written out in PyTorch's functions."""
+    """Compute the network by PyTorch's functions."""
     x = F.pad(x, (0, 1, 0, 1), mode="replicate")
     x = F.gelu(F.conv2d(x, model.whitening.weight, model.whitening.bias), approximate="tanh")
     for number, block in enumerate(model.blocks):
@@ -38,7 +38,7 @@ def by_hand(model: Fast, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8, 1), (9, 31, 3)])
 @pytest.mark.parametrize("training", [True, False])
-def test_it_is_what_it_says(shape: tuple[int, int, int], training: bool) -> None:
+def test_the_network_equals_pytorchs_functions(shape: tuple[int, int, int], training: bool) -> None:
     x = torch.randn(4, shape[2], *shape[:2], generator=torch.manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last)
     model, other = make(shape=shape).train(training), make(shape=shape).train(training)
@@ -50,7 +50,7 @@ def test_it_is_what_it_says(shape: tuple[int, int, int], training: bool) -> None
             assert torch.allclose(model.get_buffer(name), value, rtol=1e-3, atol=1e-4), name
 
 
-def test_a_network_that_is_fixed_gives_the_same_until_it_is_trained_on() -> None:
+def test_precomputed_weights_do_not_change_results_and_end_with_train() -> None:
     x = torch.randn(4, 3, 32, 32, generator=torch.manual_seed(0))
     model = make("fast-s").eval()
     stages = [module for module in model.modules() if isinstance(module, ConvPoolNormGelu)]
@@ -62,7 +62,7 @@ def test_a_network_that_is_fixed_gives_the_same_until_it_is_trained_on() -> None
     assert not any(stage.fixed for stage in stages if stage.train())
 
 
-def test_what_is_trained_is_filters_biases_and_head() -> None:
+def test_trainable_are_filters_biases_and_head() -> None:
     trained = {name for name, value in make().named_parameters() if value.requires_grad}
     blocks = [f"blocks.{number}" for number in range(6)]
     assert trained == {
@@ -72,7 +72,7 @@ def test_what_is_trained_is_filters_biases_and_head() -> None:
     }
 
 
-def test_the_first_filters_pass_a_channel_on() -> None:
+def test_the_first_filters_are_identities() -> None:
     model = make("fast-m")
     x = torch.randn(2, 24, 8, 8, generator=torch.manual_seed(0))
     for block, (inputs, outputs) in zip(
@@ -86,7 +86,7 @@ def test_the_first_filters_pass_a_channel_on() -> None:
         x = y
 
 
-def test_the_seed_fixes_all_weights() -> None:
+def test_the_seed_determines_all_weights() -> None:
     one, same, other = (build("fast-xs", (32, 32, 3), 10, seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])

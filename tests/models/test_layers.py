@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from peewit.models.layers import ConvReluNormPool, FlattenHWC
 
 
-def test_the_reference_is_the_four_operations_in_their_order() -> None:
+def test_the_reference_is_the_four_operations_in_order() -> None:
     torch.manual_seed(0)
     layer = ConvReluNormPool(3, 8).train()
     with torch.no_grad():
-        layer.norm.weight.copy_(torch.linspace(-1, 1, 8))  # scales below 0 as well
+        layer.norm.weight.copy_(torch.linspace(-1, 1, 8))  # negative scales as well
     x = torch.rand(4, 3, 13, 12)
     active = F.conv2d(x, layer.conv.weight, layer.conv.bias).relu()
     mean, variance = active.mean((0, 2, 3)), active.var((0, 2, 3), correction=0)
@@ -25,7 +25,7 @@ def test_the_reference_is_the_four_operations_in_their_order() -> None:
     torch.testing.assert_close(layer.norm.running_var, 0.99 + 0.01 * variance * count / (count - 1))
 
 
-def test_prediction_uses_the_moving_statistics_and_leaves_them() -> None:
+def test_prediction_uses_the_moving_statistics_and_does_not_change_them() -> None:
     torch.manual_seed(0)
     layer = ConvReluNormPool(1, 4).eval()
     layer.norm.running_mean.uniform_()

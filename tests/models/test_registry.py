@@ -13,7 +13,7 @@ from peewit.models.registry import MODELS, build, minimum_size, native_size
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("classes", [2, 10])
-def test_every_model_takes_its_smallest_images(name: str, channels: int, classes: int) -> None:
+def test_every_model_accepts_its_smallest_images(name: str, channels: int, classes: int) -> None:
     size = minimum_size(name)
     assert size <= native_size(name)
     model = build(name, (size, size + 3, channels), classes, seed=0)
@@ -22,7 +22,7 @@ def test_every_model_takes_its_smallest_images(name: str, channels: int, classes
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(name: str) -> None:
+def test_weights_depend_on_the_seed_and_not_on_the_global_random_state(name: str) -> None:
     size = native_size(name)
     torch.manual_seed(1)
     one = build(name, (size, size, 3), 10, seed=5)
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(name: st
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_building_leaves_the_global_random_state_alone(name: str) -> None:
+def test_building_does_not_change_the_global_random_state(name: str) -> None:
     size = native_size(name)
     before = torch.get_rng_state()
     build(name, (size, size, 3), 10, seed=0)
@@ -45,20 +45,20 @@ def test_building_leaves_the_global_random_state_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_kernels_lie_in_channels_last_memory(name: str) -> None:
+def test_weights_are_in_channels_last_memory(name: str) -> None:
     size = native_size(name)
     for parameter in build(name, (size, size, 3), 10, seed=0).parameters():
         if parameter.ndim == 4:
             assert parameter.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_model_is_refused_with_a_list_of_models() -> None:
     with pytest.raises(UsageError, match=r"there is no model 'resnet'; choose one of: .*tutorial"):
         build("resnet", (32, 32, 3), 10, seed=0)
 
 
-def test_images_that_are_too_small_are_refused_with_the_size_that_would_do() -> None:
-    with pytest.raises(UsageError, match=r"images of 8 x 8 pixels are too small.* 22 x 22.* 32"):
+def test_images_that_are_too_small_are_refused_with_the_required_size() -> None:
+    with pytest.raises(UsageError, match=r"8 x 8 pixels .*too small.* 22 x 22.* 32"):
         build("tutorial", (8, 8, 1), 10, seed=0)
     with pytest.raises(UsageError, match="too small"):
         build("tutorial", (40, 21, 3), 10, seed=0)
@@ -66,7 +66,7 @@ def test_images_that_are_too_small_are_refused_with_the_size_that_would_do() -> 
 
 @pytest.mark.parametrize("classes", [1, 0, -3])
 def test_fewer_than_two_classes_are_refused(classes: int) -> None:
-    with pytest.raises(UsageError, match="at least 2"):
+    with pytest.raises(UsageError, match=f"{classes} class.* at least 2"):
         build("tutorial", (32, 32, 3), classes, seed=0)
 
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from peewit.models.registry import MODELS, build, minimum_size
-from peewit.models.summary import summarise
-from peewit.models.table import Summary
+from peewit.models.summary import WIDTH, Summary, format_bytes, summarise
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def tutorial() -> Summary:
     return summarise(build("tutorial", (32, 32, 3), 10, seed=0), (32, 32, 3))
 
 
-def test_the_tutorials_table_is_keras_one(tutorial: Summary) -> None:
+def test_the_tutorials_table_equals_keras(tutorial: Summary) -> None:
     rows = [(row.name, row.kind, row.output_shape, row.parameters) for row in tutorial.rows]
     assert rows == [
         ("conv2d", "Conv2D", (30, 30, 64), 1792),
@@ -46,11 +46,11 @@ def test_the_tutorials_totals(tutorial: Summary) -> None:
     assert tutorial.weight_bytes == 4 * 159_018
     assert tutorial.optimizer_bytes == 12 * 158_506
     pooled = 15 * 15 * 64 + 6 * 6 * 128 + 2 * 2 * 64
-    # a convolution's and a normalisation's output; pooling's; dropout's; the dense layers'
+    # outputs of convolutions and normalisations; of pooling; of dropout and the dense layers
     assert tutorial.activation_bytes == 4 * (2 * scaled + pooled + 256 + 32 + 10)
 
 
-def test_json_holds_every_number(tutorial: Summary) -> None:
+def test_json_contains_all_numbers(tutorial: Summary) -> None:
     values = json.loads(json.dumps(tutorial.to_dict()))
     assert values["input_shape"] == [32, 32, 3]
     assert values["parameters"] == 159_018
@@ -63,7 +63,7 @@ def test_json_holds_every_number(tutorial: Summary) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_is_accounted_for_to_the_last_value(name: str) -> None:
+def test_totals_of_every_model_are_complete(name: str) -> None:
     size = minimum_size(name)
     model = build(name, (size, size, 1), 3, seed=0)
     summary = summarise(model, (size, size, 1))
@@ -73,7 +73,7 @@ def test_every_model_is_accounted_for_to_the_last_value(name: str) -> None:
     assert summary.rows[-1].output_shape == (3,)
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_model_is_left_unchanged() -> None:
     model = build("tutorial", (32, 32, 3), 10, seed=0)
     model.train()
     model.stages[1].eval()
@@ -88,7 +88,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_model_is_left_as_it_was_when_the_image_does_not_fit() -> None:
+def test_the_model_is_left_unchanged_if_the_image_does_not_fit() -> None:
     model = build("tutorial", (32, 32, 3), 10, seed=0)
     with pytest.raises(RuntimeError):
         summarise(model, (32, 32, 1))
@@ -97,7 +97,7 @@ def test_the_model_is_left_as_it_was_when_the_image_does_not_fit() -> None:
 
 
 class Residual(nn.Module):
-    """What a later model may hold: sharing, branches, a vector of its own, frozen layers."""
+    """What other models may contain: shared layers, branches, own parameters, frozen layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,18 +126,18 @@ def test_any_network_of_standard_modules_works() -> None:
     assert shapes["adaptive_avg_pool2d"] == (1, 1, 8)
     assert not any("gelu" in name for name in shapes)
     parameters = [row.parameters for row in summary.rows if row.kind == "Conv2D"]
-    # the shared one counts once, in the row of its first call
+    # the shared layer counts once, in the row of its first call
     assert parameters == [216, 152, 0, 0, 72]
     assert summary.parameters == 216 + 32 + 152 + 72 + 36 + 5 + 12
     assert summary.non_trainable == 16 + 72
     text = " ".join(summary.explain().split())
     assert "3 x 3 x 2 x 8 + 8 = 152" in text
-    assert "of one of the 4 groups" in text
-    assert "(16 + 2 x 1 - 3) / 2, rounded down, + 1 = 8 down" in text
-    assert "Not trained: 72 more, which were frozen" in text
+    assert "of each of the 4 groups" in text
+    assert "(16 + 2 x 1 - 3) / 2, rounded down, + 1 = 8 in height" in text
+    assert "Non-trainable: 72 more, which are frozen" in text
 
 
-def test_a_batch_normalisation_without_moving_statistics_has_none() -> None:
+def test_a_batch_normalisation_without_moving_statistics() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
     summary = summarise(model, (8, 8, 3))
     assert summary.rows[1].parameters == 8
@@ -150,22 +150,88 @@ def fast() -> Summary:
     return summarise(build("fast-xs", (32, 32, 3), 10, seed=0), (32, 32, 3), "muon")
 
 
-def test_a_fast_network_is_trained_with_muon(fast: Summary) -> None:
+def test_memory_of_training_with_muon(fast: Summary) -> None:
     assert fast.optimizer_bytes == 8 * fast.trainable
     text = " ".join(fast.explain().split())
-    assert "Training keeps two more for each trained one, its gradient and Muon's sum" in text
+    assert "two more numbers per trainable value, its gradient and Muon's" in text
     assert "Adam" not in text
 
 
-def test_the_whitening_layer_is_worked_out_with_its_padding(fast: Summary) -> None:
+def test_the_whitening_layer_is_explained_with_its_padding(fast: Summary) -> None:
     text = " ".join(fast.rows[0].explanation)
-    assert "(32 + 1 - 2) + 1 = 32 each way" in text
-    assert "continued by 1 pixel at the right and at the bottom" in text
-    assert "Not trained: the kernels, 288: they are set once" in text
+    assert "(32 + 1 - 2) + 1 = 32 in height and width" in text
+    assert "padded by 1 pixel at the right and at the bottom" in text
+    assert "Non-trainable: the kernels, 288: they are computed once" in text
     assert (fast.rows[0].trainable, fast.rows[0].non_trainable) == (24, 288)
 
 
-def test_the_last_pooling_is_named_as_in_keras(fast: Summary) -> None:
+def test_global_pooling_is_named_as_in_keras(fast: Summary) -> None:
     pool = fast.rows[-2]
     assert (pool.name, pool.kind) == ("global_max_pooling2d", "GlobalMaxPooling2D")
-    assert "the largest value of each channel" in pool.explanation[0]
+    assert "the maximum of each channel" in pool.explanation[0]
+
+
+def test_the_table_is_aligned_and_complete(tutorial: Summary) -> None:
+    lines = tutorial.table().splitlines()
+    head, rule, rows = lines[0], lines[1], lines[2:15]
+    assert {len(line) for line in [head, rule, *rows]} == {len(rule)}
+    assert " ".join(rows[0].split()) == "conv2d (Conv2D) 30 x 30 x 64 1,792 1,555,200 230.4 kB"
+    assert rows[4].split()[:2] == ["batch_normalization_1", "(BatchNormalization)"]
+    assert "..." not in tutorial.table()
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_the_totals_follow_the_table(tutorial: Summary) -> None:
+    text = tutorial.table()
+    assert re.search(r"Parameters +159,018\n +trainable +158,506\n +non-trainable +512\n", text)
+    assert "15,283,648 to predict one 32 x 32 x 3 image" in text
+    assert "636.1 kB for the weights" in text
+
+
+def test_the_explanation_contains_the_numbers_of_each_layer(tutorial: Summary) -> None:
+    text = re.sub(r"\s+", " ", tutorial.explain())
+    for expected in (
+        "3 x 3 x 3 x 64 + 64 = 1,792: kernel height x kernel width x input channels x output "
+        "channels + one bias per output channel",
+        "3 x 3 x 64 x 128 + 128 = 73,856",
+        "3 x 3 x 128 x 64 + 64 = 73,792",
+        "4 x 128 = 512: each channel has scale (gamma), shift (beta), moving mean and moving "
+        "variance",
+        "Trainable: scale and shift, 2 x 64 = 128",
+        "Non-trainable: moving mean and moving variance, 2 x 64 = 128: they are estimated",
+        "moving = 0.99 x moving + 0.01 x batch",
+        "(32 - 3) + 1 = 30 in height and width",
+        "30 / 2 = 15 in height and width",
+        "13 / 2, rounded down, = 6 in height and width",
+        "2 x 2 x 64 = 256",
+        "256 x 32 + 32 = 8,224: inputs x outputs + one bias per output",
+        "32 x 10 + 10 = 330",
+        "1,792 + 256 + 73,856 + 512 + 73,792 + 256 + 8,224 + 330 = 159,018",
+        "2 x (64 + 128 + 64) = 512",
+        "159,018 - 512 = 158,506",
+        "a random 50% of the values",
+        "3 x 3 x 64 x 128 = 73,728 at each of 13 x 13 positions = 12,460,032",
+    ):
+        assert expected in text
+
+
+def test_every_layer_is_explained_within_the_line_width(tutorial: Summary) -> None:
+    table, text = tutorial.table(), tutorial.explain()
+    assert text.startswith(table)
+    explanation = text[len(table) :]
+    for row in tutorial.rows:
+        assert f"\n{row.name} ({row.kind}): " in explanation
+        assert "arameters: " in row.explanation[0]
+    assert max(map(len, explanation.splitlines())) <= WIDTH
+
+
+def test_format_bytes() -> None:
+    assert [format_bytes(n) for n in (0, 999, 1000, 999_949, 999_951, 5 * 10**9, 10**13)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "999.9 kB",
+        "1.0 MB",
+        "5.0 GB",
+        "10,000.0 GB",
+    ]

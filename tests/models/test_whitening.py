@@ -1,4 +1,4 @@
-"""The filters make patches uncorrelated, whatever the images are."""
+"""The filters make the patches of any images uncorrelated."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ def correlated(count: int, channels: int, size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 8)])
-def test_answers_are_uncorrelated_and_of_equal_size(channels: int, size: int) -> None:
+def test_responses_are_uncorrelated_with_equal_variance(channels: int, size: int) -> None:
     images = correlated(50, channels, size) * 10
     filters = whitening_filters(images)
     assert filters.shape == (8 * channels, channels, 2, 2)
     half = 4 * channels
     assert torch.equal(filters[:half], -filters[half:])
-    answers = F.conv2d(images, filters[:half]).transpose(0, 1).flatten(1).double()
-    moment = answers @ answers.T / answers.shape[1]
+    responses = F.conv2d(images, filters[:half]).transpose(0, 1).flatten(1).double()
+    moment = responses @ responses.T / responses.shape[1]
     assert torch.allclose(moment, torch.eye(half, dtype=torch.float64), atol=0.02)
 
 
-def test_the_directions_that_vary_most_come_first() -> None:
+def test_filters_are_in_descending_order_of_variance() -> None:
     images = correlated(50, 3, 16)
     norms = whitening_filters(images)[:12].flatten(1).norm(dim=1)
     assert (norms.diff() > 0).all()
 
 
-def test_images_of_one_colour_give_finite_filters() -> None:
+def test_filters_of_uniform_images_are_finite() -> None:
     for value in (0.0, 1.0):
         assert torch.isfinite(whitening_filters(torch.full((3, 3, 8, 8), value))).all()
 
 
-def test_the_images_may_be_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_change_the_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     images = correlated(50, 1, 8)
     whole = whitening_filters(images)
-    monkeypatch.setattr("peewit.models.registry.whitening._IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr("peewit.models.whitening._BATCH", 7)
     assert torch.allclose(whitening_filters(images), whole, rtol=1e-4, atol=1e-5)

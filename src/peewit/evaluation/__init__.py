@@ -1,1 +1,1 @@
-"""How good a network's answers are: metrics, calibration, inference, Grad-CAM."""
+"""How good the answers of a network are: metrics, calibration, inference, Grad-CAM."""

@@ -1,4 +1,4 @@
-"""Where in a picture a network found what it answered: Grad-CAM heat maps."""
+"""Grad-CAM heat maps: which regions of an image support a class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# from cold to hot, as luminance rises all the way: readable with any colour vision and in grey
+# Colour map from cold to hot. Its luminance increases monotonically, so that it is readable with
+# any colour vision and in greyscale.
 RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 
@@ -24,34 +25,34 @@ def heat_maps(
     images: npt.NDArray[np.uint8],
     classes: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Return for each image how much each place spoke for a class.
+    """Return a Grad-CAM heat map of each image: how much each pixel supports a class.
 
-    The channels of the network's last feature map are weighted with the mean gradient of the
-    class's logit and summed; what speaks against the class is cut off. Source: R. R. Selvaraju et
+    The channels of the last feature map are summed, weighted by the mean gradient of the class's
+    logit; negative values, evidence against the class, are set to 0. Source: R. R. Selvaraju et
     al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017, arXiv 1610.02391, equations 1 and 2.
 
-    The map is as coarse as the network's last feature map (4 x 4 places in the tutorial's network
-    on CIFAR-10) and is enlarged smoothly.
+    The map has the resolution of the last feature map (4 x 4 in the tutorial's network on CIFAR-10)
+    and is upsampled bilinearly.
 
     Parameters
     ----------
     model : Module
-        In evaluation mode afterwards.
+        Left in evaluation mode.
     preprocessing : Preprocessing
     images : uint8 array, shape (N, H, W, C)
     classes : int array, shape (N,), optional
-        The class to explain of each image: by default the one that the model answers.
+        The class to explain for each image; by default the predicted class.
 
     Returns
     -------
     float32 array, shape (N, H, W)
-        From 0 to 1: 1 in the place that spoke most; all 0 where nothing speaks for the class.
+        0 to 1, with 1 at the maximum of each image; all 0 if nothing supports the class.
 
     Raises
     ------
     PeewitError
-        The network has no feature map with more than one place.
+        The network has no feature map with more than one position.
 
     Examples
     --------
@@ -69,18 +70,18 @@ def heat_maps(
     if not len(images):
         return np.empty((0, *size), np.float32)
     with torch.enable_grad():
-        # so that there is a gradient in a network whose weights are frozen, too
+        # so that there is a gradient even if all weights are frozen
         pixels = preprocessing.tensor(images).requires_grad_()
         logits, features = _with_features(model, pixels)
         chosen = logits.argmax(1) if classes is None else torch.tensor(np.asarray(classes))
         score = logits.gather(1, chosen.long()[:, None]).sum()
-        # the images do not meet in evaluation mode: the gradient of the sum is that of each
+        # in evaluation mode images are independent: the gradient of the sum is that of each image
         (gradient,) = torch.autograd.grad(score, features)
     with torch.no_grad():
         weights = gradient.mean((2, 3), keepdim=True)  # (N, C, h, w) -> (N, C, 1, 1)
         maps = F.relu((weights * features).sum(1, keepdim=True))  # -> (N, 1, h, w)
         maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
-        # only now, because the hottest place may lie between two pixels
+        # normalised after upsampling, which can change the maximum
         largest = maps.amax((1, 2), keepdim=True)
         maps = maps / largest.clamp_min(torch.finfo(maps.dtype).tiny)
     result: npt.NDArray[np.float32] = maps.numpy()
@@ -90,7 +91,7 @@ def heat_maps(
 def overlay(
     image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32], strength: float = 0.7
 ) -> npt.NDArray[np.uint8]:
-    """Lay a heat map over its picture, which turns grey so that the colours are the map's alone.
+    """Blend a heat map over its image, converted to greyscale so that all colour is the map's.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def overlay(
     heat : float32 array, shape (H, W)
         From 0 to 1.
     strength : float
-        How far the hottest place hides the picture, 0 to 1.
+        Opacity of the heat map at its maximum, 0 to 1.
 
     Returns
     -------
@@ -117,36 +118,38 @@ def overlay(
 
 
 def _with_features(model: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits, and the feature map that Grad-CAM looks at.
+    """Return the logits and the feature map for Grad-CAM.
 
-    It is the map of the last layer with weights that still has places, after its activation but
-    before any pooling, which would only make it coarser. Where a fused kernel does several
-    layers' work at once, it is what comes out of that.
+    This is the output of the last layer with weights that still has spatial positions, after its
+    activation but before any pooling, which would reduce the resolution. For a fused kernel, it is
+    the output of the kernel.
     """
     import torch
 
-    seen: list[tuple[nn.Module, torch.Tensor]] = []
+    outputs: list[tuple[nn.Module, torch.Tensor]] = []
 
-    def remember(module: nn.Module, _: Any, output: Any) -> None:
+    def record(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
-            seen.append((module, output))
+            outputs.append((module, output))
 
-    hooks = [module.register_forward_hook(remember) for module in model.modules()]
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
     try:
         logits = model(pixels)
     finally:
         for hook in hooks:
             hook.remove()
-    # a module is called before and heard of after the modules that it is made of
-    ran = {module for module, _ in seen}
+    # the hook of a module runs after those of its children
+    ran = {module for module, _ in outputs}
     weighted = [
-        position
-        for position, (module, _) in enumerate(seen)
+        index
+        for index, (module, _) in enumerate(outputs)
         if any(True for _ in module.parameters())
         and not any(part in ran for part in module.modules() if part is not module)
     ]
     if not weighted:
-        raise PeewitError("there is no heat map", "no layer of the network keeps places apart")
-    last = seen[weighted[-1]][1]
-    same_size = [map_ for _, map_ in seen[weighted[-1] :] if map_.shape == last.shape]
+        raise PeewitError(
+            "cannot compute a heat map", "no layer of the network has more than one position"
+        )
+    last = outputs[weighted[-1]][1]
+    same_size = [map_ for _, map_ in outputs[weighted[-1] :] if map_.shape == last.shape]
     return logits, same_size[-1]

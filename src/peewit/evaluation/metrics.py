@@ -1,6 +1,6 @@
-"""How good a classifier is: every number that is reported comes from here.
+"""The metrics of a classifier: every reported number is computed here.
 
-Numpy only, from logits and labels, so that any engine's outputs can be judged.
+From logits and labels with NumPy alone, so that the outputs of any engine can be evaluated.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from peewit.evaluation.reliability import ConfidenceBin, calibration_error, reli
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class fared.
+    """The metrics of one class.
 
-    A ratio with nothing in its denominator (nothing predicted, nothing there) is 0, as
-    scikit-learn's ``zero_division=0`` has it; the table shows it as ``-``.
+    A ratio whose denominator is 0 (no predictions of the class, or no images) is 0, as with
+    scikit-learn's ``zero_division=0``; the table shows it as ``-``.
     """
 
     name: str
@@ -35,28 +35,29 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The judgement on a set of labelled images, made by :func:`evaluate`.
+    """The metrics on a set of labelled images, computed by :func:`evaluate`.
 
     Attributes
     ----------
     images : int
-        How many were judged.
+        The number of images.
     accuracy : float
-        Share that got its right class, 0 to 1.
+        Share of correct predictions, 0 to 1.
     accuracy_interval : tuple of float
-        The 95 % interval of the accuracy (Wilson).
+        95 % confidence interval of the accuracy (Wilson).
     loss : float
         Mean cross-entropy in nats.
     top3 : float
-        Share whose right class is among the three (or all, where there are fewer) likeliest.
+        Top-3 accuracy, 0 to 1: the share whose true class is among the three most probable (or
+        among all, if there are fewer).
     calibration_error : float
-        How far confidence and accuracy are apart (expected calibration error, 15 bins), 0 to 1.
+        Expected calibration error (ECE) with 15 bins, 0 to 1.
     reliability : tuple of ConfidenceBin
-        The images by the confidence of their answers, in 15 bins of equal width from 0 to 1.
+        The reliability diagram: 15 confidence bins of equal width from 0 to 1.
     per_class : tuple of ClassScores
-        One a class, in the classes' order.
+        One per class, in the order of the classes.
     confusion : int64 array, shape (classes, classes)
-        ``confusion[true, predicted]`` images.
+        Confusion matrix: ``confusion[true, predicted]`` images.
     """
 
     images: int
@@ -70,7 +71,7 @@ class Evaluation:
     confusion: npt.NDArray[np.int64] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON has it: numbers, texts, lists, dicts."""
+        """Return all metrics in a dict that can be written as JSON."""
         return {
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
@@ -84,21 +85,21 @@ class Evaluation:
         }
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Show the table in a notebook: IPython asks for this."""
+        """Show the table in a notebook; called by IPython."""
         printer.text(self.table())
 
     def table(self) -> str:
-        """Return the numbers as text for a person, about 60 characters wide."""
-        # here, because the numbers alone do not need rich
+        """Return the metrics as a table, about 60 characters wide."""
+        # imported here, because only the table needs rich
         from peewit.system.terminal import text_table
 
         low, high = self.accuracy_interval
         top = min(3, len(self.per_class))
         facts = [
             ["accuracy", f"{self.accuracy:.2%}", f"95 % interval {low:.2%} to {high:.2%}"],
-            [f"top-{top}", f"{self.top3:.2%}", f"the right class is among the {top} likeliest"],
-            ["loss", f"{self.loss:.4f}", "mean cross-entropy, nats"],
-            ["calibration", f"{self.calibration_error:.2%}", "confidence and accuracy differ by"],
+            [f"top-{top}", f"{self.top3:.2%}", f"true class among the {top} most probable"],
+            ["loss", f"{self.loss:.4f}", "mean cross-entropy in nats"],
+            ["calibration", f"{self.calibration_error:.2%}", "expected calibration error"],
             ["images", f"{self.images:,}", ""],
         ]
         classes = [
@@ -118,16 +119,16 @@ class Evaluation:
 def evaluate(
     logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: Sequence[str]
 ) -> Evaluation:
-    """Judge a classifier's outputs.
+    """Compute the metrics of a classifier's outputs.
 
     Parameters
     ----------
     logits : float array, shape (N, classes)
-        Unnormalised log-probabilities; the largest wins (the first of equals).
+        Unnormalised log-probabilities. The prediction is the largest, the first of equal values.
     labels : int array, shape (N,)
-        The right classes.
+        The true classes.
     class_names : sequence of str
-        One name a class.
+        One name per class.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def evaluate(
     Raises
     ------
     PeewitError
-        There are no images, shapes or labels do not fit, or a logit is not a finite number.
+        There are no images, shapes or labels do not match, or a logit is not finite.
 
     Examples
     --------
@@ -144,7 +145,7 @@ def evaluate(
     >>> round(result.accuracy, 3), result.confusion.tolist()
     (0.667, [[1, 0], [1, 1]])
     """
-    # float64, because float32 sums over 10,000 images lose digits that scikit-learn keeps
+    # float64: float32 sums over 10,000 images lose digits that scikit-learn keeps
     scores = np.asarray(logits, dtype=np.float64)
     truth = np.asarray(labels)
     _check(scores, truth, len(class_names))
@@ -153,12 +154,12 @@ def evaluate(
 
     log_probabilities = log_softmax(scores)
     predicted = scores.argmax(axis=1)
-    right = predicted == truth
-    # stable, so that among equals the first class wins here as it does in argmax
+    correct = predicted == truth
+    # stable: the first of equal values comes first, as in argmax
     best = np.argsort(-scores, axis=1, kind="stable")[:, :3]
     confusion = np.bincount(truth * classes + predicted, minlength=classes**2)
     confusion = confusion.reshape(classes, classes).astype(np.int64)
-    hits = int(right.sum())
+    hits = int(correct.sum())
     confidences = np.exp(log_probabilities.max(axis=1))
     return Evaluation(
         images=count,
@@ -166,15 +167,15 @@ def evaluate(
         accuracy_interval=wilson_interval(hits, count),
         loss=float(-log_probabilities[np.arange(count), truth].mean()),
         top3=float((best == truth[:, None]).any(axis=1).mean()),
-        calibration_error=calibration_error(confidences, right),
-        reliability=reliability(confidences, right),
+        calibration_error=calibration_error(confidences, correct),
+        reliability=reliability(confidences, correct),
         per_class=_per_class(confusion, class_names),
         confusion=confusion,
     )
 
 
 def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the logarithms of the probabilities, shape (N, classes), without overflow.
+    """Return the log-probabilities, shape (N, classes), without overflow.
 
     >>> np.exp(log_softmax(np.array([[1000.0, 1000.0]]))).tolist()
     [[0.5, 0.5]]
@@ -184,11 +185,11 @@ def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def wilson_interval(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the interval that holds the true share with 95 % confidence (z of the normal law).
+    """Return the Wilson score interval of a proportion; z is the normal quantile, here of 95 %.
 
-    Unlike the textbook's p +- z s it stays within 0 to 1 and does not shrink to nothing at 0 or
-    100 %. Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical
-    Inference", JASA 22 (1927), 209-212.
+    Unlike the normal approximation p +- z s, it stays within 0 to 1 and does not collapse to a
+    point at 0 or 100 %. Source: E. B. Wilson, "Probable Inference, the Law of Succession, and
+    Statistical Inference", JASA 22 (1927), 209-212.
 
     >>> [round(bound, 4) for bound in wilson_interval(7109, 10000)]
     [0.7019, 0.7197]
@@ -199,7 +200,7 @@ def wilson_interval(hits: int, count: int, z: float = 1.959963984540054) -> tupl
     scale = 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    # at 0 and at all hits the bound is exact; rounding would leave 1e-17 of it
+    # with no hits or all hits the bound is exact; rounding would be off by 1e-17
     return (0.0 if hits == 0 else middle - half, 1.0 if hits == count else middle + half)
 
 
@@ -208,21 +209,21 @@ def _check(scores: npt.NDArray[np.float64], truth: npt.NDArray[Any], classes: in
     if scores.ndim != 2 or scores.shape[1] != classes or truth.shape != scores.shape[:1]:
         raise PeewitError(
             what,
-            f"outputs have shape {scores.shape} and labels {truth.shape} for {classes} classes",
-            "give outputs (N, classes) and labels (N,)",
+            f"outputs have shape {scores.shape} and labels {truth.shape}, for {classes} classes",
+            "pass outputs (N, classes) and labels (N,)",
         )
     if not len(scores):
-        raise PeewitError(what, "there are no images", "give at least one")
+        raise PeewitError(what, "there are no images", "pass at least one")
     if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= classes:
         raise PeewitError(
-            what, f"the labels are not whole numbers from 0 to {classes - 1}", "check the data"
+            what, f"the labels are not integers from 0 to {classes - 1}", "check the data"
         )
     broken = ~np.isfinite(scores).all(axis=1)
     if broken.any():
         raise PeewitError(
             what,
             f"{int(broken.sum()):,} of {len(scores):,} images have outputs that are not finite",
-            "the weights are broken, train again with a lower learning rate",
+            "the training has diverged, train again with a lower learning rate",
         )
 
 

@@ -1,4 +1,4 @@
-"""Find and load the compiled kernels, if they were built."""
+"""Load the compiled kernels, check whether they can be used, and allocate memory for them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import ctypes
 import importlib.util
 import os
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+# imported before the kernels are loaded, so that both use the same pool of OpenMP threads
+import torch
 
-# what the C functions take: addresses, sizes, real numbers, the number of threads
+# argument types of the C functions
 _ADDRESS, _SIZE, _REAL, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_double, ctypes.c_int
 _IMAGES = [_ADDRESS, *[_SIZE] * 4]  # x, N, H, W, C
 _ARGUMENTS = {
@@ -48,7 +47,7 @@ _ARGUMENTS = {
         _INT,
     ],
 }
-# those that return how many floats of workspace are needed
+# functions that return the size of a workspace in floats
 _SIZES = {
     "winograd_filters_space": [_SIZE] * 2,
     "winograd_convolve_space": [*[_SIZE] * 4, _INT],
@@ -60,12 +59,9 @@ _SIZES = {
 def load() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None.
 
-    There are none where no compiler was at hand when Peewit was installed, or where the
-    environment variable ``PEEWIT_KERNELS`` is ``off``.
+    None if there was no compiler when Peewit was installed, or if the environment variable
+    ``PEEWIT_KERNELS`` is ``off``.
     """
-    # PyTorch comes first: the kernels then share its pool of threads, instead of fighting it
-    import torch  # noqa: F401
-
     if os.environ.get("PEEWIT_KERNELS") == "off":
         return None
     found = importlib.util.find_spec("peewit.kernels.native")
@@ -77,7 +73,7 @@ def load() -> ctypes.CDLL | None:
             function = getattr(library, name)
             function.argtypes = arguments
             function.restype = _SIZE if name in _SIZES else None
-    except OSError:  # built for another system, or against a library that is gone
+    except OSError:  # built for another system, or a library it was linked with is missing
         return None
     except AttributeError:  # built from the sources of another version
         return None
@@ -85,42 +81,42 @@ def load() -> ctypes.CDLL | None:
 
 
 def available() -> bool:
-    """Return whether the compiled kernels are used here."""
-    import torch
-
-    # PyTorch's passes on several cores beat the kernels' on a single core
+    """Return whether the compiled kernels are used on this machine."""
+    # without OpenMP the kernels run on one core, which is slower than PyTorch on several
     return load() is not None and (parallel() or torch.get_num_threads() == 1)
 
 
 @cache
 def parallel() -> bool:
-    """Return whether the compiled kernels can use more than one thread."""
+    """Return whether the compiled kernels can use several threads."""
     library = load()
     return library is not None and bool(library.is_parallel())
 
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Return whether the compiled kernels have products of bfloat16 on this processor."""
+    """Return whether the compiled kernels and this processor support bfloat16 products."""
     library = load()
     return library is not None and bool(library.has_native_bfloat16())
 
 
 def loaded() -> ctypes.CDLL:
-    """Return the compiled kernels, which ``usable`` found before."""
+    """Return the compiled kernels; only after ``usable`` returned True."""
     library = load()
     assert library is not None
     return library
 
 
 def usable(*tensors: torch.Tensor, bfloat16: bool = False) -> bool:
-    """Return whether the compiled kernels are there, take such tensors, and are worth it.
+    """Return whether the compiled kernels can and should be used for these tensors.
 
-    ``bfloat16`` is whether those that are asked about can also compute in that precision, as
-    PyTorch's autocast wants it.
+    Parameters
+    ----------
+    *tensors : tensor
+        The kernels take float32 on the CPU.
+    bfloat16 : bool
+        Whether the kernel in question also supports PyTorch's autocast to bfloat16.
     """
-    import torch
-
     if not available():
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -128,3 +124,13 @@ def usable(*tensors: torch.Tensor, bfloat16: bool = False) -> bool:
         if not (bfloat16 and wanted is torch.bfloat16 and multiplies_bfloat16()):
             return False
     return not any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors)
+
+
+def empty(n: int, channels: int, height: int, width: int) -> torch.Tensor:
+    """Return an uninitialised float32 tensor, (n, channels, height, width), channels last."""
+    return torch.empty((n, channels, height, width), memory_format=torch.channels_last)
+
+
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Return the address of the tensor's data for the C functions, or None for NULL."""
+    return None if tensor is None else tensor.data_ptr()

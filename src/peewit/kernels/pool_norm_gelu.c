@@ -1,21 +1,22 @@
-/* Max pooling (or none), batch normalisation and GELU, fused: the passes of the fast networks.
+/* Max pooling (optional), batch normalisation and GELU, fused: the passes of the fast networks.
  *
- * Layout and sums as in native.c: float32, channels last, sums an image at a time and added in
- * order. Pooling comes before the normalisation, so that all other passes see a quarter of the
- * activation. GELU is its tanh form (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2),
- * x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)): one exponential a value.
+ * Layout and order of the sums as in relu_norm_pool.c: float32, channels last, one sum per image,
+ * added in order. Pooling precedes the normalisation, so all later passes process only a quarter of
+ * the activation. GELU is the tanh approximation (Hendrycks and Gimpel 2016, arXiv 1606.08415,
+ * section 2), computed as x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)): one exponential per
+ * value.
  */
-#include "native.h"
+#include "common.h"
 
 #include <string.h>
 
-/* e^x in float32 to 2 units in the last place for |x| <= 87, which is all that sigmoid needs:
- * 2^n with n the nearest whole number, times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
+/* e^x in float32, within 2 units in the last place for |x| <= 87, the range that sigmoid needs:
+ * 2^n, where n is the nearest integer to x / ln 2, times a polynomial on [-ln 2 / 2, ln 2 / 2]. */
 static inline float exponential(float x) {
     x = x > 87.0f ? 87.0f : x;
     x = x < -87.0f ? -87.0f : x;
     const float scaled = x * 1.44269504f;
-    const float rounder = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    const float rounder = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     const float whole = (scaled + rounder) - rounder;
     const float r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float p = 1.0f / 720.0f;
@@ -39,15 +40,15 @@ static inline float gate(float u) { /* sigmoid(2 sqrt(2 / pi) (u + 0.044715 u^3)
 
 typedef struct {
     ptrdiff_t images, height, width, channels;
-    ptrdiff_t pool; /* 2: maximum over 2x2, odd last rows and columns left out; 1: none */
+    ptrdiff_t pool; /* 2: 2x2 windows, an odd last row or column is dropped; 1: no pooling */
 } Shape;
 
 static inline ptrdiff_t pooled_size(const Shape *s) {
     return (s->height / s->pool) * (s->width / s->pool) * s->channels;
 }
 
-/* pooled = maximum over 2x2 of one image, place = which of the four; sums of pooled and of its
- * square. Without pooling only the sums, of x itself. */
+/* One image: pooled = maximum over each 2x2 window, place = index of the maximum, 0 to 3; sums of
+ * pooled and of its square. Without pooling, only the sums of x and of its square. */
 FOR_EACH_CPU static void image_pool(const float *x, const Shape *s, ptrdiff_t image, float *pooled,
                                     uint8_t *place, float *RESTRICT row_sums,
                                     double *RESTRICT sums) {
@@ -78,7 +79,8 @@ FOR_EACH_CPU static void image_pool(const float *x, const Shape *s, ptrdiff_t im
                 const float x3 = corner[(width + 1) * channels + c];
                 const float top = x1 > x0 ? x1 : x0, bottom = x3 > x2 ? x3 : x2;
                 const int top_place = x1 > x0 ? 1 : 0, bottom_place = x3 > x2 ? 3 : 2;
-                const float together = x0 + x1 + x2 + x3; /* a NaN among them must not get lost */
+                /* the sum propagates a NaN, which the comparisons would drop */
+                const float together = x0 + x1 + x2 + x3;
                 const float best = together == together ? (bottom > top ? bottom : top) : together;
                 out[c] = best;
                 which[c] = (uint8_t)(bottom > top ? bottom_place : top_place);
@@ -90,7 +92,7 @@ FOR_EACH_CPU static void image_pool(const float *x, const Shape *s, ptrdiff_t im
     }
 }
 
-/* out = gelu(z * scale + shift) over one image */
+/* One image: out = gelu(z * scale + shift) */
 FOR_EACH_CPU static void image_activate(const float *z, ptrdiff_t pixels, ptrdiff_t channels,
                                         ptrdiff_t image, const float *RESTRICT scale,
                                         const float *RESTRICT shift, float *out) {
@@ -105,7 +107,7 @@ FOR_EACH_CPU static void image_activate(const float *z, ptrdiff_t pixels, ptrdif
     }
 }
 
-/* out = gelu(pooled * scale + shift) over one image, straight from x */
+/* One image, pooling and activation in one pass over x: out = gelu(pooled * scale + shift) */
 FOR_EACH_CPU static void image_infer(const float *x, const Shape *s, ptrdiff_t image,
                                      const float *RESTRICT scale, const float *RESTRICT shift,
                                      float *out) {
@@ -123,7 +125,7 @@ FOR_EACH_CPU static void image_infer(const float *x, const Shape *s, ptrdiff_t i
                 const float x2 = corner[width * channels + c];
                 const float x3 = corner[(width + 1) * channels + c];
                 const float top = x1 > x0 ? x1 : x0, bottom = x3 > x2 ? x3 : x2;
-                const float together = x0 + x1 + x2 + x3; /* NaN: see image_pool */
+                const float together = x0 + x1 + x2 + x3; /* propagates NaN, as in image_pool */
                 const float best = together == together ? (bottom > top ? bottom : top) : together;
                 const float u = best * scale[c] + shift[c];
                 to[c] = u * gate(u);
@@ -132,7 +134,7 @@ FOR_EACH_CPU static void image_infer(const float *x, const Shape *s, ptrdiff_t i
     }
 }
 
-/* slope = grad * gelu'(z * scale + shift) over one image; its sum, and that of slope * z */
+/* One image: slope = grad * gelu'(z * scale + shift); sums of slope and of slope * z */
 FOR_EACH_CPU static void image_slopes(const float *z, const float *grad, ptrdiff_t pixels,
                                       ptrdiff_t channels, ptrdiff_t image,
                                       const float *RESTRICT scale, const float *RESTRICT shift,
@@ -161,7 +163,7 @@ FOR_EACH_CPU static void image_slopes(const float *z, const float *grad, ptrdiff
     }
 }
 
-/* One image, in place: x becomes the gradient of the loss by x, from slope (see above) */
+/* One image: overwrite x by the gradient of the loss with respect to x, from slope (see above) */
 FOR_EACH_CPU static void image_unpool(float *x, const Shape *s, ptrdiff_t image, const float *z,
                                       const uint8_t *place, const float *slope,
                                       const float *RESTRICT scale, const float *RESTRICT constant,
@@ -205,8 +207,8 @@ FOR_EACH_CPU static void image_unpool(float *x, const Shape *s, ptrdiff_t image,
         memset(x + (s->height - 1) * width * channels, 0, width * channels * sizeof(float));
 }
 
-/* Training, forward. Without pooling `pooled` is x itself and `place` is NULL.
- * workspace: (N + 1) * 2C doubles and (N + 1) * 2C floats behind them. */
+/* Forward pass in training. Without pooling, `pooled` is x itself and `place` is NULL.
+ * workspace: (N + 1) * 2C doubles, followed by (N + 1) * 2C floats. */
 EXPORT void pool_norm_gelu_forward(const float *x, ptrdiff_t images, ptrdiff_t height,
                                    ptrdiff_t width, ptrdiff_t channels, ptrdiff_t pool,
                                    const float *gamma, const float *beta, float *running_mean,
@@ -232,7 +234,7 @@ EXPORT void pool_norm_gelu_forward(const float *x, ptrdiff_t images, ptrdiff_t h
         image_activate(pool == 1 ? x : pooled, pixels, channels, n, scale, shift, out);
 }
 
-/* Inference: scale and shift (C) come from the running statistics. */
+/* Forward pass in inference. scale and shift (C) are computed from the running statistics. */
 EXPORT void pool_norm_gelu_inference(const float *x, ptrdiff_t images, ptrdiff_t height,
                                      ptrdiff_t width, ptrdiff_t channels, ptrdiff_t pool,
                                      const float *scale, const float *shift, float *out,
@@ -248,8 +250,9 @@ EXPORT void pool_norm_gelu_inference(const float *x, ptrdiff_t images, ptrdiff_t
     }
 }
 
-/* Training, backward. x is overwritten with its gradient; slope is (N, h, w, C) of work space.
- * workspace: (N + 1) * 2C doubles and (2N + 4) * C floats behind them. */
+/* Backward pass. x is overwritten by its own gradient; slope is scratch memory, (N, h, w, C), where
+ * h x w is the pooled size.
+ * workspace: (N + 1) * 2C doubles, followed by (2N + 4) * C floats. */
 EXPORT void pool_norm_gelu_backward(float *x, ptrdiff_t images, ptrdiff_t height, ptrdiff_t width,
                                     ptrdiff_t channels, ptrdiff_t pool, const float *grad,
                                     const float *pooled, const uint8_t *place, const float *gamma,
@@ -274,8 +277,8 @@ EXPORT void pool_norm_gelu_backward(float *x, ptrdiff_t images, ptrdiff_t height
         image_slopes(z, grad, pixels, channels, n, scale, shift, slope,
                      run_sums + n * 2 * channels, workspace + n * 2 * channels);
     add_images(workspace, images, 2 * channels, total);
-    gradient_line(total, (double)(images * pixels), channels, gamma, mean, inverse_deviation,
-                  grad_gamma, grad_beta, scale, constant, factor);
+    normalise_backward(total, (double)(images * pixels), channels, gamma, mean, inverse_deviation,
+                       grad_gamma, grad_beta, scale, constant, factor);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (ptrdiff_t n = 0; n < images; n++)
         image_unpool(x, &shape, n, z, place, slope, scale, constant, factor);

@@ -1,4 +1,4 @@
-"""3x3 convolution with a quarter of the multiplications (Winograd's minimal filtering)."""
+"""3x3 convolution with a quarter of the multiplications: Winograd's minimal filtering."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library
-from peewit.kernels.memory import address, empty
+from peewit.kernels.library import address, empty
 
 _CHANNELS_LAST = torch.channels_last
-_MULTIPLE = 8  # channels that the transforms in tiles.c work on at once
+_MULTIPLE = 8  # channels per vector in winograd_transforms.h
 
 
 def conv3x3(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return ``conv2d(x, weight, padding=1)``, by Winograd's F(4x4, 3x3) where that is faster.
+    """Return ``conv2d(x, weight, padding=1)``, by Winograd's F(4x4, 3x3) if that is faster.
 
-    A tile of 4x4 outputs takes 36 multiplications instead of 144 for each pair of channels (Lavin
-    and Gray 2015, arXiv 1509.09308, sections 4.1 and 4.3): the input's tiles are transformed, the
-    channels are summed by 36 matrix products, and the products are transformed back. The rounding
-    error is about 1e-5 of the largest value, ten times that of the direct sum.
+    A tile of 4x4 outputs takes 36 multiplications instead of 144 for each pair of input and output
+    channel (Lavin and Gray 2015, arXiv 1509.09308, sections 4.1 and 4.3): the input tiles are
+    transformed, 36 matrix products sum over the channels, and the products are transformed back.
+    The rounding error is about 1e-5 of the largest value, ten times that of direct convolution.
 
     Parameters
     ----------
-    x : float32 tensor, shape (N, in, H, W), best in channels_last memory
+    x : float32 tensor, shape (N, in, H, W)
+        Fastest in channels_last memory.
     weight : float32 tensor, shape (out, in, 3, 3)
 
     Returns
     -------
-    float32 tensor, shape (N, out, H, W), channels_last where the kernels were used. It has a
-    gradient, but no second one.
+    float32 tensor, shape (N, out, H, W)
+        In channels_last memory if the kernels were used. Differentiable once.
     """
     if not supported(x, weight):
         return reference(x, weight)
@@ -43,40 +44,40 @@ def conv3x3(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Compute ``conv3x3`` by PyTorch: what the kernels are tested against."""
+    """Compute ``conv3x3`` by PyTorch; the kernels are tested against this."""
     return F.conv2d(x, weight, padding=1)
 
 
 def supported(x: torch.Tensor, weight: torch.Tensor, *, bfloat16: bool = False) -> bool:
-    """Return whether ``forward`` and ``gradients`` below can be used, where wanted in bfloat16."""
+    """Return whether ``forward`` and ``gradients`` apply, with ``bfloat16`` also under autocast."""
     if not library.usable(x, weight, bfloat16=bfloat16) or x.dim() != 4 or x.numel() == 0:
         return False
     return weight.shape[2:] == (3, 3) and x.shape[1] == weight.shape[1]
 
 
 def pays(n: int, inputs: int, outputs: int, height: int, width: int) -> bool:
-    """Return whether Winograd's way is possible and faster than PyTorch's direct sum.
+    """Return whether Winograd's convolution applies and is faster than PyTorch's direct one.
 
-    Measured on one AVX-512 core, times as fast (forward, gradient by x, gradient by the weight):
-    256 to 256 channels at 16 x 16: 2.9, 2.9, 2.7; 24 to 64 at 32 x 32: 1.7, 2.1, 1.4; 16 to 16:
-    1.1, 1.2, 0.9. Tiles over the edge: 7 x 7 pixels 1.7, 6 x 6 1.3, 5 x 5 0.9, 1 x 1 0.1. A single
-    image: 16 tiles 1.1, 4 tiles 0.4, because of the transform of the filters.
+    Speed-up on one AVX-512 core (forward, gradient of x, gradient of the weight): 2.9, 2.9, 2.7
+    for 256 to 256 channels at 16 x 16; 1.7, 2.1, 1.4 for 24 to 64 at 32 x 32; 1.1, 1.2, 0.9 for 16
+    to 16. Tiles that extend past the edge: 1.7 at 7 x 7 pixels, 1.3 at 6 x 6, 0.9 at 5 x 5, 0.1 at
+    1 x 1. A single image, because the filters must be transformed: 1.1 with 16 tiles, 0.4 with 4.
     """
-    if not fits(inputs, outputs):
+    if not supports_channels(inputs, outputs):
         return False
     tiles = -(-height // 4) * -(-width // 4)
     return n * tiles >= 16 and tiles * 16 <= 2 * height * width
 
 
-def fits(inputs: int, outputs: int) -> bool:
-    """Return whether there are such numbers of channels that ``pays`` depends on the images."""
+def supports_channels(inputs: int, outputs: int) -> bool:
+    """Return whether the kernels support these numbers of channels and can be faster."""
     return not (inputs % _MULTIPLE or outputs % _MULTIPLE) and min(inputs, outputs) >= 24
 
 
-def transformed(weight: torch.Tensor) -> torch.Tensor:
-    """Return the transforms of filters (out, in, 3, 3) in float32: four times as many numbers.
+def transform_filters(weight: torch.Tensor) -> torch.Tensor:
+    """Return the transformed filters of a weight (out, in, 3, 3), float32, four times its size.
 
-    Where the filters stay as they are, ``forward`` then need not make them for each batch.
+    For fixed weights, passing them to ``forward`` saves transforming the filters for each batch.
     """
     outputs, inputs = weight.shape[:2]
     u = torch.empty(library.loaded().winograd_filters_space(outputs, inputs))
@@ -91,16 +92,19 @@ def forward(
     bfloat16: bool = False,
     filters: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the convolution of x (N, in, H, W), without a gradient.
+    """Return the convolution of x (N, in, H, W), (N, out, H, W), without recording a gradient.
 
-    ``filters`` is what ``transformed`` gave for the weight; not for bfloat16.
-
-    With ``bfloat16`` what is multiplied is rounded to it after the transforms, and all else stays
-    float32: an error of 2 to 3 % of the usual value, and twice the products in the same time where
-    the processor has them.
+    Parameters
+    ----------
+    bfloat16 : bool
+        Round the transformed operands of the matrix products to bfloat16; everything else stays
+        float32. The error is 2 to 3 % of the root mean square; processors with bfloat16
+        instructions compute twice as many products in the same time.
+    filters : float32 tensor, optional
+        ``transform_filters(weight)``; not with ``bfloat16``.
     """
     if not pays(len(x), x.shape[1], weight.shape[0], *x.shape[2:]):
-        with torch.autocast("cpu", enabled=False):  # the passes behind it read float32
+        with torch.autocast("cpu", enabled=False):  # the following passes read float32
             return F.conv2d(x, weight, padding=1)
     n, _, height, width = x.shape
     y = empty(n, len(weight), height, width)
@@ -115,16 +119,16 @@ def forward_pooled(
     bfloat16: bool = False,
     filters: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest of each 2x2 of the convolution, and which of the four it was.
+    """Return the convolution after 2x2 max pooling, and the index of each maximum.
 
-    Only where the shapes are such that it ``pays``. What is not the largest never goes to memory.
-    ``filters`` is that of ``forward``.
+    Only for shapes for which it ``pays``. The unpooled result is never written to memory.
+    ``bfloat16`` and ``filters`` are those of ``forward``.
 
     Returns
     -------
     pooled : float32 tensor, shape (N, out, H // 2, W // 2), channels_last
-    place : uint8 tensor of the same shape and memory
-        0 and 1 for the upper two, 2 and 3 for the lower two; the first of equals.
+    place : uint8 tensor of the same shape and memory format
+        0 and 1 are the upper two pixels, 2 and 3 the lower two; the first of equal values.
     """
     n, _, height, width = x.shape
     pooled = empty(n, len(weight), height // 2, width // 2)
@@ -143,18 +147,18 @@ def gradients(
     bfloat16: bool = False,
     place: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return the gradients by x and by the weight, or None for what is not wanted.
+    """Return the gradients of x and of the weight, each None if not requested.
 
     Parameters
     ----------
     x : tensor, shape (N, in, H, W)
     weight : tensor, shape (out, in, 3, 3)
     grad : tensor, shape (N, out, H, W)
-        The gradient by the convolution's result.
+        The gradient of the convolution's output.
     bfloat16 : bool
         As for ``forward``.
     place : uint8 tensor, shape (N, out, H // 2, W // 2), optional
-        That of ``forward_pooled``. Then ``grad`` is the gradient by what was the largest.
+        From ``forward_pooled``; ``grad`` is then the gradient of the pooled output.
     """
     outputs, inputs = weight.shape[:2]
     if not pays(len(x), inputs, outputs, *x.shape[2:]):
@@ -165,8 +169,8 @@ def gradients(
         return grad_x, grad_weight
     grad_x = grad_weight = None
     if for_x:
-        # the transposed convolution: out and in exchanged, and filters turned by 180 degrees, that
-        # is, read backwards from their last element
+        # the transposed convolution: inputs and outputs exchanged and the filters rotated by 180
+        # degrees, that is, read backwards from their last element
         by_out, by_in, by_row, by_column = weight.stride()
         last = weight[0, 0, 2, 2].data_ptr()
         grad_x = empty(*x.shape)
@@ -201,16 +205,21 @@ def _convolve(
     y_place: torch.Tensor | None,
     filters: torch.Tensor | None = None,
 ) -> None:
-    """Convolve ``x`` by the filters that begin at the address ``first``, into ``y``.
+    """Convolve ``x`` with the filters at address ``first`` into ``y``.
 
-    ``steps`` are the floats from one filter's output, input, row and column to the next;
-    ``filters`` their transforms, where there are some already. Of what has a place, only one value
-    of each 2x2 pixels is there.
+    Parameters
+    ----------
+    x_place, y_place : uint8 tensor or None
+        If given, ``x`` or ``y`` has one value per 2x2 pixels, and this is the pixel's index.
+    steps : tuple of int
+        The filters' strides in floats: output, input, row, column.
+    filters : float32 tensor, optional
+        The transformed filters, if known.
     """
     kernels, threads = library.loaded(), torch.get_num_threads()
     x = x.contiguous(memory_format=_CHANNELS_LAST)
     (n, inputs), outputs = x.shape[:2], y.shape[1]
-    height, width = (x if x_place is None else y).shape[2:]  # of pixels, not of cells
+    height, width = (x if x_place is None else y).shape[2:]  # in pixels, not 2x2 cells
     u, work = _workspace(
         0 if filters is not None else kernels.winograd_filters_space(outputs, inputs),
         kernels.winograd_convolve_space(n, height, width, inputs, threads),
@@ -228,7 +237,7 @@ def _convolve(
 def _transform(
     first: int, outputs: int, inputs: int, steps: tuple[int, ...], bfloat16: bool, u: torch.Tensor
 ) -> None:
-    """Transform the filters that begin at the address ``first`` into ``u``."""
+    """Transform the filters at address ``first`` into ``u``."""
     library.loaded().winograd_filters(
         first, outputs, inputs, *steps, bfloat16, u.data_ptr(), torch.get_num_threads()
     )
@@ -251,7 +260,7 @@ def _gradient_of_weight(
 
 
 class _Memory(threading.local):
-    """What the workspaces of this thread are cut from; it grows to the largest need."""
+    """The memory of this thread's workspaces; it grows to the largest size requested."""
 
     floats = torch.empty(0)
 
@@ -260,7 +269,7 @@ _memory = _Memory()
 
 
 def _workspace(*sizes: int) -> tuple[torch.Tensor, ...]:
-    lines = [-(-size // 16) * 16 for size in sizes]  # whole lines of the cache
+    lines = [-(-size // 16) * 16 for size in sizes]  # whole cache lines of 64 bytes
     if _memory.floats.numel() < sum(lines):
         _memory.floats = torch.empty(sum(lines))
     return torch.split(_memory.floats[: sum(lines)], lines)

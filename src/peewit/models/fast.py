@@ -1,4 +1,4 @@
-"""Networks that learn the most in the least arithmetic: the family fast-xs to fast-xl."""
+"""Networks with high accuracy for little compute: the family fast-xs to fast-xl."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peewit.kernels.fast_stage import Fixed, conv_pool_norm_gelu
+from peewit.kernels.pool_norm_gelu import Fixed, conv_pool_norm_gelu
 from peewit.models.layers import GlobalMaxPool
 from peewit.models.whitening import PATCH
 
 Widths = tuple[int, ...]
-# With this the logits of a fresh network are small, and the rates of the recipe fit (airbench94).
+# Keeps the initial logits small, as in airbench94; the recipe's learning rates assume it.
 LOGITS_SCALE = 1 / 9
 
 
 class WhiteningConv(nn.Conv2d):
-    """A 2x2 convolution of which only the bias is trained; GELU follows.
+    """A 2x2 convolution with fixed filters and a trained bias, followed by GELU.
 
-    Its filters, the negatives included, are set from the training images (``whitening_filters``).
-    The images are continued by one pixel at the right and at the bottom, so that sizes that halve
-    well stay as they are.
+    The filters are computed from the training images (``whitening_filters``). The images are padded
+    by one replicated pixel at the right and at the bottom, so that the output has the size of the
+    input and can be halved as often.
 
     Parameters
     ----------
     channels : int
-        Of the images.
+        The number of channels of the images.
 
     Attributes
     ----------
-    continued : int
-        By how many pixels.
+    padding_after : int
+        The padding at the right and at the bottom, in pixels.
 
     Examples
     --------
@@ -40,7 +40,7 @@ class WhiteningConv(nn.Conv2d):
     torch.Size([2, 24, 32, 32])
     """
 
-    continued = 1
+    padding_after = 1
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 2 * PATCH**2 * channels, PATCH)
@@ -51,24 +51,24 @@ class WhiteningConv(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the activations, (N, C, H, W) -> (N, 8 * C, H, W), always in float32.
 
-        The filters make the smallest differences between pixels as large as all others, so that
-        those must not be rounded before.
+        Whitening amplifies the smallest differences between pixels, so the input must not be
+        rounded to bfloat16.
         """
         with torch.autocast("cpu", enabled=False):
-            x = super().forward(F.pad(x, (0, self.continued) * 2, mode="replicate"))
+            x = super().forward(F.pad(x, (0, self.padding_after) * 2, mode="replicate"))
             return F.gelu(x, approximate="tanh")
 
 
 class ConvPoolNormGelu(nn.Module):
-    """A 3x3 convolution, 2x2 max pooling if asked for, batch normalisation and GELU.
+    """A 3x3 convolution, optional 2x2 max pooling, batch normalisation and GELU.
 
-    Pooling before normalising leaves the later passes a quarter of the values. The normalisation
-    has no trained scale: the next one would undo it.
+    Pooling precedes normalisation, so the later passes process a quarter of the values. The scale
+    of the normalisation is not trained, because the next normalisation would undo it.
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Channels of the input and of the output.
+        Numbers of channels of the input and the output.
     pool : int
         2, or 1 for no pooling.
 
@@ -81,16 +81,16 @@ class ConvPoolNormGelu(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, pool: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        # momentum in PyTorch's sense: the moving statistics keep 0.6 of themselves at each step
-        # epsilon is PyTorch's: with airbench94's 1e-12 a batch of images that are all the same
-        # has gradients a million times as large, and the training breaks
+        # momentum by PyTorch's definition: the moving statistics keep 0.6 of their value per step.
+        # Epsilon is PyTorch's default: with airbench94's 1e-12, a batch of identical images has
+        # gradients a million times as large, and training diverges
         self.norm = nn.BatchNorm2d(out_channels, momentum=0.4)
         self.norm.weight.requires_grad_(False)
         self.pool = pool
         self.fixed: Fixed | None = None
 
     def train(self, mode: bool = True) -> ConvPoolNormGelu:
-        """Set the mode; what was kept for weights that stay as they are goes with training."""
+        """Set the mode; training mode discards the values that ``fix`` has precomputed."""
         if mode:
             self.fixed = None
         super().train(mode)
@@ -101,13 +101,13 @@ class ConvPoolNormGelu(nn.Module):
         return conv_pool_norm_gelu(x, self.conv, self.norm, self.pool, self.fixed)
 
     def parts(self) -> list[nn.Module]:
-        """Return the layers in the order in which they work, for the layer table."""
+        """Return the layers in execution order, for the layer table."""
         pooling = [nn.MaxPool2d(self.pool)] if self.pool > 1 else []
         return [self.conv, *pooling, self.norm]
 
 
 def fix(network: nn.Module) -> None:
-    """Let a network answer sooner whose weights stay as they are, until its ``train()``."""
+    """Precompute what inference derives from fixed weights, until ``train()`` is called."""
     for stage in network.modules():
         if isinstance(stage, ConvPoolNormGelu):
             stage.fixed = Fixed.of(stage.conv, stage.norm)
@@ -116,8 +116,8 @@ def fix(network: nn.Module) -> None:
 class Fast(nn.Module):
     """airbench94's network [1]_ in any width, for images of any size from 8 x 8.
 
-    Frozen whitening of 2x2 patches, then two convolutions a width, the first of which halves the
-    picture; the largest value of each channel; a linear layer.
+    Fixed whitening of 2x2 patches; two convolutions for each width, the first of which halves the
+    resolution; global max pooling; a linear layer.
 
     Parameters
     ----------
@@ -126,9 +126,9 @@ class Fast(nn.Module):
     classes : int
         The number of outputs.
     generator : torch.Generator
-        Where the initial weights are drawn from.
+        Source of the initial weights.
     widths : tuple of int
-        The channels after each halving.
+        The number of channels after each halving.
 
     References
     ----------
@@ -153,7 +153,7 @@ class Fast(nn.Module):
             channels = width
         self.pool = GlobalMaxPool()
         self.head = nn.Linear(channels, classes, bias=False)
-        self._draw(generator)
+        self._initialise(generator)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits of ``x``, float32, (N, C, H, W) -> (N, classes)."""
@@ -162,12 +162,12 @@ class Fast(nn.Module):
         logits: torch.Tensor = self.head(self.pool(x)) * LOGITS_SCALE  # -> (N, w3) -> (N, classes)
         return logits
 
-    def _draw(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's usual first weights, and let each filter stage begin as a copy.
+    def _initialise(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default weights, but start each convolution with identity filters.
 
-        The first filters of each convolution pass on one channel of the input each, so that
-        information and gradient reach all layers from the first step on: 21 epochs to 94 %
-        become 18 [1, section 3.3].
+        Each identity filter passes on one input channel, so that signal and gradient reach all
+        layers from the first step on. This reduces the epochs to 94 % from 21 to 18 [1, section
+        3.3].
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad:
@@ -176,5 +176,5 @@ class Fast(nn.Module):
             assert isinstance(block, ConvPoolNormGelu)
             weight = block.conv.weight.data
             nn.init.dirac_(weight[: weight.shape[1]])
-        # stands until the training images are known; no image is ever seen through it
+        # a placeholder: replaced by the whitening filters before the first step
         nn.init.kaiming_uniform_(self.whitening.weight, a=math.sqrt(5), generator=generator)

@@ -1,8 +1,8 @@
-"""How much arithmetic a network takes: that of its convolutions and dense layers, which is all.
+"""Count the floating-point operations of a training step.
 
-Counted as direct convolution, two operations a multiply-add, whatever way the convolution is
-computed by: so that rates can be compared. The other passes are left out, as usual; in these
-networks they are under 1 %.
+Convolutions and dense layers are counted, with two operations per multiply-add. Convolutions are
+counted as direct convolutions, whatever the algorithm, so that rates are comparable. All other
+layers are left out, as usual; they are under 1 % in these networks.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import math
 
 from torch import nn
 
-from peewit.models.watch import watched
+from peewit.models.trace import trace
 
 
 def training_flops(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Return the operations of a training step for each image of the batch.
+    """Return the operations of a training step per image in the batch.
 
-    On the way back a layer works out the gradient of its weights, and that of its input, each as
-    much work as the way forward. What needs no gradient (frozen weights, an image) is not counted.
+    In the backward pass, the gradient of the weights and the gradient of the input each cost as
+    much as the forward pass. Gradients that are not needed (frozen weights, images) do not count.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ def training_flops(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     300
     """
     return sum(
-        work * (1 + needs_weights + needs_input)
-        for work, needs_weights, needs_input in _works(model, input_shape)
+        forward * (1 + weight_gradient + input_gradient)
+        for forward, weight_gradient, input_gradient in _layer_costs(model, input_shape)
     )
 
 
 class TrainingFlops:
-    """``training_flops`` of a network whose layers may be frozen while it is trained.
+    """Count ``training_flops`` of a network whose layers may be frozen during training.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ class TrainingFlops:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        # kept, because walking through the modules to find them takes longer than to ask them all
+        # cached: finding the parameters in the modules takes longer than checking all of them
         self._parameters = list(model.parameters())
         self._known: dict[tuple[object, ...], int] = {}
 
     def an_image(self, input_shape: tuple[int, int, int]) -> int:
-        """Return ``training_flops`` with what is trained at this moment."""
+        """Return ``training_flops`` per image for the parameters that are trained now."""
         trained = tuple(parameter.requires_grad for parameter in self._parameters)
         key = (input_shape, trained)
         if key not in self._known:
@@ -70,10 +70,12 @@ class TrainingFlops:
         return self._known[key]
 
 
-def _works(model: nn.Module, input_shape: tuple[int, int, int]) -> list[tuple[int, bool, bool]]:
-    """Return each layer's operations, and whether its weights and its input need a gradient."""
+def _layer_costs(
+    model: nn.Module, input_shape: tuple[int, int, int]
+) -> list[tuple[int, bool, bool]]:
+    """Return each layer's forward operations, and whether weights and input need a gradient."""
     found = []
-    for layer, x, y in watched(model, input_shape):
+    for layer, x, y in trace(model, input_shape):
         if isinstance(layer, nn.Conv2d):
             inputs = math.prod(layer.kernel_size) * layer.in_channels // layer.groups
         elif isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""Weights to and from Keras: its names, its order, its memory layout."""
+"""Export weights to and import weights from Keras: names, order and memory layout."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ Array = npt.NDArray[np.float32]
 
 
 def keras_weights(model: nn.Module) -> list[tuple[str, Array]]:
-    """Return the weights as ``model.get_weights()`` would in Keras, each with Keras's name.
+    """Return the weights as Keras's ``model.get_weights()`` does, each with its Keras name.
 
     Parameters
     ----------
     model : nn.Module
-        Its layers with weights are of the kinds Conv2d, BatchNorm2d and Linear, registered in the
-        order in which they work.
+        Its layers with weights are Conv2d, BatchNorm2d and Linear, registered in execution order.
 
     Returns
     -------
     list of (str, float32 array)
-        Copies. Convolution kernels are (height, width, in, out), those of dense layers (in, out).
+        Copies. Convolution kernels are (height, width, in, out), dense kernels (in, out).
 
     Examples
     --------
@@ -39,46 +38,46 @@ def keras_weights(model: nn.Module) -> list[tuple[str, Array]]:
     """
     return [
         (name, np.array(_to_keras(tensor).detach().numpy(), np.float32, order="C"))
-        for name, tensor in _named(model)
+        for name, tensor in _named_weights(model)
     ]
 
 
 @torch.no_grad()
 def load_keras_weights(model: nn.Module, arrays: Sequence[npt.ArrayLike]) -> None:
-    """Set the weights of ``model`` to what ``get_weights()`` of the same network in Keras gave.
+    """Load the result of Keras's ``get_weights()`` for the same network into ``model``.
 
     Parameters
     ----------
     model : nn.Module
-        As in ``keras_weights``; changed in place, all of it or nothing.
+        As in ``keras_weights``; changed in place. If anything does not fit, nothing is changed.
     arrays : sequence of array
         In the order and the layout of ``keras_weights``.
 
     Raises
     ------
     PeewitError
-        The number of arrays or a shape is not that of the network.
+        The number of arrays or a shape does not match the network.
     """
-    places = list(_named(model))
-    if len(arrays) != len(places):
+    targets = list(_named_weights(model))
+    if len(arrays) != len(targets):
         raise PeewitError(
-            "these Keras weights are not this network's",
-            f"there are {len(arrays)} arrays and it has {len(places)}",
+            "these Keras weights do not fit this network",
+            f"there are {len(arrays)} arrays, the network has {len(targets)}",
         )
     values = [torch.tensor(np.asarray(array), dtype=torch.float32) for array in arrays]
-    for (name, tensor), value in zip(places, values, strict=True):
-        wanted = tuple(_to_keras(tensor).shape)
-        if tuple(value.shape) != wanted:
+    for (name, tensor), value in zip(targets, values, strict=True):
+        expected = tuple(_to_keras(tensor).shape)
+        if tuple(value.shape) != expected:
             raise PeewitError(
-                "these Keras weights are not this network's",
-                f"{name} has the shape {tuple(value.shape)}, not {wanted}",
+                "these Keras weights do not fit this network",
+                f"{name} has shape {tuple(value.shape)}, not {expected}",
             )
-    for (_, tensor), value in zip(places, values, strict=True):
+    for (_, tensor), value in zip(targets, values, strict=True):
         _to_keras(tensor).copy_(value)  # the transposed view writes through to the tensor
 
 
-def _named(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield Keras's name and the tensor itself for each weight, in Keras's order."""
+def _named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the Keras name and the tensor of each weight, in Keras's order."""
     counts: dict[str, int] = {}
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -102,7 +101,7 @@ def _named(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _to_keras(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a view of ``tensor`` in Keras's order of axes."""
+    """Return a view of ``tensor`` with the axes in Keras's order."""
     if tensor.ndim == 4:
         return tensor.permute(2, 3, 1, 0)  # (out, in, H, W) -> (H, W, in, out)
     return tensor.T if tensor.ndim == 2 else tensor  # (out, in) -> (in, out)

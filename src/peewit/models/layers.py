@@ -1,23 +1,23 @@
-"""Layers that PyTorch does not have, or has in another form than Keras."""
+"""Layers that PyTorch lacks or that differ from Keras's."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from peewit.kernels import conv_relu_norm_pool, stage
+from peewit.kernels import conv_relu_norm_pool, relu_norm_pool
 
 
 class ConvReluNormPool(nn.Module):
     """A 3x3 convolution without padding, ReLU, batch normalisation and 2x2 max pooling.
 
-    Batch normalisation is Keras's: epsilon 1e-3, and moving statistics that keep 0.99 of
-    themselves at each step (which PyTorch calls momentum 0.01).
+    Batch normalisation has Keras's defaults: epsilon 1e-3 and momentum 0.99, which is 0.01 in
+    PyTorch's definition.
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Channels of the input and of the output.
+        Numbers of channels of the input and the output.
 
     Examples
     --------
@@ -37,19 +37,19 @@ class ConvReluNormPool(nn.Module):
         return conv_relu_norm_pool(x, self.conv, self.norm)
 
     def reference(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute ``forward`` layer by layer: what any faster form is tested against."""
-        return stage.reference(x, self.conv, self.norm)
+        """Compute ``forward`` layer by layer, as a reference for tests."""
+        return relu_norm_pool.reference(x, self.conv, self.norm)
 
     def parts(self) -> list[nn.Module]:
-        """Return the layers in the order in which they work, for the layer table."""
+        """Return the layers in execution order, for the layer table."""
         return [self.conv, self.norm, self.pool]
 
 
 class FlattenHWC(nn.Flatten):
-    """Lay each image's features in one row, in Keras's order: height, width, channels.
+    """Flatten each image's features in Keras's order: height, width, channels.
 
-    In channels_last memory this is only a view. PyTorch's own ``Flatten`` gives channels,
-    height, width, with which the weights of a following Keras Dense layer would not fit.
+    In channels_last memory this is a view. The order of PyTorch's ``Flatten`` is channels, height,
+    width, which does not match the weights of a Keras Dense layer after it.
 
     Examples
     --------
@@ -60,12 +60,12 @@ class FlattenHWC(nn.Flatten):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows: (N, C, H, W) -> (N, H * W * C)."""
+        """Return the flattened features, (N, C, H, W) -> (N, H * W * C)."""
         return super().forward(x.permute(0, 2, 3, 1))
 
 
 class GlobalMaxPool(nn.Module):
-    """Keep the largest value of each channel, wherever in the picture it is.
+    """Keep the maximum of each channel over all positions.
 
     Examples
     --------
@@ -74,5 +74,5 @@ class GlobalMaxPool(nn.Module):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the largest values, (N, C, H, W) -> (N, C)."""
+        """Return the maxima, (N, C, H, W) -> (N, C)."""
         return x.amax((2, 3))

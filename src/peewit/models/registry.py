@@ -1,4 +1,4 @@
-"""The networks by name. Making one imports PyTorch; listing them does not."""
+"""The networks by name. Building one imports PyTorch; listing them does not."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What can be said of a network before it is made.
+    """Metadata of a network, available without building it.
 
     Parameters
     ----------
     description : str
         One line.
     minimum_size : int
-        The smallest height and width in pixels that leave it something to look at.
+        The smallest height and width in pixels that the network accepts.
     native_size : int
-        The height and width that it was designed for.
+        The height and width in pixels that it was designed for.
     make : callable
-        ``make(input_shape, classes, generator)`` returns the network, initialised from
-        ``generator``.
+        ``make(input_shape, classes, generator)`` returns the network, with initial weights drawn
+        from ``generator``.
     family : str
-        "fast" for the networks with a whitening layer and 3x3 filters that Muon can train.
+        "fast" for networks with a whitening layer and 3x3 filters, which Muon can train.
     largest_size : int, optional
-        Larger images are resized to this unless another size is asked for.
+        Larger images are resized to this by default.
     """
 
     description: str
@@ -57,7 +57,7 @@ def _fast(widths: tuple[int, ...]) -> ModelInfo:
         return Fast(input_shape, classes, generator, widths)
 
     return ModelInfo(
-        description=f"whitened patches, then pairs of convolutions of {_listed(widths)} channels",
+        description=f"patch whitening, then pairs of convolutions with {_join(widths)} channels",
         minimum_size=8,
         native_size=32,
         make=make,
@@ -66,11 +66,11 @@ def _fast(widths: tuple[int, ...]) -> ModelInfo:
     )
 
 
-def _listed(widths: tuple[int, ...]) -> str:
+def _join(widths: tuple[int, ...]) -> str:
     return ", ".join(map(str, widths[:-1])) + f" and {widths[-1]}"
 
 
-# the channels after each halving of the picture
+# channels after each halving of the resolution
 FAST_WIDTHS: dict[str, tuple[int, ...]] = {
     "fast-xs": (16, 64, 128),
     "fast-s": (24, 96, 192),
@@ -96,7 +96,7 @@ def find(name: str) -> ModelInfo:
     Raises
     ------
     UsageError
-        There is none.
+        There is no network of this name.
     """
     if name not in MODELS:
         known = ", ".join(sorted(MODELS))
@@ -105,7 +105,7 @@ def find(name: str) -> ModelInfo:
 
 
 def minimum_size(name: str) -> int:
-    """Return the smallest height and width in pixels that the network ``name`` can take.
+    """Return the smallest height and width in pixels that the network ``name`` accepts.
 
     >>> minimum_size("tutorial")
     22
@@ -123,7 +123,7 @@ def native_size(name: str) -> int:
 
 
 def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
-    """Return a new network with initial weights, its memory in channels_last order.
+    """Build a network with initial weights, in channels_last memory format.
 
     Parameters
     ----------
@@ -132,10 +132,10 @@ def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
     input_shape : tuple of int
         Height, width and channels of the images.
     classes : int
-        How many classes to tell apart, at least 2: the number of outputs.
+        The number of classes, at least 2: the number of outputs.
     seed : int
-        The same seed gives the same weights, bit for bit. PyTorch's global random state is
-        neither read nor changed.
+        The same seed yields the same weights, bit for bit. PyTorch's global random state is
+        neither used nor changed.
 
     Raises
     ------
@@ -156,18 +156,17 @@ def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
         raise UsageError(
             f"images of {height} x {width} pixels are too small for the model {name}",
             f"it needs at least {info.minimum_size} x {info.minimum_size}",
-            f"let them be enlarged to {info.native_size} x {info.native_size} (image size "
-            f"{info.native_size}), or give larger ones",
+            f"set the image size to {info.native_size} to enlarge them, or use larger images",
         )
     if channels < 1:
-        raise UsageError(f"images with {channels} channels cannot be classified")
+        raise UsageError(f"cannot classify images with {channels} channels")
     if classes < 2:
         raise UsageError(
-            f"a classifier for {classes} class{'' if classes == 1 else 'es'} cannot be made",
-            todo="give at least 2",
+            f"cannot build a classifier for {classes} class{'' if classes == 1 else 'es'}",
+            todo="use data with at least 2",
         )
-    # PyTorch's layers draw their own first weights from the global state: put it back afterwards
+    # PyTorch's layers draw initial weights from the global random state: restore it afterwards
     with torch.random.fork_rng(devices=[]):
         model = info.make(input_shape, classes, torch.Generator().manual_seed(seed))
-    # PyTorch's type hints leave out this form of `to`, which its documentation gives
+    # this documented overload of `to` is missing from PyTorch's type hints
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

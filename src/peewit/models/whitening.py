@@ -1,27 +1,27 @@
-"""Filters that whiten the small patches of the images: a first layer that need not learn."""
+"""Patch whitening: the filters of the fast networks' first layer, which is not trained."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-PATCH = 2  # pixels each way
-# As airbench94: keeps the filters of directions in which the patches hardly vary from growing.
+PATCH = 2  # height and width in pixels
+# Regularisation, as in airbench94: bounds the filters of directions with hardly any variance.
 EPSILON = 5e-4
-_IMAGES_AT_ONCE = 500  # their patches take 25 MB for 32 x 32 RGB
+_BATCH = 500  # images; the patches of 32 x 32 RGB images take 25 MB
 
 
 def whitening_filters(images: torch.Tensor) -> torch.Tensor:
-    """Return filters whose answers to the images' patches are uncorrelated and of equal size.
+    """Return filters whose responses to the images' patches are uncorrelated with equal variance.
 
-    They are the eigenvectors of the covariance of all 2 x 2 patches, each divided by the square
-    root of its eigenvalue, the largest first; then the negatives of all of them, so that the GELU
-    that follows loses neither sign [1]_ [2]_.
+    They are the eigenvectors of the covariance matrix of all 2 x 2 patches, each divided by the
+    square root of its eigenvalue, in descending order of the eigenvalues, followed by their
+    negatives, so that the GELU after them loses neither sign [1]_ [2]_.
 
     Parameters
     ----------
     images : float32 tensor, shape (N, C, H, W)
-        As the network reads them.
+        Preprocessed, as the network's input.
 
     Returns
     -------
@@ -38,24 +38,25 @@ def whitening_filters(images: torch.Tensor) -> torch.Tensor:
     --------
     >>> images = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     >>> filters = whitening_filters(images)
-    >>> answers = F.conv2d(images, filters).transpose(0, 1).flatten(1)[:12]
-    >>> bool(torch.allclose(answers @ answers.T / answers.shape[1], torch.eye(12), atol=0.02))
+    >>> responses = F.conv2d(images, filters).transpose(0, 1).flatten(1)[:12]
+    >>> bool(torch.allclose(responses @ responses.T / responses.shape[1], torch.eye(12), atol=0.02))
     True
     """
     channels = images.shape[1]
     size = channels * PATCH**2
     moment = torch.zeros(size, size, dtype=torch.float64)
     count = 0
-    for part in torch.split(images, _IMAGES_AT_ONCE):
-        patches = F.unfold(part, PATCH)  # (n, C, H, W) -> (n, C * 2 * 2, places)
-        flat = patches.transpose(0, 1).reshape(size, -1).double()  # -> (C * 2 * 2, n * places)
+    for part in torch.split(images, _BATCH):
+        patches = F.unfold(part, PATCH)  # (n, C, H, W) -> (n, C * 2 * 2, positions)
+        flat = patches.transpose(0, 1).reshape(size, -1).double()  # -> (C * 2 * 2, n * positions)
         moment += flat @ flat.T
         count += flat.shape[1]
-    # not centred, as airbench94: with normalised images the mean is near 0 anyhow
-    values, vectors = torch.linalg.eigh(moment / count)  # ascending; vectors in the columns
+    # not centred, as in airbench94: the mean of normalised images is near 0
+    values, vectors = torch.linalg.eigh(moment / count)  # ascending; vectors in columns
     scaled = vectors / torch.sqrt(values.clamp_min(0) + EPSILON)
     filters = scaled.T.flip(0).reshape(size, channels, PATCH, PATCH).float()
-    # an eigenvector's sign is arbitrary and differs between libraries: let its largest be positive
+    # the sign of an eigenvector is arbitrary and varies between libraries: make its largest element
+    # positive
     flat = filters.flatten(1)
     largest = flat.gather(1, flat.abs().argmax(1, keepdim=True))
     filters = filters * largest.sign()[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Convolution, ReLU, batch normalisation and pooling as one step of the automatic gradient."""
+"""Convolution, ReLU, batch normalisation and 2x2 max pooling as one autograd function."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library
-from peewit.kernels.memory import empty
+from peewit.kernels.library import empty
 
 _CHANNELS_LAST = torch.channels_last
 
 
 def conv_relu_norm_pool(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
-    """Return ``max_pool2d(norm(relu(conv(x))), 2)``, by the compiled kernels where they can.
+    """Return ``max_pool2d(norm(relu(conv(x))), 2)``, by the compiled kernels if possible.
 
-    PyTorch makes each of these layers a pass, forward and backward, over activations that do not
-    fit the cache. The kernels make them two passes forward and one backward, in channels_last;
-    the convolution itself stays PyTorch's. They also sum the statistics in double precision, so
-    that the result is nearer to exact arithmetic than PyTorch's own.
+    In PyTorch each of these layers is a forward and a backward pass over activations that do not
+    fit into the cache. The kernels need two passes forward and one backward, in channels_last
+    memory; the convolution itself is PyTorch's. The statistics are summed in double precision, so
+    the result is closer to exact arithmetic than PyTorch's.
 
     Parameters
     ----------
     x : float32 tensor, shape (N, in, H, W)
     conv : Conv2d
-        Without padding mode, groups or dilation, with a bias.
+        With a bias, zero padding, and no groups or dilation.
     norm : BatchNorm2d
-        With scale, shift and running statistics. In training mode these are updated.
+        With scale, shift and running statistics, which are updated in training mode.
 
     Returns
     -------
-    float32 tensor, shape (N, out, H' // 2, W' // 2), where H' x W' is what the convolution gives.
+    float32 tensor, shape (N, out, H' // 2, W' // 2)
+        H' x W' is the output size of the convolution.
     """
-    if not _fits(x, norm):
+    if not _kernel_applies(x, norm):
         return reference(x, conv, norm)
     if norm.training:
         assert norm.num_batches_tracked is not None
@@ -48,13 +49,13 @@ def conv_relu_norm_pool(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) 
 
 
 def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
-    """Compute ``conv_relu_norm_pool`` layer by layer: what the kernels are tested against."""
+    """Compute ``conv_relu_norm_pool`` layer by layer; the kernels are tested against this."""
     x = F.relu(conv(x))  # (N, in, H, W) -> (N, out, H', W')
     return F.max_pool2d(norm(x), 2)  # -> (N, out, H' // 2, W' // 2)
 
 
-def _fits(x: torch.Tensor, norm: nn.BatchNorm2d) -> bool:
-    # a gradient through fixed statistics (a heat map of a finished network) is PyTorch's work
+def _kernel_applies(x: torch.Tensor, norm: nn.BatchNorm2d) -> bool:
+    # gradients in evaluation mode (heat maps) are left to PyTorch
     return library.usable(x) and (norm.training or not torch.is_grad_enabled())
 
 
@@ -93,8 +94,8 @@ class _Stage(torch.autograd.Function):
         y = y.contiguous(memory_format=_CHANNELS_LAST)
         n, channels, height, width = y.shape
         pooled = empty(n, channels, height // 2, width // 2)
-        chosen = torch.empty_like(pooled)  # relu(y) at each maximum
-        place = torch.empty_like(pooled, dtype=torch.uint8)  # which of its four it was
+        chosen = torch.empty_like(pooled)  # relu(y) at the maximum of each window
+        place = torch.empty_like(pooled, dtype=torch.uint8)  # index of the maximum, 0 to 3
         mean, inverse = torch.empty(2, channels).unbind()
         workspace = _workspace(n, channels)
         library.loaded().relu_norm_pool_forward(
@@ -108,21 +109,21 @@ class _Stage(torch.autograd.Function):
             torch.get_num_threads(),
         )
         ctx.save_for_backward(x, weight, gamma)
-        ctx.conv, ctx.kept = conv, (y, chosen, place, mean, inverse)
+        ctx.conv, ctx.saved = conv, (y, chosen, place, mean, inverse)
         return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if ctx.kept is None:
-            raise RuntimeError("the activations of this step are gone: its gradient was taken")
-        (y, chosen, place, mean, inverse), ctx.kept = ctx.kept, None
+        if ctx.saved is None:
+            raise RuntimeError("the activations were freed by the first backward pass of this step")
+        (y, chosen, place, mean, inverse), ctx.saved = ctx.saved, None
         x, weight, gamma = ctx.saved_tensors
         n, channels, height, width = y.shape
         grad = grad.contiguous(memory_format=_CHANNELS_LAST)
         grad_gamma, grad_beta, grad_bias = torch.empty(3, channels).unbind()
         workspace = _workspace(n, channels)
-        # y has had its day: the kernel turns it, in place, into the gradient of the loss by y
+        # y is overwritten by its gradient
         library.loaded().relu_norm_pool_backward(
             y.data_ptr(),
             *(n, height, width, channels),
@@ -135,12 +136,12 @@ class _Stage(torch.autograd.Function):
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             *(y, x, weight, None),
             *(ctx.conv.stride, ctx.conv.padding, ctx.conv.dilation, False, [0, 0], 1),
-            [ctx.needs_input_grad[0], True, False],  # the bias's is a by-product of the kernel
+            [ctx.needs_input_grad[0], True, False],  # the kernel has computed the bias's
         )
         return grad_x, grad_weight, grad_bias, grad_gamma, grad_beta, None, None
 
 
 def _workspace(n: int, channels: int) -> torch.Tensor:
-    # native.c: (N + 1) * 2C doubles and (N + 3) * C floats, which are half as many doubles
+    # relu_norm_pool.c: (N + 1) * 2C doubles, then (N + 3) * C floats of half the size
     doubles = (n + 1) * 2 * channels + ((n + 3) * channels + 1) // 2
     return torch.empty(doubles, dtype=torch.float64)

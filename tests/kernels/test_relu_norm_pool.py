@@ -1,4 +1,4 @@
-"""The fused stage against PyTorch's own layers in double precision."""
+"""The fused stage of the tutorial's network against PyTorch's layers in double precision."""
 
 import copy
 
@@ -8,15 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from peewit import kernels
-from peewit.kernels import library, stage
+from peewit.kernels import library, relu_norm_pool
 from tensors import images, relative
 
 pytestmark = pytest.mark.skipif(
-    not kernels.available(), reason="the native kernels were not built here (no C compiler)"
+    not kernels.available(), reason="the kernels were not compiled (no C compiler)"
 )
 
-# (in, out, height, width): the tutorial's three stages; odd and even sizes; channel counts that
-# are less than, no multiple of, and a multiple of the kernels' block of 16
+# (in, out, height, width): the tutorial's three stages; odd and even sizes; channels below the
+# kernels' block of 16, multiples of it, and others
 SHAPES = [(3, 64, 32, 32), (64, 128, 15, 15), (128, 64, 6, 6), (1, 5, 9, 8), (4, 24, 4, 11)]
 
 
@@ -36,7 +36,7 @@ def reference(x, conv, norm):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_training_step_is_that_of_the_layers(shape):
+def test_training_step_equals_the_layers(shape):
     inputs, outputs, height, width = shape
     conv, norm = layers(inputs, outputs)
     exact_conv, exact_norm = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
@@ -50,7 +50,7 @@ def test_training_step_is_that_of_the_layers(shape):
     exact.backward(gradient.double())
 
     assert out.grad_fn.name() == "_StageBackward"
-    # float32 rounds at 6e-8; sums over some hundred terms of both signs lose one digit more
+    # float32 rounds at 6e-8; sums over hundreds of terms of both signs lose another digit
     assert relative(out, exact) < 3e-6
     assert relative(norm.running_mean, exact_norm.running_mean) < 1e-6
     assert relative(norm.running_var, exact_norm.running_var) < 1e-6
@@ -66,7 +66,7 @@ def test_training_step_is_that_of_the_layers(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_inference_is_that_of_the_layers(shape):
+def test_inference_equals_the_layers(shape):
     inputs, outputs, height, width = shape
     conv, norm = (layer.eval() for layer in layers(inputs, outputs))
     before = copy.deepcopy(norm.state_dict())
@@ -78,11 +78,11 @@ def test_inference_is_that_of_the_layers(shape):
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
 
 
-def test_kernels_are_what_training_and_inference_use(monkeypatch):
+def test_training_and_inference_use_the_kernels(monkeypatch):
     """The comparisons above would also pass if everything fell back to PyTorch."""
     conv, norm = layers(3, 8)
     used = []
-    monkeypatch.setattr(stage, "_inference", lambda x, norm: used.append("inference") or x)
+    monkeypatch.setattr(relu_norm_pool, "_inference", lambda x, norm: used.append("inference") or x)
     with torch.no_grad():
         kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm.eval())
     assert used == ["inference"]
@@ -91,7 +91,7 @@ def test_kernels_are_what_training_and_inference_use(monkeypatch):
     assert out.grad_fn.name() == "MaxPool2DWithIndicesBackward0"
 
 
-def test_first_layer_takes_no_gradient_for_the_images():
+def test_images_get_no_gradient():
     conv, norm = layers(3, 8)
     x = images(3, 8, 8)
     kernels.conv_relu_norm_pool(x, conv, norm).sum().backward()
@@ -99,7 +99,7 @@ def test_first_layer_takes_no_gradient_for_the_images():
     assert conv.weight.grad is not None
 
 
-def test_memory_order_of_the_images_does_not_matter():
+def test_memory_format_of_the_images_does_not_matter():
     conv, norm = layers(4, 8)
     x = images(4, 9, 9)
     assert torch.equal(
@@ -118,7 +118,7 @@ def test_fused_passes_do_not_depend_on_the_number_of_threads():
         pooled, chosen = torch.zeros(2, n, height // 2, width // 2, channels).unbind()
         place = torch.zeros(n, height // 2, width // 2, channels, dtype=torch.uint8)
         mean, inverse, *gradients = torch.zeros(5, channels).unbind()
-        work = stage._workspace(n, channels)
+        work = relu_norm_pool._workspace(n, channels)
         x = y.clone(memory_format=torch.channels_last)
         shape = (n, height, width, channels)
         kernel.relu_norm_pool_forward(
@@ -141,29 +141,29 @@ def test_fused_passes_do_not_depend_on_the_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_nan_is_not_hidden():
+def test_nan_is_propagated():
     conv, norm = layers(3, 8)
     x = images(3, 8, 8)
     x[0, 0, 3, 3] = float("nan")
     assert kernels.conv_relu_norm_pool(x, conv, norm).isnan().any()
 
 
-def test_second_gradient_of_one_step_is_refused():
+def test_second_backward_pass_of_a_step_is_refused():
     conv, norm = layers(3, 8)
     loss = kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm).sum()
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="its gradient was taken"):
+    with pytest.raises(RuntimeError, match="activations were freed"):
         loss.backward()
 
 
-def test_gradient_through_fixed_statistics_is_left_to_pytorch():
+def test_gradient_in_evaluation_mode_falls_back_to_pytorch():
     conv, norm = layers(3, 8)
     x = images(3, 8, 8).requires_grad_()
     kernels.conv_relu_norm_pool(x, conv, norm.eval()).sum().backward()
     assert x.grad.abs().sum() > 0
 
 
-def test_other_precisions_are_left_to_pytorch():
+def test_other_precisions_fall_back_to_pytorch():
     conv, norm = layers(3, 8)
     with torch.autocast("cpu", torch.bfloat16):
         out = kernels.conv_relu_norm_pool(images(3, 8, 8), conv, norm)

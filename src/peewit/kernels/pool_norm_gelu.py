@@ -1,4 +1,4 @@
-"""3x3 convolution, pooling, batch normalisation and GELU as one step of the automatic gradient."""
+"""3x3 convolution, max pooling, batch normalisation and GELU as one autograd function."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from peewit.kernels import library, winograd
-from peewit.kernels.memory import address, empty
+from peewit.kernels.library import address, empty
 
 _CHANNELS_LAST = torch.channels_last
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """What inference makes of a stage's weights, kept where they stay as they are.
+    """Values that inference computes from a stage's weights, precomputed for fixed weights.
 
     Parameters
     ----------
     filters : float32 tensor or None
-        What ``winograd.transformed`` gave, where that can be used.
+        The result of ``winograd.transform_filters``; None if Winograd's convolution does not apply.
     scale, shift : float32 tensors, shape (out,)
-        Of the normalisation by the running statistics.
+        The normalisation by the running statistics as ``x * scale + shift``.
     """
 
     filters: torch.Tensor | None
@@ -34,11 +34,13 @@ class Fixed:
 
     @classmethod
     def of(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Fixed:
-        """Return it for the layers of ``conv_pool_norm_gelu``."""
+        """Precompute the values for the layers of ``conv_pool_norm_gelu``."""
         weight = conv.weight.detach()
-        kept = library.usable(weight) and winograd.fits(conv.in_channels, conv.out_channels)
+        applies = library.usable(weight) and winograd.supports_channels(
+            conv.in_channels, conv.out_channels
+        )
         with torch.no_grad():
-            filters = winograd.transformed(weight) if kept else None
+            filters = winograd.transform_filters(weight) if applies else None
             return cls(filters, *_scale_and_shift(norm))
 
 
@@ -49,12 +51,15 @@ def conv_pool_norm_gelu(
     pool: int,
     fixed: Fixed | None = None,
 ) -> torch.Tensor:
-    """Return ``gelu(norm(max_pool2d(conv(x), pool)))``, by the compiled kernels where they can.
+    """Return ``gelu(norm(max_pool2d(conv(x), pool)))``, by the compiled kernels if possible.
 
-    The convolution is ``winograd.conv3x3``. What follows is done in two passes forward and two
-    backward, of which only the pooling itself sees more than the pooled quarter. Forward and
-    backward take 1.7 (24 to 64 channels at 32 x 32) to 2.4 times (64 to 256 at 16 x 16) less time
-    than PyTorch's layers, measured on two AVX-512 cores; 5 to 16 % of it are the passes.
+    The convolution is ``winograd.conv3x3``. The other layers are fused into two passes forward and
+    two backward; after pooling these process only a quarter of the values. Forward plus backward
+    is 1.7 times (24 to 64 channels at 32 x 32) to 2.4 times (64 to 256 at 16 x 16) as fast as
+    PyTorch's layers on two AVX-512 cores; the passes take 5 to 16 % of the time.
+
+    Under PyTorch's autocast to bfloat16, the convolution multiplies in bfloat16 if the processor
+    supports it: see ``winograd.forward``. Sums, statistics and the result stay float32.
 
     Parameters
     ----------
@@ -62,20 +67,18 @@ def conv_pool_norm_gelu(
     conv : Conv2d
         3x3, stride 1, padding 1, without bias.
     norm : BatchNorm2d
-        With scale, shift and running statistics. In training mode these are updated.
+        With scale, shift and running statistics, which are updated in training mode.
     pool : int
-        2: the maximum over each 2x2, odd last rows and columns left out; 1: no pooling.
+        2: the maximum of each 2x2 window, without an odd last row or column; 1: no pooling.
     fixed : Fixed, optional
-        ``Fixed.of(conv, norm)``, for inference: it makes few images faster, and changes nothing.
+        ``Fixed.of(conv, norm)``, for inference: makes small batches faster, with the same result.
 
     Returns
     -------
-    float32 tensor, shape (N, out, H // pool, W // pool). GELU is its tanh form.
-
-    Under PyTorch's autocast to bfloat16 the convolution multiplies in bfloat16, if the processor
-    does: see ``winograd.forward``. Sums, statistics and what is returned stay float32.
+    float32 tensor, shape (N, out, H // pool, W // pool)
+        GELU is the tanh approximation.
     """
-    if not _fits(x, conv, norm, pool):
+    if not _kernel_applies(x, conv, norm, pool):
         return reference(x, conv, norm, pool)
     if norm.training:
         assert norm.num_batches_tracked is not None
@@ -87,7 +90,7 @@ def conv_pool_norm_gelu(
     bfloat16 = torch.is_autocast_enabled("cpu")
     filters = fixed.filters if fixed and not bfloat16 else None
     scale, shift = (fixed.scale, fixed.shift) if fixed else _scale_and_shift(norm)
-    if _pools_at_once(x, conv.weight, pool):
+    if _fuses_pooling(x, conv.weight, pool):
         y, _ = winograd.forward_pooled(x, conv.weight, bfloat16=bfloat16, filters=filters)
         return _inference(y, scale, shift, 1)
     y = winograd.forward(x, conv.weight, bfloat16=bfloat16, filters=filters)
@@ -95,14 +98,14 @@ def conv_pool_norm_gelu(
 
 
 def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
-    """Compute ``conv_pool_norm_gelu`` layer by layer: what the kernels are tested against."""
+    """Compute ``conv_pool_norm_gelu`` layer by layer; the kernels are tested against this."""
     x = F.conv2d(x, conv.weight, padding=1)  # (N, in, H, W) -> (N, out, H, W)
     if pool > 1:
         x = F.max_pool2d(x, pool)  # -> (N, out, H // 2, W // 2)
     return F.gelu(norm(x), approximate="tanh")
 
 
-def _fits(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> bool:
+def _kernel_applies(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> bool:
     if (
         not winograd.supported(x, conv.weight, bfloat16=True)
         or pool not in (1, 2)
@@ -110,20 +113,20 @@ def _fits(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> 
     ):
         return False
     if norm.training:
-        values = len(x) * (x.shape[2] // pool) * (x.shape[3] // pool)  # of a channel
+        values = len(x) * (x.shape[2] // pool) * (x.shape[3] // pool)  # per channel
         return norm.momentum is not None and values > 1
-    # a gradient through fixed statistics (a heat map of a finished network) is PyTorch's work
+    # gradients in evaluation mode (heat maps) are left to PyTorch
     return not torch.is_grad_enabled()
 
 
-def _pools_at_once(x: torch.Tensor, weight: torch.Tensor, pool: int) -> bool:
-    """Tell whether the convolution leaves no more than the largest of each 2x2."""
+def _fuses_pooling(x: torch.Tensor, weight: torch.Tensor, pool: int) -> bool:
+    """Return whether the pooling can be fused into Winograd's convolution."""
     outputs, inputs = weight.shape[:2]
     return pool == 2 and winograd.pays(len(x), inputs, outputs, *x.shape[2:])
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return by what the normalisation multiplies with its running statistics, and what it adds."""
+    """Return the normalisation by the running statistics as ``x * scale + shift``."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale
@@ -159,8 +162,8 @@ class _FastStage(torch.autograd.Function):
         ctx.bfloat16 = torch.is_autocast_enabled("cpu")
         # (N, in, H, W) -> (N, out, H, W)
         ctx.place = None
-        if _pools_at_once(x, weight, pool):
-            # from here on as if there had been no pooling, until the convolution's gradients
+        if _fuses_pooling(x, weight, pool):
+            # the pooling is done; only the gradients of the convolution need its indices
             y, ctx.place = winograd.forward_pooled(x, weight, bfloat16=ctx.bfloat16)
             pool = 1
         else:
@@ -168,7 +171,7 @@ class _FastStage(torch.autograd.Function):
             y = y.contiguous(memory_format=_CHANNELS_LAST)
         n, channels, height, width = y.shape
         out = empty(n, channels, height // pool, width // pool)
-        # the value at each maximum, and which of its four it was; without pooling y has it all
+        # the maximum of each window and its index, 0 to 3; without pooling, y itself
         pooled = torch.empty_like(out) if pool > 1 else y
         place = torch.empty_like(out, dtype=torch.uint8) if pool > 1 else None
         mean, inverse = torch.empty(2, channels).unbind()
@@ -184,22 +187,22 @@ class _FastStage(torch.autograd.Function):
             torch.get_num_threads(),
         )
         ctx.save_for_backward(x, weight, gamma, beta)
-        ctx.pool, ctx.kept = pool, (y, pooled, place, mean, inverse)
+        ctx.pool, ctx.saved = pool, (y, pooled, place, mean, inverse)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if ctx.kept is None:
-            raise RuntimeError("the activations of this step are gone: its gradient was taken")
-        (y, pooled, place, mean, inverse), ctx.kept = ctx.kept, None
+        if ctx.saved is None:
+            raise RuntimeError("the activations were freed by the first backward pass of this step")
+        (y, pooled, place, mean, inverse), ctx.saved = ctx.saved, None
         x, weight, gamma, beta = ctx.saved_tensors
         n, channels, height, width = y.shape
         grad = grad.contiguous(memory_format=_CHANNELS_LAST)
         grad_gamma, grad_beta = torch.empty(2, channels).unbind()
         slope = torch.empty_like(grad)
         workspace = _workspace(n, channels)
-        # y has had its day: the kernel turns it, in place, into the gradient of the loss by y
+        # y is overwritten by its gradient
         library.loaded().pool_norm_gelu_backward(
             y.data_ptr(),
             *(n, height, width, channels, ctx.pool),
@@ -217,5 +220,5 @@ class _FastStage(torch.autograd.Function):
 
 
 def _workspace(n: int, channels: int) -> torch.Tensor:
-    # pool_norm_gelu.c: (N + 1) * 2C doubles and (2N + 4) * C floats, which are half as many doubles
+    # pool_norm_gelu.c: (N + 1) * 2C doubles, then (2N + 4) * C floats of half the size
     return torch.empty((n + 1) * 2 * channels + (n + 2) * channels, dtype=torch.float64)

@@ -1,18 +1,18 @@
-/* The product of small matrices of bfloat16, summed in float32: see product.c.
+/* Products of small matrices in bfloat16, summed in float32: see matmul.c.
  *
- * Processors with AVX512-BF16 multiply two pairs of bfloat16 and add both to a float32 in the time in
- * which they multiply one pair of float32. Others get there by float32, which is no faster.
+ * AVX512-BF16 processors multiply two pairs of bfloat16 and add both products to a float32 in the
+ * time of one float32 multiply-add. Other processors convert to float32, which is no faster.
  */
-#include "product.h"
+#include "matmul.h"
 
 #include <string.h>
 
-/* GCC knows the instruction since 10, Clang, which calls itself GCC 4, since 9 */
+/* GCC supports the instruction since 10, Clang (which reports itself as GCC 4) since 9 */
 #if defined(__x86_64__) && defined(__GNUC__) && (__GNUC__ >= 10 || defined(__clang__))
 #define NATIVE 1
 #include <immintrin.h>
 
-/* 2 x 16 columns: 12 x 32 sums are 24 of the 32 registers */
+/* 2 x 16 columns: 12 x 32 sums take 24 of the 32 registers */
 __attribute__((target("avx512f,avx512bf16"), always_inline)) static inline void block(
     const int rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step, ptrdiff_t depth_step,
     const float *b, float *c, int add) {
@@ -34,7 +34,7 @@ __attribute__((target("avx512f,avx512bf16"), always_inline)) static inline void 
         for (int v = 0; v < 2; v++) _mm512_storeu_ps(c + r * GROUP + v * 16, sum[r][v]);
 }
 
-__attribute__((target("avx512f,avx512bf16"))) static void product_native(
+__attribute__((target("avx512f,avx512bf16"))) static void matmul_native(
     ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step, ptrdiff_t depth_step,
     const float *b, float *c, int add) {
     ptrdiff_t r = 0;
@@ -56,7 +56,7 @@ EXPORT int has_native_bfloat16(void) {
 #endif
 }
 
-/* The two bfloat16 in the place of a float: the first of them is in its lower half */
+/* Unpack a bfloat16 from a pair in one float: the first is in the lower half */
 static inline float half(float pair, int upper) {
     uint32_t both;
     memcpy(&both, &pair, sizeof both);
@@ -65,9 +65,9 @@ static inline float half(float pair, int upper) {
     return pair;
 }
 
-FOR_EACH_CPU static void product_by_float32(ptrdiff_t rows, ptrdiff_t depth, const float *a,
-                                            ptrdiff_t row_step, ptrdiff_t depth_step,
-                                            const float *b, float *c, int add) {
+FOR_EACH_CPU static void matmul_by_float32(ptrdiff_t rows, ptrdiff_t depth, const float *a,
+                                           ptrdiff_t row_step, ptrdiff_t depth_step,
+                                           const float *b, float *c, int add) {
     for (ptrdiff_t r = 0; r < rows; r++, a += row_step, c += GROUP) {
         float sum[GROUP];
         for (int n = 0; n < GROUP; n++) sum[n] = add ? c[n] : 0.0f;
@@ -80,13 +80,13 @@ FOR_EACH_CPU static void product_by_float32(ptrdiff_t rows, ptrdiff_t depth, con
     }
 }
 
-void product_bfloat16(ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step,
-                      ptrdiff_t depth_step, const float *b, float *c, int add) {
+void matmul_bfloat16(ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step,
+                     ptrdiff_t depth_step, const float *b, float *c, int add) {
 #if defined(NATIVE)
     if (has_native_bfloat16()) {
-        product_native(rows, depth, a, row_step, depth_step, b, c, add);
+        matmul_native(rows, depth, a, row_step, depth_step, b, c, add);
         return;
     }
 #endif
-    product_by_float32(rows, depth, a, row_step, depth_step, b, c, add);
+    matmul_by_float32(rows, depth, a, row_step, depth_step, b, c, add);
 }

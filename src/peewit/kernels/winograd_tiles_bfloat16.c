@@ -1,9 +1,10 @@
-/* The transforms of the Winograd convolution for products of bfloat16: see transforms.h.
+/* The Winograd transforms of whole tiles for matrix products in bfloat16: see
+ * winograd_transforms.h.
  *
- * The transforms themselves are in float32; what goes into the products is rounded to bfloat16, and
- * two of them, neighbours in the products' depth, take the place of one float32.
+ * The transforms are computed in float32; their results are rounded to bfloat16, and two of them,
+ * adjacent in the depth of the products, are packed into one float.
  */
-#include "transforms.h"
+#include "winograd_transforms.h"
 
 #include <string.h>
 
@@ -21,14 +22,14 @@ INLINE Bits bits(Lanes value) {
 }
 #endif
 
-/* The upper half of it is `value` as bfloat16, rounded to the nearest, halves to even. Infinity and
- * the NaN that arithmetic makes stay what they are. */
+/* The upper 16 bits of the result are `value` as bfloat16, rounded to nearest, ties to even.
+ * Infinity and the NaNs that arithmetic produces are preserved. */
 INLINE Bits rounded(Lanes value) {
     const Bits raw = bits(value);
     return raw + 0x7fff + ((raw >> 16) & 1);
 }
 
-/* Pairs of one element of `first` and one of `second` */
+/* Store pairs of one element of `first` (lower half) and one of `second` (upper half). */
 INLINE void store_pairs(float *to, Lanes first, Lanes second) {
     const Bits both = (rounded(first) >> 16) | (rounded(second) & 0xffff0000u);
 #if defined(__GNUC__)
@@ -38,7 +39,7 @@ INLINE void store_pairs(float *to, Lanes first, Lanes second) {
 #endif
 }
 
-/* Pairs of neighbours; `channel` counts the elements from `to` on, half as many as floats */
+/* Store pairs of adjacent elements; `channel` is an offset in bfloat16 elements, two per float. */
 INLINE void store_neighbours(float *to, ptrdiff_t channel, Lanes value) {
 #if defined(__GNUC__)
     *(Halves *)((uint16_t *)to + channel) = __builtin_convertvector(rounded(value) >> 16, Halves);

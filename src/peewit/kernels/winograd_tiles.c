@@ -1,5 +1,5 @@
-/* The transforms of the Winograd convolution in float32: see transforms.h. */
-#include "transforms.h"
+/* The Winograd transforms of whole tiles in float32: see winograd_transforms.h. */
+#include "winograd_transforms.h"
 
 FOR_EACH_CPU void tiles_input(const Plan *p, ptrdiff_t first, ptrdiff_t count, Images x,
                               float *v, Layout at) {

@@ -1,14 +1,14 @@
-/* What the kernels share: portability, and the statistics of batch normalisation. */
-#ifndef PEEWIT_NATIVE_H
-#define PEEWIT_NATIVE_H
+/* Shared by all kernels: portability macros and the statistics of batch normalisation. */
+#ifndef PEEWIT_COMMON_H
+#define PEEWIT_COMMON_H
 
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* GCC and Clang on x86-64 Linux compile each worker three times (AVX-512, AVX2, baseline) and the
- * loader picks what the processor has. Older ones do not know these names, or do not dispatch by
- * them: there the plain loops are compiled once, and the products still choose for themselves. */
+/* On x86-64 Linux, GCC and Clang compile each worker function three times (AVX-512, AVX2, baseline)
+ * and the dynamic loader picks the version for this processor. Older compilers do not support these
+ * target names: they compile the loops once, and only the matrix products dispatch at run time. */
 #if defined(__x86_64__) && defined(__linux__) && \
     ((defined(__clang__) && __clang_major__ >= 18) || \
      (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 12))
@@ -25,18 +25,20 @@
 #define RESTRICT restrict
 #endif
 
-/* float32 sums run over at most this many pixels before they are added to a double */
+/* A float32 partial sum covers at most this many pixels before it is added to a double */
 #define RUN 64
 
-/* total[c] = sum over images of sums[image][c], in order */
-static inline void add_images(const double *sums, ptrdiff_t images, ptrdiff_t count, double *total) {
+/* total[c] = sum of sums[image][c] over the images, always in the same order */
+static inline void add_images(const double *sums, ptrdiff_t images, ptrdiff_t count,
+                              double *total) {
     for (ptrdiff_t c = 0; c < count; c++) total[c] = 0.0;
     for (ptrdiff_t n = 0; n < images; n++)
         for (ptrdiff_t c = 0; c < count; c++) total[c] += sums[n * count + c];
 }
 
-/* From the sums of values and squares over `count` values a channel: the batch's statistics, the
- * running ones moved towards them, and normalisation as value * scale + shift. */
+/* From the sums of the values and of their squares, `count` values per channel: compute the batch
+ * statistics, update the running statistics, and express the normalisation as
+ * value * scale + shift. */
 static inline void normalise(const double *total, double count, ptrdiff_t channels,
                              const float *gamma, const float *beta, float *running_mean,
                              float *running_variance, double momentum, double epsilon, float *mean,
@@ -44,7 +46,7 @@ static inline void normalise(const double *total, double count, ptrdiff_t channe
     for (ptrdiff_t c = 0; c < channels; c++) {
         const double average = total[c] / count;
         const double centred = total[channels + c] / count - average * average;
-        const double variance = centred < 0.0 ? 0.0 : centred; /* rounding can go below zero */
+        const double variance = centred < 0.0 ? 0.0 : centred; /* rounding can make it negative */
         const double unbiased = count > 1.0 ? variance * count / (count - 1.0) : variance;
         mean[c] = (float)average;
         inverse_deviation[c] = (float)(1.0 / sqrt(variance + epsilon));
@@ -55,13 +57,14 @@ static inline void normalise(const double *total, double count, ptrdiff_t channe
     }
 }
 
-/* From the sums of the gradient and of gradient * value: the gradients of gamma and beta, and the
- * gradient of the value as scale * gradient + constant + slope * value (Ioffe and Szegedy 2015,
- * section 3: through the batch's mean and variance as well). */
-static inline void gradient_line(const double *total, double count, ptrdiff_t channels,
-                                 const float *gamma, const float *mean,
-                                 const float *inverse_deviation, float *grad_gamma,
-                                 float *grad_beta, float *scale, float *constant, float *slope) {
+/* From the sums of gradient and of gradient * value: compute the gradients of gamma and beta, and
+ * express the gradient of the input as scale * gradient + constant + slope * value. It includes the
+ * paths through the batch mean and variance (Ioffe and Szegedy 2015, section 3). */
+static inline void normalise_backward(const double *total, double count, ptrdiff_t channels,
+                                      const float *gamma, const float *mean,
+                                      const float *inverse_deviation, float *grad_gamma,
+                                      float *grad_beta, float *scale, float *constant,
+                                      float *slope) {
     for (ptrdiff_t c = 0; c < channels; c++) {
         const double inverse = inverse_deviation[c], average = mean[c];
         const double beta_sum = total[c];

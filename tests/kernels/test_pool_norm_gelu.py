@@ -1,4 +1,4 @@
-"""The fused step of the fast networks against PyTorch's own layers in double precision."""
+"""The fused stage of the fast networks against PyTorch's layers in double precision."""
 
 import copy
 
@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from peewit import kernels
-from peewit.kernels import fast_stage, library, winograd
+from peewit.kernels import library, pool_norm_gelu, winograd
 from tensors import images, relative
 
 pytestmark = pytest.mark.skipif(
-    not kernels.available(), reason="the native kernels were not built here (no C compiler)"
+    not kernels.available(), reason="the kernels were not compiled (no C compiler)"
 )
 
 # (in, out, height, width, pool)
@@ -40,7 +40,7 @@ def layers(inputs, outputs, scale=True):
 
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_training_step_is_that_of_the_layers(shape, scale):
+def test_training_step_equals_the_layers(shape, scale):
     inputs, outputs, height, width, pool = shape
     conv, norm = layers(inputs, outputs, scale)
     exact_conv, exact_norm = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
@@ -48,7 +48,7 @@ def test_training_step_is_that_of_the_layers(shape, scale):
     exact_x = x.detach().double().requires_grad_()
 
     out = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
-    exact = fast_stage.reference(exact_x, exact_conv, exact_norm, pool)
+    exact = pool_norm_gelu.reference(exact_x, exact_conv, exact_norm, pool)
     gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     out.backward(gradient)
     exact.backward(gradient.double())
@@ -68,7 +68,7 @@ def test_training_step_is_that_of_the_layers(shape, scale):
 
 
 @pytest.mark.parametrize("pool", [1, 2])
-def test_autocast_multiplies_in_bfloat16_where_the_processor_does(pool, monkeypatch):
+def test_autocast_multiplies_in_bfloat16_if_the_processor_supports_it(pool, monkeypatch):
     monkeypatch.setattr(library, "multiplies_bfloat16", lambda: True)
     results = []
     for bfloat16 in (False, True):
@@ -78,18 +78,18 @@ def test_autocast_multiplies_in_bfloat16_where_the_processor_does(pool, monkeypa
             out = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
         assert out.grad_fn.name() == "_FastStageBackward"
         assert out.dtype == torch.float32
-        out.square().sum().backward()  # outside of autocast, as in a training
+        out.square().sum().backward()  # outside of autocast, as in training
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), torch.no_grad():
-            seen = kernels.conv_pool_norm_gelu(x, conv, norm.eval(), pool)
-        results.append((out, x.grad, conv.weight.grad, norm.bias.grad, seen))
-    # where another of four is the largest, the gradient is in another place
-    most = 0.08 if pool == 1 else 0.3
+            inference = kernels.conv_pool_norm_gelu(x, conv, norm.eval(), pool)
+        results.append((out, x.grad, conv.weight.grad, norm.bias.grad, inference))
+    # rounding can change which pixel of a window is the maximum and so receives the gradient
+    limit = 0.08 if pool == 1 else 0.3
     for exact, near in zip(*results, strict=True):
         error = ((near - exact).square().mean() / exact.square().mean()).sqrt()
-        assert 1e-4 < error < most
+        assert 1e-4 < error < limit
 
 
-def test_the_largest_is_found_before_it_goes_to_memory():
+def test_fused_pooling_equals_max_pool2d():
     x = images(64, 15, 17)
     weight = layers(64, 40)[0].weight.detach()
     y = winograd.forward(x, weight)
@@ -98,7 +98,7 @@ def test_the_largest_is_found_before_it_goes_to_memory():
     assert torch.equal(pooled, wanted)
     row, column = index // 17 % 2, index % 17 % 2
     assert torch.equal(place.long(), 2 * row + column)
-    # of equals the first; of numbers and what is none the latter
+    # the first of equal values; NaN if any value of the window is NaN
     pooled, place = winograd.forward_pooled(torch.zeros_like(x), weight)
     assert not pooled.any()
     assert not place.any()
@@ -109,7 +109,7 @@ def test_the_largest_is_found_before_it_goes_to_memory():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_inference_is_that_of_the_layers(shape):
+def test_inference_equals_the_layers(shape):
     inputs, outputs, height, width, pool = shape
     conv, norm = (layer.eval() for layer in layers(inputs, outputs))
     before = copy.deepcopy(norm.state_dict())
@@ -117,27 +117,27 @@ def test_inference_is_that_of_the_layers(shape):
     with torch.no_grad():
         out = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
         exact_layers = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
-        exact = fast_stage.reference(x.double(), *exact_layers, pool)
+        exact = pool_norm_gelu.reference(x.double(), *exact_layers, pool)
     assert relative(out, exact) < 3e-5
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_is_kept_for_inference_changes_nothing(shape, bfloat16, monkeypatch):
+def test_precomputed_values_do_not_change_inference(shape, bfloat16, monkeypatch):
     monkeypatch.setattr(library, "multiplies_bfloat16", lambda: True)
     inputs, outputs, height, width, pool = shape
     conv, norm = (layer.eval() for layer in layers(inputs, outputs))
     x = images(inputs, height, width)
-    fixed = fast_stage.Fixed.of(conv, norm)
+    fixed = pool_norm_gelu.Fixed.of(conv, norm)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         plain = kernels.conv_pool_norm_gelu(x, conv, norm, pool)
         assert torch.equal(kernels.conv_pool_norm_gelu(x, conv, norm, pool, fixed), plain)
 
 
-def test_filters_that_are_kept_are_not_transformed_again(monkeypatch):
+def test_precomputed_filters_are_not_transformed_again(monkeypatch):
     conv, norm = (layer.eval() for layer in layers(64, 64))
-    x, fixed = images(64, 16, 16), fast_stage.Fixed.of(conv, norm)
+    x, fixed = images(64, 16, 16), pool_norm_gelu.Fixed.of(conv, norm)
     monkeypatch.setattr(winograd, "_transform", None)
     with torch.no_grad():
         for pool in (1, 2):
@@ -146,22 +146,22 @@ def test_filters_that_are_kept_are_not_transformed_again(monkeypatch):
                 kernels.conv_pool_norm_gelu(x, conv, norm, pool)
 
 
-def test_reference_is_the_four_layers():
+def test_reference_equals_the_four_layers():
     conv, norm = layers(3, 8)
     x = images(3, 9, 9)
     wanted = nn.GELU("tanh")(copy.deepcopy(norm)(nn.MaxPool2d(2)(conv(x))))
-    assert torch.equal(fast_stage.reference(x, conv, norm, 2), wanted)
+    assert torch.equal(pool_norm_gelu.reference(x, conv, norm, 2), wanted)
 
 
-def test_kernels_are_what_inference_uses(monkeypatch):
+def test_inference_uses_the_kernels(monkeypatch):
     """The comparison above would also pass if everything fell back to PyTorch."""
     conv, norm = layers(3, 8)
-    monkeypatch.setattr(fast_stage, "_inference", lambda y, scale, shift, pool: "kernels")
+    monkeypatch.setattr(pool_norm_gelu, "_inference", lambda y, scale, shift, pool: "kernels")
     with torch.no_grad():
         assert kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm.eval(), 2) == "kernels"
 
 
-def test_frozen_filters_and_images_take_no_gradient():
+def test_frozen_filters_and_images_get_no_gradient():
     conv, norm = layers(24, 24)
     conv.weight.requires_grad_(False)
     x = images(24, 16, 16)
@@ -171,37 +171,37 @@ def test_frozen_filters_and_images_take_no_gradient():
     assert norm.bias.grad is not None
 
 
-def left_to_pytorch(out):
+def computed_by_pytorch(out):
     return out.grad_fn.name() == "GeluBackward0"
 
 
-def test_what_the_kernels_cannot_do_is_left_to_pytorch(monkeypatch):
+def test_unsupported_cases_fall_back_to_pytorch(monkeypatch):
     conv, norm = layers(24, 24)
     x = images(24, 16, 16).requires_grad_()
-    # a gradient through fixed statistics, as of a heat map of a finished network
+    # a gradient in evaluation mode, as for heat maps
     out = kernels.conv_pool_norm_gelu(x, conv, norm.eval(), 2)
-    assert left_to_pytorch(out)
+    assert computed_by_pytorch(out)
     out.sum().backward()
     assert x.grad.abs().sum() > 0
     norm.train()
     monkeypatch.setattr(library, "multiplies_bfloat16", lambda: False)
     with torch.autocast("cpu", torch.bfloat16):
-        assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+        assert computed_by_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
     monkeypatch.setattr(library, "multiplies_bfloat16", lambda: True)
     with torch.autocast("cpu", torch.float16):
-        assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
-    assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 3))
-    norm.momentum = None  # a plain average over all steps
-    assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 1))
+        assert computed_by_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    assert computed_by_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 3))
+    norm.momentum = None  # cumulative average over all steps
+    assert computed_by_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 1))
     norm.momentum = 0.6
-    assert not left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    assert not computed_by_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
     monkeypatch.setattr(library, "load", lambda: None)
-    assert left_to_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
+    assert computed_by_pytorch(kernels.conv_pool_norm_gelu(x, conv, norm, 2))
     double = (x.double(), conv.double(), norm.double())
-    assert left_to_pytorch(kernels.conv_pool_norm_gelu(*double, 2))
+    assert computed_by_pytorch(kernels.conv_pool_norm_gelu(*double, 2))
 
 
-def test_one_value_a_channel_has_no_statistics():
+def test_one_value_per_channel_is_refused():
     conv, norm = layers(24, 24)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         kernels.conv_pool_norm_gelu(images(24, 2, 2, count=1), conv, norm, 2)
@@ -223,9 +223,9 @@ def test_results_do_not_depend_on_the_number_of_threads(pool, threads):
 
 
 @pytest.mark.parametrize("corner", range(4))
-def test_nan_is_not_hidden_by_the_pooling(corner, monkeypatch):
+def test_pooling_propagates_nan(corner, monkeypatch):
     conv, norm = layers(3, 8)
-    y = images(8, 8, 8)  # in place of the convolution's result, which is all NaN around one
+    y = images(8, 8, 8)  # replaces the convolution's output, which would spread the NaN
     y[0, :, 2 + corner // 2, 2 + corner % 2] = float("nan")
     monkeypatch.setattr(winograd, "forward", lambda x, weight, **_: y)
     with torch.no_grad():
@@ -241,13 +241,13 @@ def test_large_values_stay_finite():
         norm.bias.copy_(torch.tensor([-1e4, -100, -20, 0, 20, 100, 1e4, 1e10]))
         x = images(3, 8, 8)
         out = kernels.conv_pool_norm_gelu(x, conv, copy.deepcopy(norm), 2)
-        wanted = fast_stage.reference(x, conv, norm, 2)
+        wanted = pool_norm_gelu.reference(x, conv, norm, 2)
     torch.testing.assert_close(out, wanted)
 
 
-def test_second_gradient_of_one_step_is_refused():
+def test_second_backward_pass_of_a_step_is_refused():
     conv, norm = layers(3, 8)
     loss = kernels.conv_pool_norm_gelu(images(3, 8, 8), conv, norm, 2).sum()
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="its gradient was taken"):
+    with pytest.raises(RuntimeError, match="activations were freed"):
         loss.backward()
