@@ -56,7 +56,7 @@ def test_report_without_the_data_says_why(
     output = capsys.readouterr()
     assert output.out == f"{run.path / 'report.html'}\n"
     assert output.err.startswith("note: ")
-    assert output.err.endswith("; the report is made without the data\n")
+    assert output.err.endswith("without the data\n")
     assert output.err.count("\n") == 1
     assert str(nowhere) in output.err
     assert str(nowhere) in read(run.path / "report.html").text
@@ -86,7 +86,7 @@ def test_compare_writes_a_page(make: Any, read: Any, capsys: pytest.CaptureFixtu
     assert main(["compare", *paths, "--html"]) == 0
     output = capsys.readouterr()
     assert "one" in output.out
-    assert output.err == "note: the page is compared.html\n"
+    assert output.err == "note: wrote the page to compared.html\n"
     assert "2 runs compared" in read(Path("compared.html")).text
     assert not Path("compared.png").exists()
     assert main(["compare", *paths, "--html", "--out", "mine.html", "--json"]) == 0
