@@ -436,7 +436,9 @@ def test_evaluate_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
 # predict
 
 
-def test_predict_prints_the_most_likely_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_prints_the_most_likely_classes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     picture(Path("a.png"))
     assert main(["predict", str(folder), "a.png"]) == 0
     name, _, label = capsys.readouterr().out.strip().partition(": ")

@@ -1,4 +1,4 @@
-"""A progress that acts at one step of a training, and keeps what it is told."""
+"""A progress observer that acts at one training step, and records its notes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from peewit.training.progress import Silent
 
 
 class At(Silent):
-    """Does something at one step, and keeps what it is told."""
+    """Call ``act`` at one step, and record all notes."""
 
     def __init__(self, epoch: int = 99, step: int = 0, act: Callable[[], object] = list) -> None:
         self.place, self.act = (epoch, step), act
         self.notes: list[str] = []
 
     def step(self, position: Position) -> None:
-        """Act, if this is the place."""
+        """Call ``act`` if this is the step."""
         if (position.epoch, position.step) == self.place:
             self.act()
 
     def note(self, text: str) -> None:
-        """Keep the sentence."""
+        """Record the note."""
         self.notes.append(text)

@@ -51,14 +51,14 @@ from peewit.errors import PeewitError, UsageError
         ("compare", "name two runs or more; see 'peewit compare --help'"),
         (
             "export runs/a",
-            "--to is missing: it must be onnx, openvino, keras or torch; see 'peewit export --help'",
+            "--to is missing: it must be onnx, openvino, keras or torch; see 'peewit export",
         ),
         ("import model.h5", "--classes is missing; see 'peewit import --help'"),
         (
             "completion tcsh",
             "SHELL is 'tcsh': it must be bash, zsh or fish; see 'peewit completion --help'",
         ),
-        ("completion", "SHELL is missing: it must be bash, zsh or fish; see 'peewit completion"),
+        ("completion", "SHELL is missing: it must be bash, zsh or fish; see 'peewit"),
         (
             "serve runs/a --port 70000",
             "--port is 70000: it must be a whole number from 0 to 65535; see 'peewit serve --help'",

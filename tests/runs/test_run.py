@@ -136,8 +136,8 @@ def change(name: str, value: object) -> Callable[[Path], None]:
         ("run.json", lambda path: path.write_text("[1]"), r"run\.json: it is not a JSON object"),
         ("run.json", lambda path: path.write_text("[" * 9999), r"run\.json: it is not whole JSON"),
         ("run.json", change("format", 2), r"run\.json: a newer Peewit wrote it \(format 2, this"),
-        ("run.json", change("format", "x"), r"run\.json: it does not say which format it has"),
-        ("run.json", lambda path: path.write_text("{}"), "does not say which format it has"),
+        ("run.json", change("format", "x"), r"run\.json: it has no format version"),
+        ("run.json", lambda path: path.write_text("{}"), "it has no format version"),
         ("run.json", lambda path: path.write_text('{"format": 1}'), "it lacks or misstates"),
         ("run.json", change("class_names", 3), r"run\.json: it lacks the class names"),
         ("run.json", change("class_names", []), r"run\.json: it lacks the class names"),
@@ -167,7 +167,7 @@ def change(name: str, value: object) -> Callable[[Path], None]:
         (
             "metrics.json",
             lambda path: path.write_text("{}"),
-            r"cannot read .*metrics\.json: it lacks accuracy; put a whole copy",
+            r"cannot read .*metrics\.json: it lacks accuracy; replace it",
         ),
     ],
 )
