@@ -77,7 +77,7 @@ def check_refused(file: Path, name: str, value: object) -> None:
     """Put a value into a file of a run, which must then be refused by its name."""
     put(file, name, value)
     verb = "lacks" if value is GONE else "misstates"
-    sentence = rf"cannot read .*{re.escape(file.name)}: it {verb} {name}; put"
+    sentence = rf"cannot read .*{re.escape(file.name)}: it {verb} {name}; replace"
     with pytest.raises(PeewitError, match=sentence):
         Run.open(file.parent)
 
