@@ -21,7 +21,8 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-# click's types are generic only since 8.2 and 8.4: older ones cannot be subscripted
+# click's types became generic in 8.2 (Choice) and after 8.3 (ParamType): older ones cannot be
+# subscripted
 class Integer(click.ParamType):  # type: ignore[type-arg]
     """A whole number from ``lowest`` to ``highest``."""
 
@@ -32,7 +33,7 @@ class Integer(click.ParamType):  # type: ignore[type-arg]
 
     @property
     def must(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         if self.lowest is not None and self.highest is not None:
             return f"a whole number from {self.lowest} to {self.highest}"
         if self.lowest is not None:

@@ -15,18 +15,19 @@ from peewit.training.recipe import Recipe
 
 
 class Command(click.Command):
-    """A command that takes no extra arguments, and tells its errors which command they are about.
+    """A command that rejects extra arguments, and whose errors know which command raised them.
 
-    click lets extra arguments pass (``allow_extra_args``), so that the error can list them.
+    click accepts extra arguments (``allow_extra_args``) and ``parse_args`` rejects them, so that
+    the error can list them.
     """
 
     allow_extra_args = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; raise ``click.UsageError`` if some are left over."""
+        """Parse the arguments; raise ``click.UsageError`` if there are too many."""
         with _context_added(ctx):
             extra = super().parse_args(ctx, args)
-        if extra and not ctx.resilient_parsing:  # which is completion: the line is unfinished
+        if extra and not ctx.resilient_parsing:  # set during completion of an unfinished line
             raise click.UsageError(f"too many arguments: {' '.join(extra)}", ctx)
         return extra
 
@@ -68,9 +69,9 @@ def _context_added(context: click.Context) -> Iterator[None]:
 
 
 def usage_sentence(error: click.ClickException) -> str:
-    """Return one sentence for click's several lines about a wrong command line.
+    """Return the error as one sentence, where click would print several lines.
 
-    It is made from the attributes of the exception, never from click's own English sentences,
+    The sentence is built from the attributes of the exception, not from click's own sentences,
     which change from release to release.
 
     Examples
@@ -103,7 +104,7 @@ def _sentence(error: click.ClickException) -> str:
 
 
 def _is_flag(error: click.BadOptionUsage) -> bool:
-    """Return whether the option, which was given a value too many or too few, is a flag."""
+    """Return whether the option with a missing or an unexpected value is a flag."""
     assert error.ctx is not None  # see _context_added
     return any(
         parameter.is_flag
