@@ -1,4 +1,4 @@
-"""What all tests share: nothing of the user's is touched, no network, small data, the archive."""
+"""Shared fixtures: isolation from the user's files and the network, real data, small data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from made_data import brightness
 from peewit.data.dataset import Dataset
 
-# a package for a notebook's process, not for this one
+# a package for the process of a notebook, not for this one
 collect_ignore = ["tensorflow_stand_in"]
 
-# where the real data for the slower tests is; the tests that need it are skipped without
+# environment variables with the paths of real data; tests that need it are skipped without it
 ARCHIVE = "PEEWIT_TEST_ARCHIVE"
 TRACE = "PEEWIT_TRACE"
 KERAS_H5 = "PEEWIT_KERAS_H5"
@@ -24,9 +24,9 @@ KERAS_H5 = "PEEWIT_KERAS_H5"
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a home, a cache and a working directory of its own, and no network.
+    """Run each test with its own home, cache and working directory, and without a network.
 
-    Returns the home folder. The working directory is an empty folder beside it.
+    Returns the home folder. The working directory is an empty folder next to it.
     """
     place = tmp_path_factory.mktemp("isolated")
     home, desk = place / "home", place / "desk"
@@ -38,7 +38,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, str(home / name.removeprefix("XDG_").lower()))
     for name in ("PEEWIT_HOME", "KERAS_HOME", "PEEWIT_DEBUG", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
-    # programs that a test starts meet a proxy that is not there; loopback stays open to both
+    # subprocesses get a proxy that does not exist; loopback stays reachable
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -47,7 +47,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
     def only_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
         if host not in ("127.0.0.1", "localhost", "::1", None):
-            raise socket.gaierror(socket.EAI_NONAME, f"a test asked for the address of {host}")
+            raise socket.gaierror(socket.EAI_NONAME, f"a test tried to resolve {host}")
         return lookup(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", only_loopback)
@@ -66,44 +66,44 @@ def _given(variable: str, what: str) -> Path:
 
 @pytest.fixture(scope="session")
 def archive() -> Path:
-    """The CIFAR-10 archive (python layout) that PEEWIT_TEST_ARCHIVE names; skips without it."""
+    """Return the CIFAR-10 archive (python layout) at PEEWIT_TEST_ARCHIVE; skip without it."""
     return _given(ARCHIVE, "a CIFAR-10 archive")
 
 
 @pytest.fixture(scope="session")
 def trace() -> Path:
-    """The training steps recorded in TensorFlow 2.4.4 that PEEWIT_TRACE names; skips without it."""
+    """Return the trace of training steps in TensorFlow 2.4.4 at PEEWIT_TRACE; skip without it."""
     return _given(TRACE, "a TensorFlow trace")
 
 
 @pytest.fixture(scope="session")
 def keras_h5() -> Path:
-    """The tutorial as TensorFlow 2.4.4 trained and saved it; skips without PEEWIT_KERAS_H5."""
+    """Return the tutorial's model saved by TensorFlow 2.4.4 at PEEWIT_KERAS_H5; skip without it."""
     return _given(KERAS_H5, "the tutorial's model saved by TensorFlow 2.4.4")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, None]:
-    """Fail instead of skipping where PEEWIT_REQUIRE_DATA is set (as in CI, which has it all)."""
+    """Fail instead of skipping if PEEWIT_REQUIRE_DATA is set, as in CI, which has all the data."""
     report = (yield).get_result()
     if report.skipped and os.environ.get("PEEWIT_REQUIRE_DATA"):
         report.outcome = "failed"
-        report.longrepr = f"skipped for want of what CI must have: {report.longrepr}"
+        report.longrepr = f"skipped, but CI must not skip: {report.longrepr}"
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Dataset:
-    """60 RGB images of 32 x 32 in three classes that are easy to tell apart."""
+    """Return 60 RGB images of 32 x 32 in three classes that are easy to distinguish."""
     return brightness(60, 32, seed=0)
 
 
 @pytest.fixture(scope="session")
 def tiny_test() -> Dataset:
-    """30 more images like those of ``tiny``."""
+    """Return 30 more images like those of ``tiny``."""
     return brightness(30, 32, seed=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_grey() -> Dataset:
-    """60 grey images of 8 x 8 in three classes that are easy to tell apart."""
+    """Return 60 grey images of 8 x 8 in three classes that are easy to distinguish."""
     return brightness(60, 8, 1, seed=2)

@@ -1,4 +1,4 @@
-"""The commands, as a user types them: what goes to stdout, what to stderr, and the exit code."""
+"""The commands as a user types them: their output on stdout and stderr, and the exit code."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from peewit.__main__ import main
 from peewit.cli import cli
 from peewit.cli.options import parse_indices
 
-# 22 pixels are the fewest that the tutorial's network can take, so this is the fastest real run
+# 22 pixels is the smallest image that the tutorial's network takes: the fastest real run
 FAST = ["--epochs", "1", "--image-size", "22", "--batch-size", "64"]
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on digits, trained by the command line."""
+    """Train a run on digits by the command line, and return its folder."""
     pytest.importorskip("sklearn")
     path = tmp_path_factory.mktemp("runs") / "first"
     assert main(["train", "digits", *FAST, "--out", str(path)]) == 0
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Take the place of the training; the dict gets what it was called with."""
+    """Replace the training by a stub that records its arguments in the returned dict."""
     asked: dict[str, Any] = {}
 
     def train(dataset: peewit.Dataset, recipe: peewit.Recipe, **options: Any) -> Any:
@@ -59,7 +59,7 @@ def picture(path: Path, size: int = 30) -> Path:
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Return exit code and sentence of a command that must fail; check that it is one sentence."""
+    """Run a command that must fail; return its exit code and its error, which is one sentence."""
     code = main(list(arguments))
     output = capsys.readouterr()
     assert output.out == ""
@@ -72,7 +72,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 # train
 
 
-def test_train_prints_accuracy_and_folder(
+def test_train_prints_the_accuracy_and_the_folder(
     training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "digits"]) == 0
@@ -85,7 +85,7 @@ def test_train_prints_accuracy_and_folder(
     assert len(training["test"]) > 300
 
 
-def test_a_real_training_leaves_its_numbers(folder: Path) -> None:
+def test_a_real_training_saves_its_results(folder: Path) -> None:
     run = peewit.Run.open(folder)
     assert run.status == "finished"
     assert run.recipe.image_size == 22
@@ -97,7 +97,7 @@ def test_a_real_training_leaves_its_numbers(folder: Path) -> None:
 @pytest.mark.parametrize(
     "field", [field for field in dataclasses.fields(peewit.Recipe) if field.name != "name"]
 )
-def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> None:
+def test_every_recipe_field_has_a_flag(field: Any, training: dict[str, Any]) -> None:
     values = {"model": "tutorial", "optimizer": "adam", "validate_on": "test", "image_size": 40}
     values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
     values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random", "skip_easy": 0.25}
@@ -113,7 +113,7 @@ def test_every_setting_has_its_flag(field: Any, training: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("flag", ["--minutes", "--until-accuracy"])
-def test_a_budget_means_the_fast_recipe_and_any_network(
+def test_a_budget_selects_the_fast_recipe_and_the_model_auto(
     flag: str, training: dict[str, Any]
 ) -> None:
     assert main(["train", "digits", flag, "0.5"]) == 0
@@ -122,14 +122,16 @@ def test_a_budget_means_the_fast_recipe_and_any_network(
 
 def test_minutes_and_epochs_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits", "--minutes", "5", "--epochs", "3"]) == 2
-    said = capsys.readouterr().err
-    assert said == "peewit: --epochs and --minutes are both given; give one of them\n"
+    error = capsys.readouterr().err
+    assert error.startswith("peewit: --epochs and --minutes are both given")
+    assert error.count("\n") == 1
     assert main(["train", "digits", "--until-accuracy", "0.9", "--epochs", "3"]) == 2
-    said = capsys.readouterr().err
-    assert said == "peewit: --epochs and --until-accuracy are both given; give one of them\n"
+    error = capsys.readouterr().err
+    assert error.startswith("peewit: --epochs and --until-accuracy are both given")
+    assert error.count("\n") == 1
 
 
-def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:
+def test_flags_override_a_recipe_file(training: dict[str, Any]) -> None:
     Path("mine.yaml").write_text("epochs: 3\nbatch_size: 16\n")
     assert main(["train", "digits", "--recipe", "mine.yaml", "--epochs", "4"]) == 0
     assert training["recipe"] == peewit.Recipe(name="mine", epochs=4, batch_size=16)
@@ -150,7 +152,7 @@ def test_flags_change_the_recipe_of_a_file(training: dict[str, Any]) -> None:
         ([], "SOURCE is missing"),
     ],
 )
-def test_train_refuses_what_makes_no_sense(
+def test_train_rejects_invalid_arguments(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, error = failure(capsys, "train", *arguments)
@@ -159,7 +161,7 @@ def test_train_refuses_what_makes_no_sense(
     assert not Path("runs").exists()
 
 
-def test_train_says_how_to_provide_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_explains_how_to_provide_missing_data(capsys: pytest.CaptureFixture[str]) -> None:
     code, error = failure(capsys, "train", "cifar10")
     assert code == 1
     assert "cannot download CIFAR-10" in error
@@ -167,7 +169,7 @@ def test_train_says_how_to_provide_what_is_not_there(capsys: pytest.CaptureFixtu
     assert "--data" in error
 
 
-def test_fallback_does_the_job_on_something_else(
+def test_fallback_trains_on_another_source(
     training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "cifar10", "--fallback", "digits"]) == 0
@@ -179,7 +181,7 @@ def test_fallback_does_the_job_on_something_else(
     assert training["dataset"].image_shape == (8, 8, 1)
 
 
-def test_fallback_is_also_for_no_place_to_download_to(
+def test_fallback_is_used_if_the_download_cannot_be_saved(
     training: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("file").touch()
@@ -191,7 +193,7 @@ def test_fallback_is_also_for_no_place_to_download_to(
     assert training["source"]["source"] == "digits"
 
 
-def test_minutes_that_are_over_before_anything_is_measured(
+def test_minutes_too_few_to_measure_the_machine(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("sklearn")
@@ -202,7 +204,7 @@ def test_minutes_that_are_over_before_anything_is_measured(
     assert not Path("runs").exists()
 
 
-def test_fallback_is_for_missing_data_and_not_for_bad_data(
+def test_fallback_is_not_used_for_damaged_data(
     training: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.tar.gz").write_bytes(b"<html>not found</html>")
@@ -213,21 +215,21 @@ def test_fallback_is_for_missing_data_and_not_for_bad_data(
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "advice"),
     [
-        (("train", "--resume"), "a run that goes on keeps its classes: leave out --coarse"),
-        (("evaluate",), "--coarse says how to load a SOURCE: name one, or leave it out"),
+        (("train", "--resume"), "leave out --coarse"),
+        (("evaluate",), "leave out --coarse"),
     ],
 )
-def test_coarse_is_not_ignored(
-    words: tuple[str, ...], why: str, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_coarse_is_rejected_without_a_source(
+    words: tuple[str, ...], advice: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, sentence = failure(capsys, *words, str(folder), "--coarse")
     assert code == 2
-    assert why in sentence
+    assert advice in sentence
 
 
-def test_resume_keeps_source_and_recipe(folder: Path, training: dict[str, Any]) -> None:
+def test_resume_keeps_the_source_and_the_recipe(folder: Path, training: dict[str, Any]) -> None:
     earlier = peewit.Run.open(folder)
     assert main(["train", "--resume", str(folder), "--epochs", "3"]) == 0
     assert training["recipe"] == earlier.recipe.replace(epochs=3, threads=None)
@@ -236,10 +238,10 @@ def test_resume_keeps_source_and_recipe(folder: Path, training: dict[str, Any]) 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_saves_a_checkpoint_and_prints_how_to_resume(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     command = ["train", "digits", *FAST, "--epochs", "1000", "--out", str(tmp_path / "run")]
-    # what a shell starts with & ignores Ctrl-C, and hands that on to its children
+    # a shell makes background jobs ignore SIGINT, and their children inherit that
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen(
         [sys.executable, "-m", "peewit", *command], stderr=subprocess.PIPE, text=True
@@ -263,7 +265,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 # show
 
 
-def test_show_writes_the_chosen_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_writes_the_chosen_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "digits", "--indices", "100-103", "--out", "four.png"]) == 0
     output = capsys.readouterr().out
     assert "1,438 images of 8 x 8, grey, in 10 classes" in output
@@ -272,7 +274,7 @@ def test_show_writes_the_chosen_pictures(capsys: pytest.CaptureFixture[str]) -> 
     assert width > 3 * height
 
 
-def test_show_of_the_test_set_draws_by_seed_and_class(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_draws_from_the_test_set_by_seed_and_class(capsys: pytest.CaptureFixture[str]) -> None:
     for seed, name in (("1", "a.png"), ("1", "b.png"), ("2", "c.png")):
         chosen = ["--test", "--classes", "3, 8", "--count", "6", "--seed", seed, "--out", name]
         assert main(["show", "digits", *chosen]) == 0
@@ -281,7 +283,7 @@ def test_show_of_the_test_set_draws_by_seed_and_class(capsys: pytest.CaptureFixt
     assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
 
 
-def test_show_names_its_picture_after_the_source() -> None:
+def test_show_names_its_file_after_the_source() -> None:
     assert main(["show", "digits", "--count", "2"]) == 0
     assert Path("digits.png").is_file()
 
@@ -289,15 +291,15 @@ def test_show_names_its_picture_after_the_source() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["digits", "--indices", "9-7"], "'9-7' is no range"),
-        (["digits", "--indices", "1-"], "'1-' is not like 7 or 100-103"),
-        (["digits", "--indices", "0-999999999"], "is no range of up to 10,000"),
+        (["digits", "--indices", "9-7"], "'9-7' is not an ascending range"),
+        (["digits", "--indices", "1-"], "'1-' is not a number such as 7"),
+        (["digits", "--indices", "0-999999999"], "range of up to 10,000"),
         (["digits", "--indices", "1438"], "there is no picture 1438"),
         (["digits", "--classes", "cat"], "there is no class 'cat'"),
         (["digits", "--count", "0"], "0 pictures"),
     ],
 )
-def test_show_refuses_what_is_not_there(
+def test_show_rejects_invalid_choices(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, error = failure(capsys, "show", *arguments)
@@ -305,7 +307,7 @@ def test_show_refuses_what_is_not_there(
     assert sentence in error
 
 
-def test_indices_keep_their_order() -> None:
+def test_indices_keep_the_given_order() -> None:
     numbers = parse_indices(None, None, "7, 3-5,3")  # type: ignore[arg-type]
     assert numbers == [7, 3, 4, 5, 3]
 
@@ -313,7 +315,7 @@ def test_indices_keep_their_order() -> None:
 # data
 
 
-def test_data_where_lists_what_is_searched(
+def test_data_where_lists_the_places_searched(
     isolated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "where", "cifar10"]) == 0
@@ -334,17 +336,17 @@ def test_data_where_of_a_given_path(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["data", "where", "cifar10", "--data", str(tmp_path / "gone")]) == 0
     output = capsys.readouterr()
     assert output.out.split() == ["-", "--data", str(tmp_path / "gone")]
-    assert f"nothing lies at {tmp_path / 'gone'}" in output.err
+    assert f"cifar10 is not at {tmp_path / 'gone'}" in output.err
 
 
 @pytest.mark.parametrize("command", ["where", "fetch", "verify"])
-def test_data_knows_its_names_only(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_rejects_unknown_names(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, error = failure(capsys, "data", command, "mnist")
     assert code == 2
     assert "there is no source mnist" in error
 
 
-def test_data_fetch_says_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_fetch_reports_a_failed_download(capsys: pytest.CaptureFixture[str]) -> None:
     code, error = failure(capsys, "data", "fetch", "cifar10")
     assert code == 1
     assert "cannot download CIFAR-10" in error
@@ -364,7 +366,7 @@ def test_summary_counts_the_parameters(capsys: pytest.CaptureFixture[str]) -> No
     assert len(explained) > 2 * len(table)
 
 
-def test_summary_of_a_run_is_that_of_its_own_network(
+def test_summary_of_a_run_describes_its_own_network(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["summary", str(folder), "--json"]) == 0
@@ -373,7 +375,7 @@ def test_summary_of_a_run_is_that_of_its_own_network(
     assert first["parameters"] == 640
 
 
-def test_summary_of_nothing_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_of_an_unknown_model_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
     code, error = failure(capsys, "summary", "resnet")
     assert code == 2
     assert "tutorial" in error
@@ -382,20 +384,20 @@ def test_summary_of_nothing_names_the_models(capsys: pytest.CaptureFixture[str])
 # evaluate
 
 
-def test_evaluate_repeats_the_numbers_of_the_run(
+def test_evaluate_reproduces_the_metrics_of_the_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(folder), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    kept = peewit.Run.open(folder).metrics
-    assert result["images"] == kept["images"]
-    assert result["accuracy"] == kept["accuracy"]
-    assert result["loss"] == pytest.approx(kept["loss"], rel=1e-5)
+    saved = peewit.Run.open(folder).metrics
+    assert result["images"] == saved["images"]
+    assert result["accuracy"] == saved["accuracy"]
+    assert result["loss"] == pytest.approx(saved["loss"], rel=1e-5)
     assert main(["evaluate", str(folder), "digits"]) == 0
-    assert f"{kept['accuracy']:.2%}" in capsys.readouterr().out
+    assert f"{saved['accuracy']:.2%}" in capsys.readouterr().out
 
 
-def test_evaluate_refuses_other_classes(
+def test_evaluate_rejects_data_with_other_classes(
     folder: Path,
     tiny: peewit.Dataset,
     monkeypatch: pytest.MonkeyPatch,
@@ -410,7 +412,7 @@ def test_evaluate_refuses_other_classes(
     assert "dark, middle, bright" in error
 
 
-def test_evaluate_without_a_test_set_judges_everything(
+def test_evaluate_without_a_test_set_uses_all_images(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import peewit.data.sources
@@ -434,7 +436,9 @@ def test_evaluate_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
 # predict
 
 
-def test_predict_names_the_likeliest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_prints_the_most_likely_classes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     picture(Path("a.png"))
     assert main(["predict", str(folder), "a.png"]) == 0
     name, _, label = capsys.readouterr().out.strip().partition(": ")
@@ -458,14 +462,14 @@ def test_predict_reads_folders_and_standard_input(
     lines = capsys.readouterr().out.splitlines()
     names = [line.partition(": ")[0] for line in lines]
     assert names == [str(Path("holiday/a.jpg")), str(Path("holiday/b.png")), "standard input"]
-    # the same picture twice, the same answer
+    # the same image must get the same prediction
     assert lines[0].partition(": ")[2] == lines[2].partition(": ")[2]
 
 
-def test_predict_goes_on_after_a_bad_picture_and_fails(
+def test_predict_continues_after_an_unreadable_file_and_fails_at_the_end(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("bad.png").write_text("no picture")
+    Path("bad.png").write_text("not an image")
     picture(Path("good.png"))
     assert main(["predict", str(folder), "bad.png", "good.png"]) == 1
     output = capsys.readouterr()
@@ -475,7 +479,7 @@ def test_predict_goes_on_after_a_bad_picture_and_fails(
 
 
 @pytest.mark.parametrize(("top", "image", "code"), [("0", "a.png", 2), ("1", "missing.png", 1)])
-def test_predict_refuses(
+def test_predict_rejects_a_bad_top_and_a_missing_file(
     top: str, image: str, code: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture(Path("a.png"))
@@ -485,7 +489,7 @@ def test_predict_refuses(
 # runs and compare
 
 
-def test_runs_lists_them_and_names_broken_ones(
+def test_runs_lists_runs_and_reports_damaged_ones(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = Path("runs/broken")
@@ -507,14 +511,14 @@ def test_runs_lists_them_and_names_broken_ones(
     assert facts["accuracy"] == peewit.Run.open(folder).metrics["accuracy"]
 
 
-def test_runs_of_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_of_a_missing_and_of_an_empty_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert failure(capsys, "runs")[0] == 1
     Path("empty").mkdir()
     assert main(["runs", "empty"]) == 0
     assert capsys.readouterr().err == "note: there are no runs in empty\n"
 
 
-def test_compare_draws_and_tells(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_plots_and_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(folder), str(folder), "--out", "both.png"]) == 0
     assert str(folder) in capsys.readouterr().out
     assert Image.open("both.png").format == "PNG"
@@ -523,7 +527,7 @@ def test_compare_draws_and_tells(folder: Path, capsys: pytest.CaptureFixture[str
     assert failure(capsys, "compare", str(folder), "nowhere")[0] == 1
 
 
-def test_compare_wants_two(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_needs_two_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, error = failure(capsys, "compare", str(folder))
     assert code == 2
     assert "two runs" in error
@@ -569,10 +573,10 @@ def test_a_path_is_completed_by_the_shell() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
-def test_help_has_an_example_that_fits_the_screen(
+def test_help_has_examples_and_fits_the_screen(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
-    assert f"Example:\n    peewit {name}" in text
+    assert f"Examples:\n    peewit {name}" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -1,4 +1,4 @@
-"""The way in: exit codes, one sentence for whatever goes wrong, and nothing heavy for --help."""
+"""The entry point: exit codes, one sentence per failure, and no heavy imports for --help."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pytest
 
 import peewit
 import peewit.cli
-from peewit.__main__ import NO_MEMORY, main
+from peewit.__main__ import OUT_OF_MEMORY, main
 
 HEAVY = ("torch", "matplotlib", "PIL", "sklearn", "safetensors")
 
 
 @pytest.fixture(autouse=True)
 def hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    # main puts a hook of its own there, which must not outlive the test
+    # main installs its own hook, which must not outlive the test
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
-    """Run peewit in a process of its own, or ``code`` in its place."""
+    """Run peewit, or ``code`` instead, in a subprocess."""
     command = ["-c", code] if code else ["-m", "peewit"]
     return subprocess.run(
         [sys.executable, *command, *arguments], capture_output=True, text=True, timeout=60
@@ -35,7 +35,7 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_answers_without_importing_what_is_heavy(option: str) -> None:
+def test_answers_without_heavy_imports(option: str) -> None:
     code = (
         "import sys; from peewit.__main__ import main; main(sys.argv[1:]);"
         f"print([name for name in {HEAVY} if name in sys.modules])"
@@ -45,12 +45,12 @@ def test_answers_without_importing_what_is_heavy(option: str) -> None:
     assert result.stderr == ""
 
 
-def test_python_m_peewit_tells_the_version() -> None:
+def test_python_m_peewit_prints_the_version() -> None:
     result = run("--version")
     assert (result.returncode, result.stdout) == (0, f"peewit {peewit.__version__}\n")
 
 
-def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "train" in capsys.readouterr().out
 
@@ -71,9 +71,9 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (peewit.Interrupted("stopped after step 7"), 130, "stopped after step 7"),
         (KeyboardInterrupt(), 130, "stopped"),
         (click.Abort(), 130, "stopped"),
-        (MemoryError(), 1, NO_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, NO_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), 1, NO_MEMORY),
+        (MemoryError(), 1, OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), 1, OUT_OF_MEMORY),
         (OSError(errno.EIO, "Input/output error", "a.bin"), 1, "a.bin: input/output error"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -99,7 +99,7 @@ BUG = (
 )
 
 
-def test_a_bug_asks_to_be_reported_without_a_traceback() -> None:
+def test_a_bug_asks_for_a_report_without_a_traceback() -> None:
     result = run(code=BUG)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
@@ -107,7 +107,7 @@ def test_a_bug_asks_to_be_reported_without_a_traceback() -> None:
     assert "PEEWIT_DEBUG=1" in result.stderr
 
 
-def test_a_bug_shows_its_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_prints_its_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEEWIT_DEBUG", "1")
     result = run(code=BUG)
     assert result.returncode == 1
@@ -115,9 +115,9 @@ def test_a_bug_shows_its_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("printing", ["", "peewit.cli.cli.main = lambda *a, **k: print('x')"])
-def test_a_reader_that_leaves_is_no_failure_to_tell_of(printing: str) -> None:
-    # the child waits for its input, so that the pipe is closed before anything is printed; what
-    # click prints is flushed at once, what is printed otherwise only at the end
+def test_a_closed_pipe_is_not_reported(printing: str) -> None:
+    # the child waits for its input, so that the pipe is closed before it prints anything; click
+    # flushes its output at once, print only at the end
     code = (
         "import sys, peewit.cli\n"
         "from peewit.__main__ import main\n"
@@ -139,7 +139,7 @@ def test_a_reader_that_leaves_is_no_failure_to_tell_of(printing: str) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_do_not_matter(closed: str) -> None:
+def test_closed_streams_are_harmless(closed: str) -> None:
     result = subprocess.run(
         f'"{sys.executable}" -m peewit --version {closed}',
         shell=True,
@@ -149,7 +149,7 @@ def test_closed_streams_do_not_matter(closed: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_public_names_are_there_when_asked_for() -> None:
+def test_public_names_are_imported_on_first_use() -> None:
     for name in peewit.__all__:
         assert getattr(peewit, name) is not None
     assert set(peewit.__all__) <= set(dir(peewit))
@@ -157,7 +157,7 @@ def test_public_names_are_there_when_asked_for() -> None:
         _ = peewit.nothing_like_this
 
 
-def test_public_names_are_those_that_type_checkers_see() -> None:
+def test_type_checkers_see_the_same_public_names() -> None:
     import ast
 
     tree = ast.parse(Path(peewit.__file__).read_text(encoding="utf-8"))

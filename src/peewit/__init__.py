@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from peewit.training.callbacks import Callback as Callback
     from peewit.training.recipe import Recipe as Recipe
 
-# name -> the module that has it. They are imported when first asked for (PEP 562), so that
-# `import peewit` and `peewit --help` do not wait for torch.
+# public name -> its module, which is imported on first use (PEP 562), so that `import peewit` and
+# `peewit --help` do not wait for torch
 _PLACES = {
     "Callback": "peewit.training.callbacks",
     "Dataset": "peewit.data.dataset",

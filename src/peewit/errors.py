@@ -1,19 +1,19 @@
-"""What can go wrong, in words for the person in front of the screen."""
+"""Exceptions whose messages are sentences for the user."""
 
 from __future__ import annotations
 
 
 class PeewitError(Exception):
-    """A failure that the user can understand and mend.
+    """A failure that the user can understand and fix.
 
     Parameters
     ----------
     what : str
-        What happened, naming the file, option or value at fault. No full stop.
+        What failed, with the name of the file, option or value. No full stop.
     why : str, optional
-        The reason, where it is known and not plain from ``what``.
+        The reason, unless it is unknown or clear from ``what``.
     todo : str, optional
-        What to do next, as an instruction.
+        What to do next, in the imperative.
 
     Examples
     --------
@@ -28,24 +28,24 @@ class PeewitError(Exception):
         super().__init__(what + (f": {why}" if why else "") + (f"; {todo}" if todo else ""))
 
     def _render_traceback_(self) -> list[str]:
-        """Return what a notebook shows instead of a traceback: IPython asks for this."""
+        """Return the lines that IPython shows in a notebook instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class UsageError(PeewitError):
-    """A value that was given (an option, a recipe field, an argument) makes no sense."""
+    """An invalid option, recipe field or argument."""
 
     exit_code = 2
 
 
-class Interrupted(PeewitError):  # noqa: N818  (it reads as a state, and is no bug)
-    """The user asked to stop (Ctrl-C); everything done so far has been saved."""
+class Interrupted(PeewitError):  # noqa: N818  (the state of a run, not an error in it)
+    """The user stopped the training (Ctrl-C) after everything so far had been saved."""
 
     exit_code = 130
 
 
 def reason_of(error: OSError) -> str:
-    """Return why the system refused, for the middle of a sentence.
+    """Return the operating system's reason for an error, as part of a sentence.
 
     >>> reason_of(FileNotFoundError(2, "No such file or directory"))
     'no such file or directory'

@@ -1,4 +1,4 @@
-"""Sentences on stderr are one line each, whatever the names in them."""
+"""Notes and failures on stderr take one line each, whatever names they contain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peewit.errors import PeewitError
 NAME = "a\x1b[2J\npeewit: all is well.png"
 
 
-def test_a_name_in_a_note_or_a_complaint_steers_no_terminal_and_forges_no_line(
+def test_a_name_cannot_control_the_terminal_or_forge_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     note(f"{NAME} is grey")

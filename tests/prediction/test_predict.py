@@ -1,3 +1,5 @@
+"""Image files of any size and format are classified in order, and failures stop no others."""
+
 from __future__ import annotations
 
 import io
@@ -29,7 +31,7 @@ from peewit.training.recipe import Recipe
 
 
 class Brightness:
-    """Stands for a Run: the brighter the picture, the more it is class "day"."""
+    """Stand-in for a Run: the brighter the picture, the higher the probability of "day"."""
 
     class_names = ("night", "dusk", "day")
 
@@ -57,7 +59,7 @@ def paint(path: Path, level: int, size: tuple[int, int] = (8, 6), mode: str = "R
     return path
 
 
-def test_pictures_of_all_sizes_and_kinds_in_order(run: Run, tmp_path: Path) -> None:
+def test_pictures_of_all_sizes_and_formats_in_order(run: Run, tmp_path: Path) -> None:
     files = [
         paint(tmp_path / "a.png", 255),
         paint(tmp_path / "b.jpg", 0, (100, 3)),
@@ -66,47 +68,47 @@ def test_pictures_of_all_sizes_and_kinds_in_order(run: Run, tmp_path: Path) -> N
     ]
     answers = list(predict(run, files))
     assert all(isinstance(answer, Prediction) for answer in answers)
-    told = [cast(Prediction, answer) for answer in answers]
-    assert [answer.name for answer in told] == [str(file) for file in files]
-    assert [answer.labels[0][0] for answer in told] == ["day", "night", "day", "night"]
+    predictions = [cast(Prediction, answer) for answer in answers]
+    assert [answer.name for answer in predictions] == [str(file) for file in files]
+    assert [answer.labels[0][0] for answer in predictions] == ["day", "night", "day", "night"]
 
 
-def test_top_names_the_likeliest_first(run: Run, tmp_path: Path) -> None:
+def test_top_returns_the_most_likely_classes_first(run: Run, tmp_path: Path) -> None:
     (answer,) = predict(run, [paint(tmp_path / "a.png", 255)], top=2)
     assert isinstance(answer, Prediction)
     assert [name for name, _ in answer.labels] == ["day", "dusk"]
     assert [share for _, share in answer.labels] == pytest.approx([0.9, 0.1])
 
 
-def test_top_of_more_than_all_is_all(run: Run, tmp_path: Path) -> None:
+def test_a_top_above_the_number_of_classes_returns_all(run: Run, tmp_path: Path) -> None:
     (answer,) = predict(run, [paint(tmp_path / "a.png", 255)], top=20)
     assert isinstance(answer, Prediction)
     assert len(answer.labels) == 3
 
 
 @pytest.mark.parametrize("top", [0, -1])
-def test_top_of_nothing_is_refused_at_once(run: Run, top: int) -> None:
-    with pytest.raises(UsageError, match=f"cannot name the {top} likeliest classes; give 1"):
+def test_a_top_below_1_is_rejected_at_once(run: Run, top: int) -> None:
+    with pytest.raises(UsageError, match=f"top is {top}: "):
         predict(run, [], top=top)
 
 
 def test_to_dict_is_json(run: Run, tmp_path: Path) -> None:
     (answer,) = predict(run, [paint(tmp_path / "a.png", 0)])
-    told = json.loads(json.dumps(answer.to_dict()))  # type: ignore[union-attr]
-    assert told["image"].endswith("a.png")
-    assert told["labels"] == [{"class": "night", "probability": pytest.approx(0.9)}]
+    decoded = json.loads(json.dumps(answer.to_dict()))  # type: ignore[union-attr]
+    assert decoded["image"].endswith("a.png")
+    assert decoded["labels"] == [{"class": "night", "probability": pytest.approx(0.9)}]
 
 
-def test_names_as_text_steer_no_terminal_and_forge_no_line() -> None:
+def test_names_cannot_control_the_terminal_or_forge_a_line() -> None:
     name = "a\x1b]0;title\x07.png: cat 99.0%\nb.png"
     answer = Prediction(name, (("dog\x1b[8m", 0.5), ("猫", 0.25)))
     assert str(answer) == "a?]0;title?.png: cat 99.0%?b.png: dog?[8m 50.0%, 猫 25.0%"
-    # a program gets them as they are
+    # programs get the unchanged names
     assert answer.to_dict()["image"] == name
     assert answer.to_dict()["labels"][0]["class"] == "dog\x1b[8m"
 
 
-def test_a_bad_picture_stops_no_other(run: Run, tmp_path: Path) -> None:
+def test_a_bad_picture_does_not_stop_the_others(run: Run, tmp_path: Path) -> None:
     good = [paint(tmp_path / f"{name}.png", 255) for name in "ace"]
     bad = tmp_path / "b.png"
     bad.write_text("<html>")
@@ -119,7 +121,7 @@ def test_a_bad_picture_stops_no_other(run: Run, tmp_path: Path) -> None:
     assert "d.png: it is empty" in str(answers[3])
 
 
-def test_pictures_go_together_made_small_and_the_memory_is_bounded(tmp_path: Path) -> None:
+def test_pictures_are_resized_and_batched_in_bounded_memory(tmp_path: Path) -> None:
     run = Brightness()
     small = paint(tmp_path / "small.png", 255)
     others = [paint(tmp_path / f"{size}.png", 0, (size, size)) for size in (9, 20, 300)]
@@ -129,7 +131,7 @@ def test_pictures_go_together_made_small_and_the_memory_is_bounded(tmp_path: Pat
     assert names == ["day"] * (BATCH + 6) + ["night"] * 3 + ["day"]
 
 
-def test_answers_come_before_all_is_read(run: Run, tmp_path: Path) -> None:
+def test_results_are_yielded_before_all_pictures_are_read(run: Run, tmp_path: Path) -> None:
     file = paint(tmp_path / "a.png", 0)
 
     def endless() -> Any:
@@ -139,24 +141,24 @@ def test_answers_come_before_all_is_read(run: Run, tmp_path: Path) -> None:
     assert isinstance(next(iter(predict(run, endless()))), Prediction)
 
 
-def test_several_are_read_at_a_time(
+def test_large_pictures_are_read_in_parallel(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = threading.Barrier(2)
 
     def read(source: Any, name: str, *, limit: int) -> npt.NDArray[np.uint8]:
-        both.wait(60)  # a reader that waits for the one before would wait in vain
+        both.wait(60)  # times out if pictures are read one after another
         return read_picture(source, name, limit=limit)
 
     monkeypatch.setattr("peewit.prediction.predict.read_picture", read)
     monkeypatch.setattr("peewit.prediction.predict.usable_cores", lambda: 2)
-    monkeypatch.setattr("peewit.prediction.predict.SMALL", 0)  # as if all of them were large
+    monkeypatch.setattr("peewit.prediction.predict.SMALL", 0)  # treat all of them as large
     files = [paint(tmp_path / f"{number}.png", 25 * number) for number in range(10)]
     answers = [cast(Prediction, answer) for answer in predict(run, files)]
     assert [answer.name for answer in answers] == [str(file) for file in files]
 
 
-def test_a_folder_is_searched_through_and_sorted(tmp_path: Path) -> None:
+def test_a_folder_is_searched_recursively_and_sorted(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpeg", "deep/er/c.tif", "deep/d.png", ".hidden.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -170,7 +172,7 @@ def test_a_folder_is_searched_through_and_sorted(tmp_path: Path) -> None:
     ]
 
 
-def test_arguments_keep_their_order_and_names(tmp_path: Path) -> None:
+def test_arguments_keep_their_order_and_their_names(tmp_path: Path) -> None:
     odd = paint(tmp_path / "z.png", 0).rename(tmp_path / "picture without suffix")
     folder = paint(tmp_path / "folder" / "a.png", 0).parent
     found = find_pictures([str(odd), str(folder), "-"], io.BytesIO(b"content"))
@@ -182,7 +184,7 @@ def test_arguments_keep_their_order_and_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="needs symbolic links")
-def test_a_link_to_a_parent_is_no_trap(tmp_path: Path) -> None:
+def test_a_link_to_a_parent_causes_no_endless_loop(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", 0)
     (tmp_path / "loop").symlink_to(tmp_path)
     assert len(find_pictures([str(tmp_path)])) == 1
@@ -194,13 +196,13 @@ def test_a_piped_picture_is_predicted(run: Run, tmp_path: Path) -> None:
     assert answer == Prediction("standard input", (("day", pytest.approx(0.9)),))
 
 
-def test_nothing_piped() -> None:
+def test_empty_standard_input() -> None:
     for stream in (io.BytesIO(), None):
-        with pytest.raises(PeewitError, match="nothing came on standard input; pipe a picture in"):
+        with pytest.raises(PeewitError, match="standard input is empty"):
             find_pictures(["-"], stream)
 
 
-def test_endless_input_is_refused_after_a_while() -> None:
+def test_endless_standard_input_is_rejected() -> None:
     class Zeros(io.RawIOBase):
         def read(self, size: int | None = -1) -> bytes:
             assert size == LARGEST_PIPED + 1
@@ -217,7 +219,7 @@ def test_missing_file() -> None:
 
 def test_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(PeewitError, match=r"there are no pictures in .*: no file in it ends in"):
+    with pytest.raises(PeewitError, match=r"there are no pictures in .*: .* such as \.png"):
         find_pictures([str(tmp_path)])
 
 
@@ -227,7 +229,7 @@ def trained(tiny: Dataset, tiny_test: Dataset, tmp_path_factory: pytest.TempPath
     return train(tiny, Recipe(epochs=1), test=tiny_test, out=folder)
 
 
-def test_a_real_run_says_of_files_what_it_says_of_pixels(
+def test_files_get_the_same_predictions_as_their_pixels(
     trained: Run, tiny: Dataset, tmp_path: Path
 ) -> None:
     for number, image in enumerate(tiny.images[:6]):
@@ -239,7 +241,7 @@ def test_a_real_run_says_of_files_what_it_says_of_pixels(
         assert dict(answer.labels) == pytest.approx(dict(zip(tiny.class_names, row, strict=True)))
 
 
-def test_a_real_run_takes_any_size_and_grey(trained: Run, tmp_path: Path) -> None:
+def test_a_real_run_accepts_any_size_and_mode(trained: Run, tmp_path: Path) -> None:
     files = [
         paint(tmp_path / "small.png", 90, (1, 1)),
         paint(tmp_path / "long.png", 90, (500, 3)),
@@ -247,7 +249,7 @@ def test_a_real_run_takes_any_size_and_grey(trained: Run, tmp_path: Path) -> Non
         paint(tmp_path / "clear.png", 90, (20, 40), mode="RGBA"),
     ]
     answers = [cast(Prediction, answer) for answer in predict(trained, files, top=3)]
-    # one colour resized is the same colour, so the first three are the same to the network
+    # a uniform picture stays uniform when it is resized, so the first three inputs are equal
     for answer in answers[1:3]:
         assert dict(answer.labels) == pytest.approx(dict(answers[0].labels), abs=1e-4)
     assert sum(share for _, share in answers[3].labels) == pytest.approx(1)

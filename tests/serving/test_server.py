@@ -315,7 +315,7 @@ def test_requests_that_were_cut_off_are_reported(
     monkeypatch.setattr("peewit.serving.server.serve", lambda *rest: False)
     assert main(["serve", str(served.path), "--port", "0"]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("the server has ended; what it had not finished answering was cut off")
+    assert last.endswith("unfinished requests were cut off")
 
 
 def refused(port: int) -> bool:

@@ -1,6 +1,6 @@
-"""The command line: parse, call, print. What a command does is said by the modules it calls.
+"""The command line: parse, call the package, print the result.
 
-Nothing here imports torch, matplotlib, Pillow or scikit-learn before a command needs it, so that
+No command imports torch, matplotlib, Pillow or scikit-learn before it needs them, so that
 ``peewit --help`` and completion answer at once.
 """
 
@@ -11,43 +11,43 @@ import click
 from peewit import __version__
 from peewit.cli.data import data, show
 from peewit.cli.exchange import export, import_
-from peewit.cli.group import Group
-from peewit.cli.options import examples
-from peewit.cli.report import report
-from peewit.cli.runs import compare, evaluate, predict, runs, summary
+from peewit.cli.options import Choice, examples
+from peewit.cli.runs import compare, evaluate, predict, report, runs, summary
 from peewit.cli.serve import serve
 from peewit.cli.train import train
+from peewit.cli.usage import Command, Group
 
 
 @click.group(
     cls=Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=examples("peewit train cifar10", "peewit COMMAND --help  # says more, with examples"),
+    epilog=examples("peewit train cifar10", "peewit COMMAND --help  # more help, with examples"),
 )
 @click.version_option(__version__, prog_name="peewit", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Peewit trains image classifiers on the CPU you have: fast, exact, honest."""
+    """Train, evaluate, explain, export and serve image classifiers on the CPU you have."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 @click.command(
-    short_help="Make a shell complete commands, options and names.",
+    cls=Command,
+    short_help="Print a shell completion script.",
     epilog=examples(
         "peewit completion bash >> ~/.bashrc",
         "peewit completion zsh >> ~/.zshrc",
         "peewit completion fish > ~/.config/fish/completions/peewit.fish",
     ),
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete peewit's commands, options and names."""
+    """Print the script with which SHELL completes the commands, options and names of peewit."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
-    assert kind is not None  # click brings all three
+    assert kind is not None  # click supports all three
     click.echo(kind(cli, {}, "peewit", "_PEEWIT_COMPLETE").source())
 
 

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import click
 
-from peewit.cli.group import Group
-from peewit.cli.options import complete_source, data_options, examples, parse_indices
-from peewit.cli.output import note
+from peewit.cli.options import Integer, complete_source, data_options, examples, parse_indices
+from peewit.cli.output import download_shown, note
+from peewit.cli.usage import Command, Group
 
 
 @click.command(
-    short_help="Show pictures of a data set, and count its classes.",
-    epilog=examples(
-        "peewit show cifar10 --indices 100-103  # the pictures that the tutorial shows"
-    ),
+    cls=Command,
+    short_help="Show images of a data set, and count its classes.",
+    epilog=examples("peewit show cifar10 --indices 100-103  # the images that the tutorial shows"),
 )
 @click.argument("source", shell_complete=complete_source)
 @data_options
@@ -25,18 +24,24 @@ from peewit.cli.output import note
     "--indices",
     metavar="NUMBERS",
     callback=parse_indices,
-    help="Pictures by number, from 0: 7 or 100-103 or 1,5,20-22.",
+    help="Show the images with these numbers, counted from 0, such as 7 or 100-103 or 1,5,20-22.",
 )
-@click.option("--classes", metavar="NAME,NAME", help="Only pictures of these classes.")
+@click.option("--classes", metavar="NAME,NAME", help="Show only images of these classes.")
 @click.option(
-    "--count", type=int, default=16, show_default=True, help="How many to draw at random."
+    "--count",
+    type=Integer(),
+    default=16,
+    show_default=True,
+    help="Number of images to draw at random.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which ones are drawn.")
+@click.option(
+    "--seed", type=Integer(0), default=0, show_default=True, help="Random seed of the draw."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="PNG",
-    help="Where to write the picture. [SOURCE.png]",
+    help="File to write the picture to. [default: SOURCE.png]",
 )
 def show(
     source: str,
@@ -49,12 +54,11 @@ def show(
     seed: int,
     out: Path | None,
 ) -> None:
-    """Show labelled pictures of SOURCE: as a PNG, and in a terminal that can.
+    """Show images of SOURCE with their labels: in a PNG file, and in the terminal if it can.
 
-    Prints how many pictures each class has, and the mean and deviation of each channel (0 to 1).
+    Prints the number of images of each class, and the mean and standard deviation of each channel
+    (on a scale from 0 to 1).
     """
-    from peewit.cli.download import download_shown
-    from peewit.cli.usage import flags_named
     from peewit.data.sources import load
     from peewit.errors import UsageError
     from peewit.images.gallery import choose, describe, titles
@@ -69,8 +73,7 @@ def show(
     if dataset is None:
         raise UsageError(f"{source} has no test set", todo="leave out --test")
     names = None if classes is None else [name.strip() for name in classes.split(",")]
-    with flags_named(["seed"]):
-        chosen = choose(dataset, indices=indices, classes=names, count=count, seed=seed)
+    chosen = choose(dataset, indices=indices, classes=names, count=count, seed=seed)
     out = out or Path(f"{_name(source)}.png")
     save_grid(out, dataset, chosen)
     show_pictures([dataset.images[i] for i in chosen], titles(dataset, chosen), console_out())
@@ -79,34 +82,34 @@ def show(
 
 
 def _name(source: str) -> str:
-    """Return the source's name or, of a path, that of the file or folder without endings.
+    """Return the name of the source, or of its file or folder without suffixes.
 
     >>> _name("cifar10"), _name("old/cifar-10-python.tar.gz"), _name("/data/.hidden.tar")
     ('cifar10', 'cifar-10-python', 'hidden')
     """
-    # in full: a folder may be given as "."
+    # resolved, because the folder may be given as "."
     return Path(source).resolve().name.lstrip(".").split(".")[0] or "pictures"
 
 
 name_argument = click.argument("name", shell_complete=complete_source)
-where_option = click.option(
-    "--data", "place", type=click.Path(), metavar="PATH", help="Look here and nowhere else."
+place_option = click.option(
+    "--data", "place", type=click.Path(), metavar="PATH", help="Look only at this path."
 )
 
 
 @click.group(cls=Group, invoke_without_command=True, epilog=examples("peewit data where cifar10"))
 @click.pass_context
 def data(context: click.Context) -> None:
-    """Find, download or check a data set that is known by name."""
+    """Find, download or verify a data set known by name."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 @data.command(epilog=examples("peewit data where cifar10"))
 @name_argument
-@where_option
+@place_option
 def where(name: str, place: str | None) -> None:
-    """List the places where NAME is looked for, in order; the first one found is used."""
+    """List the places searched for NAME, in order; the first one that has it is used."""
     from peewit.data.sources import where
     from peewit.system.terminal import text_table
 
@@ -115,22 +118,21 @@ def where(name: str, place: str | None) -> None:
     for owner, spots in groupby(places, key=lambda spot: spot.owner):
         listed = list(spots)
         found = [["found", owner, str(spot.path)] for spot in listed if spot.found]
-        # a folder has many names under which the data may lie in it: too many to list
+        # the data may have many names in a folder: list the folder, not each of them
         rows += found or [["-", owner, str(listed[0].path.parent if place is None else place)]]
     click.echo(text_table([], rows, "lll"))
     if not any(spot.found for spot in places):
         note(
             f"{name} is in none of these places: it will be downloaded when it is needed"
             if place is None
-            else f"nothing lies at {place}: check the path"
+            else f"{name} is not at {place}: check the path"
         )
 
 
 @data.command(epilog=examples("peewit data fetch cifar10"))
 @name_argument
 def fetch(name: str) -> None:
-    """Download NAME unless it is there, and print where it is."""
-    from peewit.cli.download import download_shown
+    """Download NAME if it is not on this machine yet, and print its path."""
     from peewit.data.sources import fetch
 
     with download_shown() as progress:
@@ -142,9 +144,9 @@ def fetch(name: str) -> None:
 
 @data.command(epilog=examples("peewit data verify cifar10 --data Downloads/cifar-10-python.tar.gz"))
 @name_argument
-@where_option
+@place_option
 def verify(name: str, place: str | None) -> None:
-    """Check that NAME is whole, and whether it is as published."""
+    """Check that NAME is complete, and whether it is identical to the published data."""
     from peewit.data.cifar.verify import verify
 
     click.echo(verify(name, place))

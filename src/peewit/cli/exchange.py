@@ -1,4 +1,4 @@
-"""The commands about other programs' files: import, export."""
+"""The commands that exchange models with other programs: ``peewit import`` and ``export``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peewit.cli.options import complete_source, data_option, examples, run_argument
-from peewit.cli.output import note
+from peewit.cli.options import Choice, complete_source, data_option, examples, run_argument
+from peewit.cli.output import download_shown, note
+from peewit.cli.usage import Command
 
 if TYPE_CHECKING:
     from peewit.runs.run import Run
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 @click.command(
     "import",
-    short_help="Make a run of a Keras model.",
+    cls=Command,
+    short_help="Import a Keras model as a run.",
     epilog=examples(
         "peewit import model.h5 --classes cifar10",
         "peewit import model.keras --classes cat,dog --out runs/pets",
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     "--classes",
     required=True,
     metavar="NAMES|FILE|SOURCE",
-    help="The classes in the order of the model's outputs: names with commas between them, a text "
-    "file with one a line, or the source that it was trained on.",
+    help="Classes in the order of the model's outputs: names separated by commas, a text file with "
+    "one name per line, or the source that the model was trained on.",
     shell_complete=complete_source,
 )
 @data_option
@@ -37,25 +39,26 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the run, which must not be there yet. [runs/NAME OF THE MODEL]",
+    help="New folder for the run. [default: runs/NAME OF THE MODEL]",
 )
 def import_(model: Path, classes: str, data: str | None, out: Path | None) -> None:
-    """Make a run of MODEL: a .h5 or .keras file of Keras, or a SavedModel folder of Keras 2.
+    """Import MODEL as a run: a Keras file (.h5 or .keras), or a SavedModel folder of Keras 2.
 
-    It is only read: no code in it is run. The run can be evaluated, explained, served,
-    exported and trained on.
+    MODEL is only read: no code in it is executed. The run can be evaluated, explained, served,
+    exported, and trained further.
     """
     from peewit.importing.keras import check_there, import_keras
 
-    check_there(model)  # before the classes, for which a data set may have to be downloaded
+    check_there(model)  # first, because the classes may need the download of a data set
     names, source = _classes(classes, data)
     run = import_keras(model, names, out=out, source=source)
-    note(f"its weights are those of {model}; peewit evaluate says how good they are")
+    note(f"imported the weights of {model}; measure its accuracy with peewit evaluate")
     click.echo(run.path)
 
 
 @click.command(
-    short_help="Write a run's network for other programs.",
+    cls=Command,
+    short_help="Export a run's network to another format.",
     epilog=examples(
         "peewit export runs/NAME --to onnx",
         "peewit export runs/NAME --to keras --raw --out pets.keras",
@@ -66,50 +69,50 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
 @click.option(
     "--to",
     required=True,
-    type=click.Choice(["onnx", "openvino", "keras", "torch"]),
-    help="The format.",
+    type=Choice(["onnx", "openvino", "keras", "torch"]),
+    help="Format to export to.",
 )
 @click.option(
     "--raw",
     is_flag=True,
-    help="The bare network, from prepared float32 pictures to logits; without it the preprocessing "
-    "is inside, from uint8 pictures of any size to probabilities.",
+    help="Export the bare network, from preprocessed float32 images to logits. By default the "
+    "preprocessing is included: from uint8 images of any size to probabilities.",
 )
 @click.option(
     "--int8",
     is_flag=True,
-    help="In whole numbers of 8 bits, for onnx and openvino: about a third of the size. Says what "
-    "accuracy that costs, on the run's test pictures.",
+    help="Quantize to 8-bit integers (onnx and openvino only): about a third of the size.",
 )
 @click.option(
     "--data",
     type=click.Path(),
     metavar="PATH",
-    help="For --int8: the archive or folder with the run's data, instead of looking for it.",
+    help="Archive or folder with the run's data, instead of searching for it (--int8 only).",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The file to write. [in the run's folder, model, model-raw, model-int8 or model-raw-int8, "
-    "with the format's ending]",
+    help="File to write. [default: in the run's folder, model, model-raw, model-int8 or "
+    "model-raw-int8, with the format's suffix]",
 )
 def export(
     folder: Path, to: str, raw: bool, int8: bool, data: str | None, out: Path | None
 ) -> None:
-    """Write RUN's network as a file for other programs, and check that it answers as RUN does.
+    """Export the network of RUN for other programs, and check that its predictions are the same.
 
-    The class names and where the network comes from are in the file. It is checked by its own
-    runtime on the run's test pictures, where they are on this machine; a file that takes one for
-    another class is not kept.
+    The file includes the class names and the origin of the network. It is checked with its own
+    runtime on the run's test images if they are on this machine; a file that predicts a different
+    class for any of them is deleted.
 
-    With --int8 it takes some for other classes: the accuracy of both forms is printed.
+    With --int8 some predictions may change: the accuracy on the run's test images is printed before
+    and after quantization.
     """
     from peewit.export import job
     from peewit.runs.run import Run
 
     if data and not int8:
-        raise click.UsageError("--data goes with --int8")
+        raise click.UsageError("--data is only for --int8: leave it out, or add --int8")
     run = Run.open(folder)
     if int8:
         _export_int8(run, to, raw, data, out)
@@ -118,10 +121,10 @@ def export(
     for sentence in done.notes:
         note(sentence)
     for file, agreement in done.files.items():
-        if agreement is None:  # only Keras can be missing: the others write their files themselves
-            note(f"{file} was not checked by Keras; pip install 'peewit[tensorflow]' to have it so")
+        if agreement is None:  # only Keras can be missing: the others write their own files
+            note(f"{file} was not checked by Keras; to check it, pip install 'peewit[tensorflow]'")
         else:
-            note(f"{file} gives {agreement}")
+            note(f"{file} predicts {agreement}")
         click.echo(file)
 
 
@@ -136,8 +139,7 @@ def _export_int8(run: Run, to: str, raw: bool, data: str | None, out: Path | Non
 
 
 def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
-    """Return the names of the classes, and the source that they came from if they did."""
-    from peewit.cli.download import download_shown
+    """Return the class names, and the source if they are those of a source."""
     from peewit.data.cifar.layouts import CIFAR10_CLASSES
     from peewit.data.sources import SOURCES, load
     from peewit.errors import PeewitError
@@ -145,7 +147,7 @@ def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
 
     if given in SOURCES:
         place: dict[str, Any] = {"source": given, "data": data, "coarse": False}
-        if given == "cifar10" and not data:  # the tutorial's: without the data, without a network
+        if given == "cifar10" and not data:  # known without a download
             return list(CIFAR10_CLASSES), place
         with download_shown() as progress:
             splits = load(**place, progress=progress)
@@ -155,20 +157,20 @@ def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
             place["data"] = str(Path(data).resolve())
         return list(splits.train.class_names), place
     if data:
-        raise click.UsageError("--data goes with a source, such as --classes cifar10")
+        raise click.UsageError("--data is only for the classes of a source: use --classes cifar10")
     if "," not in given and Path(given).is_file():
         try:
-            # with or without the mark that some editors begin a file with
+            # with or without the byte order mark that some editors write
             lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise cannot_read(Path(given), error) from error
         except UnicodeDecodeError as error:
-            raise PeewitError(f"cannot read {given}", "it is not a text in UTF-8") from error
+            raise PeewitError(f"cannot read {given}", "it is not UTF-8 text") from error
         return [name for name in map(str.strip, lines) if name], {}
     names = [name for name in map(str.strip, given.split(",")) if name]
     if len(names) < 2:
         raise click.UsageError(
-            f"--classes {given}: it is no file that is there, and no source; give names with "
-            f"commas between them, a text file with one a line, or one of {', '.join(SOURCES)}"
+            f"--classes {given}: there is no such file or source; give names separated by commas, "
+            f"a text file with one name per line, or one of {', '.join(SOURCES)}"
         )
     return names, {}

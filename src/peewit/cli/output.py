@@ -1,9 +1,11 @@
-"""Results go to stdout, for people and for scripts; notes go to stderr."""
+"""Output of the commands: results on stdout; notes, failures and downloads on stderr."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,22 +13,25 @@ import click
 from peewit.system.text import printable
 
 if TYPE_CHECKING:
+    from peewit.data.download.rate import Progress
     from peewit.errors import PeewitError
     from peewit.runs.run import Run
 
+SECONDS_PER_LINE = 10.0  # between two lines about a download in a log
+
 
 def note(sentence: str) -> None:
-    """Tell something on stderr that is no result."""
+    """Print a note on stderr."""
     click.echo(f"note: {printable(sentence)}", err=True)
 
 
 def complain(error: PeewitError) -> None:
-    """Tell a failure on stderr that does not end the command."""
+    """Print a failure on stderr that does not end the command."""
     click.echo(f"peewit: {printable(str(error))}", err=True)
 
 
 def shortened(names: Sequence[str], most: int = 10) -> str:
-    """Return names for a sentence, the first ``most`` of them.
+    """Return the first ``most`` names as part of a sentence.
 
     >>> shortened(["cat", "dog", "frog"], most=2)
     'cat, dog and 1 more'
@@ -36,12 +41,12 @@ def shortened(names: Sequence[str], most: int = 10) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as JSON, UTF-8, a key a line."""
+    """Print ``value`` as indented JSON in UTF-8."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_run(run: Run) -> None:
-    """Print how good a finished run is, and where it is."""
+    """Print the accuracy of a finished run and its folder."""
     if run.metrics:
         low, high = run.metrics["accuracy_interval"]
         click.echo(
@@ -49,3 +54,46 @@ def print_run(run: Run) -> None:
             f"on {run.metrics['images']:,} {run.metrics['split']} images"
         )
     click.echo(run.path)
+
+
+@contextmanager
+def download_shown() -> Iterator[Callable[[Progress], None]]:
+    """Yield a callback that shows a download: a bar in a terminal, lines in a log.
+
+    Nothing is shown before the first call.
+    """
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    from peewit.system.terminal import console_err
+
+    console = console_err()
+    if not console.is_terminal:
+        last = -SECONDS_PER_LINE
+
+        def line(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_PER_LINE:
+                last = time.monotonic()
+                console.print(str(progress))
+
+        yield line
+        return
+
+    bar = Bar(BarColumn(), TextColumn("{task.description}"), console=console, transient=True)
+
+    def redraw(progress: Progress) -> None:
+        if not bar.tasks:
+            bar.start()
+            bar.add_task("")
+        bar.update(
+            bar.task_ids[0],
+            description=str(progress),
+            completed=progress.received,
+            total=progress.total,
+        )
+
+    try:
+        yield redraw
+    finally:
+        bar.stop()

@@ -1,4 +1,4 @@
-"""The commands about models and runs: summary, evaluate, predict, runs, compare."""
+"""The commands about models and runs: summary, evaluate, predict, report, runs and compare."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from peewit.cli.options import (
+    Integer,
     complete_model,
     complete_run,
     complete_source,
@@ -16,20 +17,22 @@ from peewit.cli.options import (
     examples,
     run_argument,
 )
-from peewit.cli.output import complain, note, print_json, shortened
+from peewit.cli.output import complain, download_shown, note, print_json, shortened
+from peewit.cli.usage import Command
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.command(
-    short_help="Show a model's layers, and explain their parameters.",
+    cls=Command,
+    short_help="Print the layers of a model, and explain their parameters.",
     epilog=examples("peewit summary tutorial --explain"),
 )
 @click.argument("model", metavar="MODEL|RUN", shell_complete=complete_model)
-@click.option("--explain", is_flag=True, help="Say where each layer's numbers come from.")
+@click.option("--explain", is_flag=True, help="Show how each layer's numbers are calculated.")
 @json_option
 def summary(model: str, explain: bool, as_json: bool) -> None:
-    """Print the layers of a model or of a run's model: shapes, parameters, work and memory."""
+    """Print the layers of a model, or of a run's model: shapes, parameters, FLOPs and memory."""
     from peewit.models.registry import MODELS, build, find, native_size
     from peewit.models.summary import summarise
     from peewit.runs.run import Run
@@ -43,7 +46,7 @@ def summary(model: str, explain: bool, as_json: bool) -> None:
         size, classes = native_size(model), 10
         shape = (size, size, 3)
         optimizer = "muon" if find(model).family == "fast" else "adam"
-    # the layers of a run that has no weights yet are known too
+    # built, not loaded: a run without weights has layers too
     network = build(model, shape, classes, seed=0)
     result = summarise(network, shape, optimizer)
     if as_json:
@@ -53,7 +56,8 @@ def summary(model: str, explain: bool, as_json: bool) -> None:
 
 
 @click.command(
-    short_help="Judge a run on a test set.",
+    cls=Command,
+    short_help="Evaluate a run on a test set.",
     epilog=examples("peewit evaluate runs/NAME", "peewit evaluate runs/NAME cifar10 --json"),
 )
 @run_argument
@@ -63,15 +67,15 @@ def summary(model: str, explain: bool, as_json: bool) -> None:
 def evaluate(
     folder: Path, source: str | None, data: str | None, coarse: bool, as_json: bool
 ) -> None:
-    """Judge RUN on the test set of SOURCE: by default of the source that it was trained on.
+    """Evaluate RUN on the test set of SOURCE (default: the source that it was trained on).
 
-    Prints accuracy with its 95 % interval, loss, top-3, calibration error, and precision, recall
-    and F1 of each class. The first such test of an imported run is kept in it, with a report.
+    Prints the accuracy with its 95 % interval, loss, top-3 accuracy, calibration error, and the
+    precision, recall and F1 score of each class. For an imported run the first result is saved in
+    the run's folder, with a report.
     """
-    from peewit.cli.download import download_shown
     from peewit.data.sources import load, moved
     from peewit.errors import PeewitError
-    from peewit.evaluation.metrics import evaluate as judge
+    from peewit.evaluation.metrics import evaluate as evaluate_logits
     from peewit.prediction.engines import fastest
     from peewit.runs.run import Run
 
@@ -79,27 +83,27 @@ def evaluate(
     if source is not None:
         place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
     elif coarse:
-        raise click.UsageError("--coarse says how to load a SOURCE: name one, or leave it out")
+        raise click.UsageError("--coarse is only for a SOURCE: name one, or leave out --coarse")
     elif run.source:
         place = moved(run.source, data)
     else:
-        raise click.UsageError("the run does not know where its data came from: name a SOURCE")
+        raise click.UsageError("the run does not record the source of its data: name a SOURCE")
     with download_shown() as progress:
         splits = load(**place, progress=progress)
     for sentence in splits.notes:
         note(sentence)
     dataset = splits.test
     if dataset is None:
-        note(f"{splits.train.origin} has no test set: all its images are judged")
+        note(f"{splits.train.origin} has no test set: evaluating on all its images")
         dataset = splits.train
     if tuple(dataset.class_names) != run.class_names:
         raise PeewitError(
             f"cannot evaluate {folder} on {dataset.origin}",
-            f"the run knows the classes {shortened(run.class_names)}, "
-            f"the data has {shortened(dataset.class_names)}",
+            f"the classes of the run are {shortened(run.class_names)}, "
+            f"those of the data are {shortened(dataset.class_names)}",
         )
     logits = fastest(run).logits(dataset.images)
-    result = judge(logits, dataset.labels, run.class_names)
+    result = evaluate_logits(logits, dataset.labels, run.class_names)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -111,13 +115,14 @@ def evaluate(
         try:
             keep_test(run, splits.train, splits.test, logits, place, note)
         except PeewitError as error:
-            note(f"{error}; so the run does not know of this test")
+            note(f"{error}; the result was not saved in the run")
         else:
-            note(f"{folder} keeps this: peewit report, serve and compare know it now")
+            note(f"saved the result in {folder}, for peewit report, serve and compare")
 
 
 @click.command(
-    short_help="Say what pictures show.",
+    cls=Command,
+    short_help="Classify image files.",
     epilog=examples(
         "peewit predict runs/NAME photo.jpg holiday/ --top 3",
         "cat photo.jpg | peewit predict runs/NAME -",
@@ -126,27 +131,32 @@ def evaluate(
 @run_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
-    "--top", type=int, default=1, show_default=True, metavar="K", help="How many classes to name."
+    "--top",
+    type=Integer(1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Number of classes to print for each image, the most likely first.",
 )
 @json_option
 @click.pass_context
 def predict(
     context: click.Context, folder: Path, images: tuple[str, ...], top: int, as_json: bool
 ) -> None:
-    """Say what each IMAGE shows: a file of any size and kind, a folder, or - for standard input."""
+    """Classify each IMAGE: a file of any size and format, a folder, or - for standard input."""
     from peewit.errors import PeewitError
     from peewit.prediction.engines import fastest
     from peewit.prediction.predict import find_pictures
-    from peewit.prediction.predict import predict as look
+    from peewit.prediction.predict import predict as predict_pictures
     from peewit.runs.run import Run
 
     run = Run.open(folder)
     answers: list[dict[str, Any]] = []
     failures = 0
     pictures = find_pictures(images, sys.stdin.buffer)
-    # for a few the shortest wait, for many the most a second
+    # few images: lowest latency; many: highest throughput
     engine = fastest(run, 1 if len(pictures) < 32 else 64)
-    for answer in look(engine, pictures, top):
+    for answer in predict_pictures(engine, pictures, top):
         if isinstance(answer, PeewitError):
             failures += 1
             complain(answer)
@@ -160,11 +170,55 @@ def predict(
         context.exit(1)
 
 
-@click.command(short_help="List runs and what each came to.", epilog=examples("peewit runs"))
+@click.command(
+    cls=Command,
+    short_help="Write an HTML report about a run.",
+    epilog=examples("peewit report runs/NAME", "peewit report runs/NAME --out NAME.html"),
+)
+@run_argument
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="PATH",
+    help="Archive or folder with the run's data, if it has moved.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="HTML",
+    help="File to write. [default: report.html in RUN]",
+)
+def report(folder: Path, data: str | None, out: Path | None) -> None:
+    """Write an HTML report about RUN: result, curves, mistakes, heat maps, cost, how to repeat it.
+
+    The report is one file and needs no network. Its images come from the data that RUN was trained
+    on; if that is unavailable, the report has only the pictures that the training saved.
+    """
+    from peewit.errors import PeewitError
+    from peewit.report import gather, write_report
+    from peewit.runs.run import Run
+
+    run = Run.open(folder)
+    evidence, missing = None, ""
+    if run.metrics:
+        try:
+            with download_shown() as progress:
+                evidence, notes = gather(run, data, progress)
+            for sentence in notes:
+                note(sentence)
+        except PeewitError as error:
+            missing = str(error)
+            note(f"{missing}; writing the report without the data")
+    click.echo(write_report(run, evidence, missing=missing, out=out))
+
+
+@click.command(
+    cls=Command, short_help="List runs with their results.", epilog=examples("peewit runs")
+)
 @click.argument("folder", type=click.Path(path_type=Path), default="runs")
 @json_option
 def runs(folder: Path, as_json: bool) -> None:
-    """List the runs in FOLDER (by default runs) with what each came to."""
+    """List the runs in FOLDER (default: runs) with their results."""
     from peewit.runs.comparison import facts, table
     from peewit.runs.run import Run
     from peewit.system.terminal import console_out
@@ -181,7 +235,8 @@ def runs(folder: Path, as_json: bool) -> None:
 
 
 @click.command(
-    short_help="Compare runs in a table and a picture.",
+    cls=Command,
+    short_help="Compare runs in a table and a plot.",
     epilog=examples(
         "peewit compare runs/A runs/B --out compared.png", "peewit compare runs/* --html"
     ),
@@ -197,12 +252,12 @@ def runs(folder: Path, as_json: bool) -> None:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to draw their curves, or to write the page. [compared.png or compared.html]",
+    help="File to write the plot or the page to. [default: compared.png or compared.html]",
 )
-@click.option("--html", is_flag=True, help="Write a page with all of it instead of a picture.")
+@click.option("--html", is_flag=True, help="Write an HTML page instead of the plot.")
 @json_option
 def compare(folders: tuple[Path, ...], out: Path | None, html: bool, as_json: bool) -> None:
-    """Compare runs: what each came to, in what they differ, and their curves in one picture."""
+    """Compare runs: their results and the settings in which they differ; plot their curves."""
     from peewit.plots import save_compared_curves
     from peewit.runs.comparison import comparison, differences, facts, readings
     from peewit.runs.run import Run
@@ -228,4 +283,4 @@ def compare(folders: tuple[Path, ...], out: Path | None, html: bool, as_json: bo
         )
     else:
         click.echo(comparison(opened, console_out().width))
-    note(f"{'the page is' if html else 'their curves are in'} {out}")
+    note(f"wrote the {'page' if html else 'plot of the curves'} to {out}")

@@ -1,4 +1,4 @@
-"""The command that answers in a browser: serve."""
+"""``peewit serve``: predictions in a browser and by an HTTP API."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ from pathlib import Path
 
 import click
 
-from peewit.cli.options import examples, run_argument
+from peewit.cli.options import Integer, examples, run_argument
 from peewit.cli.output import note
+from peewit.cli.usage import Command
 
 
 @click.command(
-    short_help="Open a page, and an API, that say what pictures show.",
+    cls=Command,
+    short_help="Serve predictions on a web page and by an HTTP API.",
     epilog=examples("peewit serve runs/NAME", "peewit serve runs/NAME --port 9000 --open"),
 )
 @run_argument
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Integer(0, 65535),
     default=8000,
     show_default=True,
-    help="Where to listen; 0 takes any free port.",
+    help="Port to listen on; 0 picks any free port.",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Address to listen on. The default is for this machine alone; 0.0.0.0 is for everybody "
-    "who can reach it.",
+    help="Address to listen on. The default accepts connections from this machine only, 0.0.0.0 "
+    "from every machine that can reach it.",
 )
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
     metavar="NAME",
-    help="A name that others reach this machine by. Can be given several times.",
+    help="Host name by which others reach this machine. May be repeated.",
 )
-@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool) -> None:
-    """Answer with the network of RUN, on a page and by an API, until Ctrl-C.
+    """Serve the predictions of RUN on a web page and by an HTTP API, until Ctrl-C.
 
-    The address is printed. The page takes pictures that are dropped, pasted, picked or taken with
-    the camera. POST /api/predict takes them from programs; /docs describes the API.
+    Prints the address. The page accepts images that are dropped, pasted, chosen or taken with the
+    camera. Programs send them with POST /api/predict; /docs describes the API.
     """
     from peewit.runs.run import Run
 
@@ -60,15 +62,15 @@ def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool
         address = address_of(listener)
         click.echo(address)
         if open_to_others:
-            note("everybody who can reach this machine can use the page, without a password")
-        note("Ctrl-C ends it")
+            note("anybody who can reach this machine can use the page: there is no password")
+        note("press Ctrl-C to stop")
         if show:
             click.launch(address)
         finished = answer(app, listener, limits)
     if finished:
-        note("all requests were answered; the server has ended")
+        note("the server has stopped; all requests were answered")
     else:
-        note("the server has ended; what it had not finished answering was cut off")
+        note("the server has stopped; unfinished requests were cut off")
 
 
 def _require_extra() -> None:

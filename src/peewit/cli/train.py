@@ -158,8 +158,7 @@ def _going_on(
 
 def _load(place: dict[str, Any], fallback: str | None) -> tuple[Splits, dict[str, Any]]:
     """Load the source, or the fallback where it is not to be had; return what was loaded."""
-    from peewit.cli.download import download_shown
-    from peewit.cli.output import note
+    from peewit.cli.output import download_shown, note
     from peewit.data.sources import SourceNotAvailable, load
 
     try:

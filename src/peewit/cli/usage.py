@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in a sentence that names things as they are typed."""
+"""Commands that report a wrong command line in one sentence, in the words that were typed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from difflib import get_close_matches
 
 import click
 
@@ -14,8 +14,65 @@ from peewit.errors import UsageError
 from peewit.training.recipe import Recipe
 
 
+class Command(click.Command):
+    """A command that rejects extra arguments, and whose errors know which command raised them.
+
+    click accepts extra arguments (``allow_extra_args``) and ``parse_args`` rejects them, so that
+    the error can list them.
+    """
+
+    allow_extra_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; raise ``click.UsageError`` if there are too many."""
+        with _context_added(ctx):
+            extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:  # set during completion of an unfinished line
+            raise click.UsageError(f"too many arguments: {' '.join(extra)}", ctx)
+        return extra
+
+
+class Group(click.Group):
+    """A group that lists its commands in order of use, and suggests the command that was meant."""
+
+    command_class = Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options of the group itself."""
+        with _context_added(ctx):
+            return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which the commands were added."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; suggest similar names if there is none."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(
+                f"there is no command {name!r}{_did_you_mean(name, self.commands)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _context_added(context: click.Context) -> Iterator[None]:
+    """Add the context to the errors that click's parser raises without one."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.ctx = error.ctx or context
+        raise
+
+
 def usage_sentence(error: click.ClickException) -> str:
-    """Turn click's several lines about a wrong command line into one sentence.
+    """Return the error as one sentence, where click would print several lines.
+
+    The sentence is built from the attributes of the exception, not from click's own sentences,
+    which change from release to release.
 
     Examples
     --------
@@ -23,65 +80,69 @@ def usage_sentence(error: click.ClickException) -> str:
     'there is no option --epoch; did you mean --epochs?'
     >>> option = click.Option(["--to"], type=click.Choice(["onnx", "keras"]))
     >>> usage_sentence(click.MissingParameter(param=option))
-    '--to is missing: onnx or keras'
+    '--to is missing: it must be onnx or keras'
     """
-    what = _what(error)
+    sentence = _sentence(error)
     context = error.ctx if isinstance(error, click.UsageError) else None
-    # a question is an answer of its own
-    return f"{what}; see '{context.command_path} --help'" if context and what[-1] != "?" else what
+    # a suggestion needs no further help
+    if context is None or sentence.endswith("?"):
+        return sentence
+    return f"{sentence}; see '{context.command_path} --help'"
 
 
-def _what(error: click.ClickException) -> str:
-    said = " ".join(error.format_message().split()).removesuffix(".")
+def _sentence(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
-        guess = " or ".join(error.possibilities or ())
-        close = f"; did you mean {guess}?" if guess else ""
-        return f"there is no option {error.option_name}{close}"
+        name = error.option_name
+        return f"there is no option {name}{_did_you_mean(name, error.possibilities or ())}"
     if isinstance(error, click.BadOptionUsage):
-        takes = "needs a value" if "requires" in said else "takes no value"
-        return f"{error.option_name} {takes}"
+        return f"{error.option_name} {'takes no' if _is_flag(error) else 'needs a'} value"
     if isinstance(error, click.MissingParameter) and error.param is not None:
         kind = error.param.type
-        choice = f": {_listed(kind.choices)}" if isinstance(kind, click.Choice) else ""
-        return f"{_typed(error.param)} is missing{choice}"
-    if isinstance(error, click.BadParameter) and error.param is not None:
-        found = re.match(r"(.+?) is not (?:a valid|one of|in the range) ", error.message)
-        must = _must(error.param.type)
-        if found and must:
-            return f"{_typed(error.param)} is {found[1]}: it must be {must}"
-        return f"{_typed(error.param)}: {error.message.removesuffix('.')}"
-    if found := re.search(r"unexpected extra arguments? \((.*)\)", said):
-        return f"too many arguments: {found[1]}"
-    # click begins as a sentence of its own; "SOURCE" is a name
-    return said if said[:2].isupper() else said[:1].lower() + said[1:]
+        choices = f": it must be {listed(kind.choices)}" if isinstance(kind, click.Choice) else ""
+        return f"{typed_name(error.param)} is missing{choices}"
+    return error.format_message()
 
 
-def _typed(parameter: click.Parameter) -> str:
-    """Return what a parameter is called in the command's help."""
+def _is_flag(error: click.BadOptionUsage) -> bool:
+    """Return whether the option with a missing or an unexpected value is a flag."""
+    assert error.ctx is not None  # see _context_added
+    return any(
+        parameter.is_flag
+        for parameter in error.ctx.command.get_params(error.ctx)
+        if isinstance(parameter, click.Option)
+        and error.option_name in (*parameter.opts, *parameter.secondary_opts)
+    )
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known))
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def typed_name(parameter: click.Parameter) -> str:
+    """Return the name of a parameter as the command's help shows it.
+
+    >>> typed_name(click.Option(["-n", "--number"])), typed_name(click.Argument(["image"]))
+    ('--number', 'IMAGE')
+    """
     if isinstance(parameter, click.Option):
         return max(parameter.opts, key=len)
     return parameter.human_readable_name.replace("|", " or ").removesuffix("...")
 
 
-def _must(kind: click.ParamType[Any]) -> str:
-    """Return what a value has to be; nothing for what click does not check itself."""
-    if isinstance(kind, click.Choice):
-        return _listed(kind.choices)
-    if isinstance(kind, click.IntRange) and kind.max is not None:
-        return f"a whole number from {kind.min} to {kind.max}"
-    if isinstance(kind, click.IntRange):
-        return f"a whole number, at least {kind.min}"
-    return {"integer": "a whole number", "float": "a number"}.get(kind.name, "")
+def listed(names: Iterable[object]) -> str:
+    """Return alternatives as part of a sentence.
 
-
-def _listed(names: Iterable[object]) -> str:
+    >>> listed(["bash", "zsh", "fish"])
+    'bash, zsh or fish'
+    """
     *most, last = map(str, names)
     return f"{', '.join(most)} or {last}" if most else last
 
 
 @contextmanager
 def flags_named(given: Iterable[str]) -> Iterator[None]:
-    """Let an error about a field of the recipe name it by its flag, where that was ``given``.
+    """Let an error about a recipe field name the flag by which the field was ``given``.
 
     Examples
     --------
@@ -105,6 +166,6 @@ def flags_named(given: Iterable[str]) -> Iterator[None]:
 
 
 def flag_of(field: dataclasses.Field[object]) -> str | None:
-    """Return the command line's flag for a field of the recipe; None for one that has none."""
+    """Return the command-line flag of a recipe field, or None if it has none."""
     flag: str | None = field.metadata.get("flag", "--" + field.name.replace("_", "-"))
     return flag

@@ -1,4 +1,4 @@
-"""What a Run says of pictures that it has not seen: files of any size and kind -> classes."""
+"""Predict the classes of image files of any size and format."""
 
 from __future__ import annotations
 
@@ -27,35 +27,33 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 STDIN = "-"
-# Pictures that are read at the same time, at most; files of fewer bytes are read sooner than handed
-# over to another thread
-READERS, SMALL = 4, 20_000
-# A picture that is piped in has no size to look at first
-LARGEST_PIPED = 256 * 1024**2
+READERS = 4  # the maximum number of threads that read pictures
+SMALL = 20_000  # bytes; smaller files are read faster than they are handed to another thread
+LARGEST_PIPED = 256 * 1024**2  # bytes on standard input, whose size is not known in advance
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture was taken for.
+    """The prediction for one picture.
 
     Attributes
     ----------
     name : str
         The picture's path.
     labels : tuple of (str, float)
-        The likeliest classes and their probabilities, the best first.
+        The most likely classes with their probabilities, in descending order.
     """
 
     name: str
     labels: tuple[tuple[str, float], ...]
 
     def __str__(self) -> str:
-        likely = ", ".join(f"{name} {share:.1%}" for name, share in self.labels)
-        # a picture from anywhere may have any name, also one that forges a line
-        return printable(f"{self.name}: {likely}")
+        labels = ", ".join(f"{name} {share:.1%}" for name, share in self.labels)
+        # a file name may contain control characters, or forge a line
+        return printable(f"{self.name}: {labels}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name and labels as JSON has them."""
+        """Return the name and the labels, ready for JSON."""
         return {
             "image": self.name,
             "labels": [{"class": name, "probability": share} for name, share in self.labels],
@@ -64,28 +62,28 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to read: its name, and its path or its content."""
+    """A picture to read: its name, and either its path or its content."""
 
     name: str
     content: Path | bytes
 
 
 def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> list[Source]:
-    """Return the pictures that the arguments of a command name.
+    """Return the pictures named by the arguments of a command.
 
     Parameters
     ----------
     arguments : sequence of str
-        Files (of any name), folders (everything in them and their subfolders that has the suffix
-        of a picture, sorted), or ``-`` for one picture on ``stdin``.
+        Files (of any name), folders (all files with the suffix of a picture in them and their
+        subfolders, sorted), or ``-`` for one picture on ``stdin``.
     stdin : binary stream, optional
-        Where ``-`` is read from.
+        Stream to read for ``-``.
 
     Raises
     ------
     PeewitError
-        A file or folder is missing or cannot be listed, a folder holds no pictures, or nothing
-        (or too much) came on ``stdin``.
+        A file or folder is missing, a folder cannot be listed or contains no pictures, or
+        ``stdin`` is empty or too large.
     """
     found: list[Source] = []
     for argument in arguments:
@@ -106,23 +104,23 @@ def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> li
 def predict(
     run: Run | Engine, sources: Iterable[Source | str | Path], top: int = 1
 ) -> Iterator[Prediction | PeewitError]:
-    """Say what each picture shows, as soon as it is known.
+    """Predict the classes of pictures, and yield each result as soon as it is available.
 
-    A picture that cannot be read does not stop the others: its error is given in its place.
+    A picture that cannot be read does not stop the others: its error is yielded in its place.
 
     Parameters
     ----------
     run : Run or Engine
-        Each picture is resized whole (antialiased, not cropped) to what its network reads.
+        Each picture is resized whole (antialiased, not cropped) to the input size of its network.
     sources : iterable of Source, str or Path
         Pictures, as :func:`find_pictures` returns them, or their paths.
     top : int
-        How many classes to name for each picture; all where there are fewer.
+        Number of classes to return for each picture; all classes if there are fewer.
 
     Returns
     -------
     iterator of Prediction or PeewitError
-        One a picture, in order.
+        One per picture, in order.
 
     Raises
     ------
@@ -130,7 +128,7 @@ def predict(
         ``top`` is less than 1.
     """
     if top < 1:
-        raise UsageError(f"cannot name the {top} likeliest classes", "", "give 1 or more")
+        raise UsageError(f"top is {top}", "it must be at least 1")
     return _predict(run, sources, top)
 
 
@@ -141,48 +139,48 @@ def _predict(
     from peewit.runs.run import Run
 
     engine = Torch(run) if isinstance(run, Run) else run
-    # pictures that wait to go through the network together, already in its size
+    # the next batch: pictures already resized to the network's input
     names: list[str] = []
     images: list[npt.NDArray[Any]] = []
 
-    def answers() -> Iterator[Prediction]:
+    def predict_batch() -> Iterator[Prediction]:
         if images:
             probabilities = engine.probabilities(np.stack(images))
             for name, row in zip(names, probabilities, strict=True):
-                yield Prediction(name, _likeliest(row, engine.class_names, top))
+                yield Prediction(name, _most_likely(row, engine.class_names, top))
             names.clear()
             images.clear()
 
-    def small(source: Source, limit: int) -> npt.NDArray[Any]:
+    def read(source: Source, limit: int) -> npt.NDArray[Any]:
         return engine.prepare(read_picture(source.content, source.name, limit=limit))
 
     def prepared(source: Source) -> tuple[str, npt.NDArray[Any] | PeewitError]:
         try:
-            return source.name, each_in_turn(partial(small, source))
+            return source.name, each_in_turn(partial(read, source))
         except PeewitError as error:
             return source.name, error
 
     given = (
         item if isinstance(item, Source) else Source(str(item), Path(item)) for item in sources
     )
-    for name, image in _side_by_side(prepared, given):
+    for name, image in _map_in_order(prepared, given):
         if isinstance(image, PeewitError):
-            yield from answers()
+            yield from predict_batch()
             yield image
             continue
-        # those that were resized are of another type than those that fitted
+        # resized pictures (float32) and others (uint8) cannot share a batch
         if len(images) == BATCH or (images and image.dtype != images[0].dtype):
-            yield from answers()
+            yield from predict_batch()
         names.append(name)
         images.append(image)
-    yield from answers()
+    yield from predict_batch()
 
 
-def _side_by_side(work: Callable[[Source], R], sources: Iterable[Source]) -> Iterator[R]:
-    """Give the result of ``work`` for each picture, in order, several large ones at a time."""
+def _map_in_order(work: Callable[[Source], R], sources: Iterable[Source]) -> Iterator[R]:
+    """Yield the result of ``work`` for each picture in order; use threads from a large one on."""
     rest = iter(sources)
     first = list(islice(rest, 2))
-    if len(first) == 1:  # there is nothing beside it
+    if len(first) == 1:  # nothing to do in parallel
         yield work(first[0])
         return
     rest = chain(first, rest)
@@ -203,7 +201,7 @@ def _side_by_side(work: Callable[[Source], R], sources: Iterable[Source]) -> Ite
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also where nobody asks for the rest
+    finally:  # also if the caller stops iterating
         pool.shutdown(cancel_futures=True)
 
 
@@ -212,11 +210,11 @@ def _is_small(source: Source) -> bool:
         return len(source.content) < SMALL
     try:
         return source.content.stat().st_size < SMALL
-    except OSError:  # which is said sooner than handed over
+    except OSError:  # reading it reports the error; that needs no thread
         return True
 
 
-def _likeliest(
+def _most_likely(
     probabilities: npt.NDArray[np.float32], class_names: Sequence[str], top: int
 ) -> tuple[tuple[str, float], ...]:
     best = np.argsort(-probabilities, kind="stable")[:top]
@@ -224,21 +222,23 @@ def _likeliest(
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
+    def fail(error: OSError) -> None:
         reason = reason_of(error)
-        raise PeewitError(f"cannot list {error.filename}", reason, "check the folder's rights")
+        raise PeewitError(
+            f"cannot list {error.filename}", reason, "check the permissions of the folder"
+        )
 
-    # os.walk does not follow links to folders, so a link to a parent cannot trap it
+    # os.walk does not follow links to folders, so a link to a parent causes no endless loop
     found = [
         Path(place) / name
-        for place, _, names in os.walk(folder, onerror=refuse)
+        for place, _, names in os.walk(folder, onerror=fail)
         for name in names
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     ]
     if not found:
         raise PeewitError(
             f"there are no pictures in {folder}",
-            "no file in it ends in .png, .jpg or the like",
+            "no file in it has the suffix of a picture, such as .png or .jpg",
             "choose another folder, or name the files themselves",
         )
     return sorted(found)
@@ -247,7 +247,7 @@ def _pictures_in(folder: Path) -> list[Path]:
 def _piped(stdin: BinaryIO | None) -> bytes:
     content = stdin.read(LARGEST_PIPED + 1) if stdin else b""
     if not content:
-        raise PeewitError("nothing came on standard input", "", "pipe a picture in")
+        raise PeewitError("standard input is empty", "", "pipe a picture into it")
     if len(content) > LARGEST_PIPED:
         raise PeewitError(
             "cannot read standard input",

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO: from a run to an ONNX file to a function of prepared pictures."""
+"""Run a network in ONNX Runtime or OpenVINO, from an ONNX file."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from peewit.runs.run import Run
 
 Floats = npt.NDArray[np.float32]
-Forward = Callable[[Floats], Floats]  # prepared pictures (N, H, W, C) -> logits (N, classes)
+Forward = Callable[[Floats], Floats]  # preprocessed pictures (N, H, W, C) -> logits (N, classes)
 
 PACKAGES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 
 
 def write_network(run: Run, file: Path) -> None:
-    """Write a run's network as an ONNX file, from prepared pictures to logits.
+    """Write a run's network as an ONNX file, from preprocessed pictures to logits.
 
     Raises
     ------
     PeewitError
-        The network has no ONNX form, or the file cannot be written.
+        The network cannot be expressed in ONNX, or the file cannot be written.
     """
     from peewit.export import job, onnx
 
@@ -40,7 +40,7 @@ def write_network(run: Run, file: Path) -> None:
 
 
 def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
-    """Return what computes in ONNX Runtime; see ``LOADERS``."""
+    """Load a network into ONNX Runtime; see ``LOADERS``."""
     onnxruntime = quiet("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -48,7 +48,7 @@ def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
         options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no base of their own
+    except Exception as error:  # its exceptions have no base class of their own
         raise RuntimeError(str(error)) from error
 
     def forward(x: Floats) -> Floats:
@@ -59,7 +59,7 @@ def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
 
 
 def _openvino(content: bytes, many: bool) -> tuple[Forward, int]:
-    """Return what computes in OpenVINO; see ``LOADERS``."""
+    """Load a network into OpenVINO; see ``LOADERS``."""
     network = compiled(content, PERFORMANCE_HINT="THROUGHPUT" if many else "LATENCY")
     own = threading.local()
 
@@ -67,15 +67,16 @@ def _openvino(content: bytes, many: bool) -> tuple[Forward, int]:
         if not hasattr(own, "request"):
             own.request = network.create_infer_request()
         logits: Floats = own.request.infer({0: _channels_first(x)}, share_inputs=True)[0]
-        return logits.copy()  # OpenVINO uses its memory again
+        return logits.copy()  # OpenVINO reuses its memory for the next request
 
     return forward, network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if many else 1
 
 
-# From an ONNX file to the function that computes its network, which any thread may call, and in how
-# many threads at a time it should be called. For few pictures that is one, which uses all cores
-# itself. For many it is several, of one core each: they need not wait for each other at each layer,
-# which saves an eighth of the time on two cores.
+# Each loader takes the content of an ONNX file, and whether throughput for many pictures matters
+# more than latency for few. It returns a thread-safe function that computes the network, and the
+# number of threads that should call it at a time. For few pictures that is one thread, and the
+# runtime uses all cores for it. For many it is several, with one core each, which need not
+# synchronise after every layer: that saves an eighth of the time on two cores.
 LOADERS: dict[str, Callable[[bytes, bool], tuple[Forward, int]]] = {
     "ONNX Runtime": _onnxruntime,
     "OpenVINO": _openvino,
@@ -83,5 +84,5 @@ LOADERS: dict[str, Callable[[bytes, bool], tuple[Forward, int]]] = {
 
 
 def _channels_first(x: Floats) -> Floats:
-    """Return (N, H, W, C) as (N, C, H, W)."""
+    """Return an array (N, H, W, C) as (N, C, H, W)."""
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))

@@ -1,1 +1,1 @@
-"""The machine underneath: files, processor, memory allocator, terminal, text."""
+"""The operating system: files, CPU, memory allocator, terminal, process start, and text."""

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; what is wrong with a file is said in one sentence."""
+"""Write files atomically, and report unreadable, unwritable and damaged files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 from peewit.errors import PeewitError, UsageError, reason_of
 
-# characters on each side of what is not UTF-8
-NEARBY = 30
+# characters of context shown on each side of an invalid one
+CONTEXT = 30
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; put it in place when all went well.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` on success.
 
-    The content is flushed to the disk before the rename, so that after a crash or a power cut
-    ``path`` holds either its old content or its new one. On any failure the temporary file is
-    removed and ``path`` is as it was.
+    The content is flushed to disk before the rename, so that after a crash or a power failure
+    ``path`` has either its old content or its new one. On failure the temporary file is removed and
+    ``path`` is unchanged.
 
     Raises
     ------
@@ -49,75 +49,75 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all.
+    """Write ``text`` to ``path`` in UTF-8, atomically.
 
     Raises
     ------
     PeewitError
-        It cannot be written, or names something that is not in UTF-8.
+        The file cannot be written, or the text contains a name that is not valid UTF-8.
     """
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
-        # names of any length stand in a line of their own: enough of it to know them by
+        # enough of the line to recognise the name, however long it is
         before, after = text[: error.start].split("\n")[-1], text[error.start :].split("\n")[0]
         raise PeewitError(
             f"cannot write {path}",
-            f"a name in it is not in UTF-8: {before[-NEARBY:] + after[:NEARBY]!a}",
-            "give what has that name another",
+            f"it would contain a name that is not UTF-8: {before[-CONTEXT:] + after[:CONTEXT]!a}",
+            "rename that file or folder",
         ) from error
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def check_text(name: Path | str) -> None:
-    """Refuse a name that is not in UTF-8: few files and programs could say it.
+    """Check that the name of a file is valid UTF-8, as most files and programs require.
 
     Raises
     ------
     UsageError
-        On Linux names are bytes; these are no text.
+        It is not; on Linux a name may be any bytes.
     """
     try:
         str(name).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
             f"{str(name)!a} is not in UTF-8",
-            "the files of a run and other programs could not name it",
+            "neither the files of a run nor other programs can store this name",
             "use another name",
         ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> PeewitError:
-    """Return the sentence for a failed write: which file, why, and what to do."""
+    """Return the error for a failed write: which file, why, and what to do."""
     advice = {
         errno.ENOSPC: "make room on the disk, or choose another folder",
         errno.EDQUOT: "make room in your quota, or choose another folder",
         errno.EACCES: "choose a folder that you may write to",
         errno.EPERM: "choose a folder that you may write to",
         errno.EROFS: "choose a folder that you may write to",
-        errno.ENOENT: "make the folder first, or choose another",
+        errno.ENOENT: "create the folder first, or choose another",
     }
     reason = reason_of(error)
     return PeewitError(f"cannot write {path}", reason, advice.get(error.errno or 0, ""))
 
 
 def _umask() -> int:
-    # the only portable way to read it is to set it
+    # the only portable way to read the umask is to set it
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def check_format(file: Path, found: Any, known: int) -> None:
-    """Refuse a file of a format that is newer than this Peewit knows, or of none.
+    """Raise if the format version ``found`` in ``file`` is missing or newer than ``known``.
 
     Examples
     --------
     >>> check_format(Path("run.json"), 1, known=1)
     """
     if not isinstance(found, int):
-        raise damaged(file, "it does not say which format it has")
+        raise damaged(file, "it has no format version")
     if found > known:
         raise PeewitError(
             f"cannot read {file}",
@@ -127,10 +127,10 @@ def check_format(file: Path, found: Any, known: int) -> None:
 
 
 def cannot_read(file: Path, error: OSError) -> PeewitError:
-    """Return the sentence for a failed read: which file, and why."""
+    """Return the error for a failed read: which file, and why."""
     return PeewitError(f"cannot read {file}", reason_of(error))
 
 
 def damaged(file: Path, why: str) -> PeewitError:
-    """Return the sentence for a file whose content is not what it should be."""
-    return PeewitError(f"cannot read {file}", why, "put a whole copy in its place")
+    """Return the error for a file with invalid content."""
+    return PeewitError(f"cannot read {file}", why, "replace it with an intact copy")

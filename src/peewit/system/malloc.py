@@ -1,4 +1,4 @@
-"""Keep freed memory for the next step, instead of giving it back and asking for it again."""
+"""Keep freed memory for the next training step, instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from contextlib import contextmanager
 # mallopt(3), glibc: option numbers and values in bytes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEP = 1 << 30
-_LARGEST = 32 << 20  # glibc's maximum: larger blocks are mapped and unmapped, as far as it maps any
-_MAPPINGS = 65536  # how many blocks glibc maps at most, unless it is told otherwise
+_LARGEST = 32 << 20  # glibc's maximum: it maps larger blocks separately if it maps any
+_MAPPINGS = 65536  # glibc's default for the number of mapped blocks
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let glibc's allocator keep what is freed while this is entered; elsewhere do nothing.
+    """Make glibc's allocator keep freed memory within the context; do nothing on other systems.
 
-    A training step frees and allocates the same large tensors as the step before. glibc returns
-    them to the system and asks for them again, and the system clears every page: 600 page faults
-    a step of the tutorial, 2,300 without the compiled kernels. Keeping them makes the steps 1.08
-    (kernels) and 1.10 times as fast (benchmarks/kept_memory.py). Blocks of more than 32 MB, such
-    as the first activations of the fast networks, glibc would map anew whatever the thresholds
-    are, so it is told to map none. Afterwards the memory is given back, and the limits are what
-    glibc itself comes to when a block of 32 MB has been freed. What somebody set by an environment
-    variable of glibc's (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES`` and so on) is left as it
-    is.
+    Each training step frees and allocates the same large tensors as the step before. By default
+    glibc returns them to the system, which clears every page when it is allocated again: 600 page
+    faults per step of the tutorial, 2,300 without the compiled kernels. Keeping the memory makes
+    the steps 1.08 (kernels) and 1.10 times as fast (benchmarks/kept_memory.py). glibc always maps
+    blocks of more than 32 MB separately, such as the first activations of the fast networks,
+    whatever the thresholds are, so the number of mappings is set to 0. On exit the memory is
+    returned, and the limits are those that glibc itself reaches once a block of 32 MB has been
+    freed. If the user has set an environment variable of glibc's allocator
+    (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES`` and so on), nothing is changed.
     """
     libc = _glibc()
     if libc is None:
@@ -50,5 +50,5 @@ def _glibc() -> ctypes.CDLL | None:
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return None
     libc = ctypes.CDLL(None)
-    # a preloaded allocator (jemalloc, tcmalloc) may not have them
+    # a preloaded allocator (jemalloc, tcmalloc) may lack these functions
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

@@ -1,4 +1,4 @@
-"""When the command began: the minutes of a budget count from there."""
+"""The time at which the command began, from which a time budget counts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 _STAT = Path("/proc/self/stat")
-# A process that took longer to come here was something else before (a script's `exec`).
+# A process that is older than this was another program before (a script's `exec`).
 _LONGEST = 5.0
 
 
 def process_age() -> float:
-    """Return the seconds since this process began, where the system tells (Linux), or 0."""
+    """Return the age of this process in seconds (on Linux), or 0 if it is unknown."""
     try:
-        # after the name, which may hold spaces and brackets; see proc_pid_stat(5), field 22
+        # field 22 of proc_pid_stat(5); split after the name, which may contain spaces and brackets
         fields = _STAT.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         ticks = int(fields[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -23,6 +23,6 @@ def process_age() -> float:
     return age if 0 <= age <= _LONGEST else 0.0
 
 
-# On time.perf_counter's scale: before this line, by what starting the interpreter took. Not
-# time.monotonic's, which moves in steps of 16 ms in Windows before Python 3.13.
+# On the clock of time.perf_counter, less the time that the interpreter took to start. Not
+# time.monotonic, which has a resolution of 16 ms on Windows before Python 3.13.
 BEGAN = time.perf_counter() - process_age()

@@ -1,4 +1,4 @@
-"""The terminal: where results and notes go, tables as text, and pictures in coloured cells."""
+"""The terminal: consoles for stdout and stderr, text tables, and pictures in coloured cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peewit.system.text import printable
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, JustifyMethod, RenderResult
 
-# Wide enough that nothing piped is ever cut or wrapped; rich would assume 80 columns.
+# Wide enough that piped output is never cut or wrapped; rich would assume 80 columns.
 UNLIMITED = 100_000
 # Columns between pictures side by side.
 GAP = 2
@@ -39,7 +39,7 @@ def console_err() -> Console:
 
 
 def _console(stderr: bool) -> Console:
-    # names of classes and files are data, never markup: "[red]" must stay "[red]"
+    # names of classes and files are data, not markup: "[red]" must stay "[red]"
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not (console.is_terminal or console.is_jupyter):
         console.width = UNLIMITED
@@ -47,13 +47,13 @@ def _console(stderr: bool) -> Console:
 
 
 class NotebookOutput:
-    """One output of a notebook's cell, as plain text, that changes while the cell runs."""
+    """One plain-text output of a notebook cell, updated while the cell runs."""
 
     def __init__(self) -> None:
         self._handle: Any = None
 
     def show(self, value: object) -> None:
-        """Show ``value`` in the place of what was shown before."""
+        """Replace the output by ``value``."""
         content = {"text/plain": str(value)}
         if self._handle is None:
             display = import_module("IPython.display").display
@@ -63,16 +63,16 @@ class NotebookOutput:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """Return a table as plain text, as wide as its content, for people and for ``grep``.
+    """Return a table as plain text, as wide as its content.
 
     Parameters
     ----------
     header : sequence of str
-        Titles of the columns; none for a table without a head.
+        Column titles; empty for a table without a header.
     rows : sequence of sequences of str
         Cells.
     align : str
-        One letter a column: ``l`` for left, ``r`` for right.
+        One letter per column: ``l`` for left, ``r`` for right.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
     cat            12
     aeroplane       3
     """
-    # rich knows that some characters are two columns wide, and some none
+    # rich handles characters that are two columns wide, or none
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(header))
     for index, letter in enumerate(align):
         title = header[index] if header else ""
@@ -91,7 +91,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
     written = io.StringIO()
     console = Console(
         file=written,
-        force_jupyter=False,  # in a notebook rich would show an empty output besides
+        force_jupyter=False,  # otherwise rich also shows an empty output in a notebook
         width=UNLIMITED,
         color_system=None,
         markup=False,
@@ -103,7 +103,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str)
 
 
 def can_show_pictures(console: Console) -> bool:
-    """Tell whether a picture would be seen: a terminal, with 256 colours or more, and Unicode."""
+    """Return whether the console is a terminal with at least 256 colours and Unicode."""
     return (
         console.is_terminal
         and not console.no_color
@@ -113,12 +113,12 @@ def can_show_pictures(console: Console) -> bool:
 
 
 def show_picture(image: npt.NDArray[np.uint8], console: Console) -> bool:
-    """Show a picture in a terminal that can; tell whether it was shown.
+    """Show a picture if the terminal can; return whether it was shown.
 
     Parameters
     ----------
     image : uint8 array, shape (H, W, 1) or (H, W, 3)
-        Reduced to the width of the terminal where it is wider.
+        Scaled down to the width of the terminal if it is wider.
     console : rich.console.Console
     """
     return show_pictures([image], [""], console, columns=1)
@@ -130,32 +130,32 @@ def show_pictures(
     console: Console,
     columns: int = 4,
 ) -> bool:
-    """Show pictures side by side with a title under each; tell whether they were shown.
+    """Show pictures side by side, each above its title; return whether they were shown.
 
     Parameters
     ----------
     images : sequence of uint8 arrays, shape (H, W, 1) or (H, W, 3)
     titles : sequence of str
-        One a picture; cut where it is wider than its picture.
+        One per picture; cut to the width of the picture.
     console : rich.console.Console
     columns : int
-        Pictures side by side; they are reduced so that they fit.
+        Number of pictures per row; they are scaled down to fit.
     """
     if not can_show_pictures(console):
         return False
-    # -1: some terminals wrap a line that fills the last column
+    # -1: some terminals wrap a line that reaches the last column
     width = (console.width - 1 - GAP * (columns - 1)) // columns
     for start in range(0, len(images), columns):
         row = [_fitted(image, width) for image in images[start : start + columns]]
         if console.color_system == "256":
-            row = [_snapped(image) for image in row]
+            row = [_quantized(image) for image in row]
         names = [printable(title) for title in titles[start : start + columns]]
         console.print(_Row(row, names), end="")
     return True
 
 
 def _fitted(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    """Return the picture as RGB, uint8 (H, W, 3), no wider than ``width``, antialiased."""
+    """Return the picture as RGB, uint8 (H, W, 3), scaled down to at most ``width`` columns."""
     from PIL import Image
 
     pixels = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
@@ -166,10 +166,10 @@ def _fitted(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def _snapped(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return an RGB picture in the nearest of the 240 fixed colours of a terminal with 256.
+def _quantized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Map an RGB picture to the nearest of the 240 fixed colours of a 256-colour terminal.
 
-    Rich would do it by itself, but makes every dull colour grey.
+    rich can do this, but turns every dull colour grey.
     """
     from PIL import Image
 
@@ -183,10 +183,10 @@ def _snapped(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 class _Row:
-    """A row of RGB pictures, as rich prints it.
+    """A row of RGB pictures that rich can print.
 
-    A character cell is about twice as high as wide, so each holds two pixels: an upper half block
-    in the colour of the one, on the colour of the other.
+    A character cell is about twice as high as it is wide, so it shows two pixels: an upper half
+    block in the colour of the upper pixel, on a background in the colour of the lower one.
     """
 
     def __init__(self, images: list[npt.NDArray[np.uint8]], titles: list[str]) -> None:
@@ -202,7 +202,7 @@ class _Row:
         if any(self.titles):
             for image, title in zip(self.images, self.titles, strict=True):
                 yield Segment(set_cell_size(title, image.shape[1]) + " " * GAP)
-            # and an empty line before what follows
+            # end the titles, and leave an empty line below
             yield Segment.line()
             yield Segment.line()
 
@@ -214,6 +214,6 @@ def _half_blocks(image: npt.NDArray[np.uint8], line: int) -> Iterator[Segment]:
         return
     for column in range(width):
         upper = Color.from_rgb(*image[2 * line, column].tolist())
-        # the last row of an odd height has nothing below it
+        # with an odd height, the last row has no pixels below it
         below = image[2 * line + 1, column].tolist() if 2 * line + 1 < height else None
         yield Segment("▀", Style(color=upper, bgcolor=below and Color.from_rgb(*below)))

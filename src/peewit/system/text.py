@@ -1,4 +1,4 @@
-"""Numbers as people say them, commands as they type them, and names as a terminal may show them."""
+"""Text for people: numbers, durations, shell commands, and names that are safe to print."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
-# in cmd or in PowerShell
+# characters that need quotes in cmd or PowerShell
 _SPECIAL_ON_WINDOWS = set(" \t&|<>^()%;,$'`@{}#")
-# zero-width, between the letters of some languages and the parts of some emoji
+# zero-width joiners, part of words in some languages and of some emoji
 _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with everything that could steer a terminal made visible.
+    """Replace control characters and line ends, which could control a terminal, by ``?``.
 
-    That is also what ends a line. Spaces of other widths stay: macOS puts one into the name of each
-    screenshot.
+    Unicode spaces are kept: macOS puts one into the name of each screenshot.
 
     >>> printable("a\\x1b[31mb\\n")
     'a?[31mb?'
@@ -33,7 +32,7 @@ def printable(text: str) -> str:
 
 
 def command(words: Iterable[object], system: str = os.name) -> str:
-    """Return a command with quotes where the shells of this system need them.
+    """Return a command line, quoted as the shells of ``system`` require.
 
     >>> command(["peewit", "report", "my runs/a"], "posix")
     "peewit report 'my runs/a'"
@@ -47,7 +46,7 @@ def command(words: Iterable[object], system: str = os.name) -> str:
 
 
 def resuming(path: object) -> str:
-    """Return the command that goes on with a run.
+    """Return the command that resumes a run.
 
     >>> resuming("runs/a")
     'peewit train --resume runs/a'
@@ -56,7 +55,7 @@ def resuming(path: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time.
+    """Return a duration as text.
 
     >>> duration(0.42), duration(43.2), duration(280.2), duration(7_500)
     ('0.4 s', '43 s', '4 min 40 s', '2 h 5 min')
@@ -72,7 +71,7 @@ def duration(seconds: float) -> str:
 
 
 def minutes(number: float) -> str:
-    """Return a number of minutes as it was given.
+    """Return a number of minutes as text, without rounding.
 
     >>> minutes(1), minutes(0.25), minutes(5.0)
     ('1 minute', '0.25 minutes', '5 minutes')
@@ -81,7 +80,7 @@ def minutes(number: float) -> str:
 
 
 def rounded(number: float) -> str:
-    """Return a number with two digits or, from 10 on, without a fraction.
+    """Return a number with one decimal, or with none from 10 on.
 
     >>> rounded(4.87), rounded(0.55), rounded(2.0), rounded(1_234.5)
     ('4.9', '0.6', '2', '1,234')
@@ -90,7 +89,7 @@ def rounded(number: float) -> str:
 
 
 def counted(count: float, name: str) -> str:
-    """Return a number of things, rounded.
+    """Return a rounded count and its noun, in the plural unless it is 1.
 
     >>> counted(1, "epoch"), counted(2.31, "epoch"), counted(0, "epoch")
     ('1 epoch', '2.3 epochs', '0 epochs')

@@ -26,19 +26,18 @@ AUTO = "auto"  # the model that stands for whichever fast network fits the budge
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train: everything that decides the weights, besides the data.
+    """Settings of a training: everything that determines the weights, except the data.
 
     A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
-    Where ``lr`` (with muon) is None, it follows from the number of steps when that is known,
-    ``translate`` from the images' size, and ``skip_easy`` from the number of epochs.
-    Each field's ``metadata["help"]`` says in a line what it is, and the command line's flags are
-    made from the fields. ``metadata["flag"]`` is there where the flag is not just the name, and
-    None where there is no flag.
+    Three fields may be None until they can be resolved: ``lr`` (with muon) from the number of
+    steps, ``translate`` from the size of the images, ``skip_easy`` from the number of epochs.
+    Each field has a one-line description in ``metadata["help"]``, and a command-line flag named
+    after the field. ``metadata["flag"]`` overrides the flag; None means that there is no flag.
 
     Raises
     ------
     UsageError
-        A value has the wrong type or makes no sense.
+        A value is invalid or has the wrong type.
 
     Examples
     --------
@@ -53,97 +52,99 @@ class Recipe:
     name: str = setting(
         "tutorial", "name of the recipe", "a name", lambda value: bool(value.strip()), flag=None
     )
-    model: str = setting("tutorial", "network to train (auto: the fast one that fits the budget)")
-    epochs: int | None = setting(10, "passes over the training images", *at_least(1))
+    model: str = setting(
+        "tutorial", "network to train (auto: the fast network that fits the budget)"
+    )
+    epochs: int | None = setting(10, "number of passes over the training images", *at_least(1))
     minutes: float | None = setting(
         None,
-        "minutes that everything may take, instead of epochs",
+        "time budget for the whole run in minutes, instead of epochs",
         "more than 0",
         lambda minutes: minutes > 0,
     )
     until_accuracy: float | None = setting(
         None,
-        "accuracy on held-out images to train until, such as 0.9, instead of epochs",
+        "train until this accuracy on held-out images, such as 0.9, instead of epochs",
         "more than 0 and at most 1",
         lambda accuracy: 0 < accuracy <= 1,
     )
-    batch_size: int = setting(32, "images a training step", *at_least(1))
+    batch_size: int = setting(32, "number of images per training step", *at_least(1))
     optimizer: Literal["adam", "muon"] = setting(
-        "adam", "how the weights follow the gradient (muon: for the fast networks)"
+        "adam", "optimizer (muon: for the fast networks only)"
     )
     lr: float | None = setting(
         OPTIMIZERS["adam"].default_lr,
-        "learning rate (with muon: of the filters; fast recipes: by the training's length)",
+        "learning rate (muon: that of the filters; fast recipes: chosen by the length of training)",
         "more than 0",
         lambda rate: rate > 0,
     )
     schedule: Literal["constant", "linear"] = setting(
-        "constant", "the learning rate's way through the training (linear: down to 0 at the end)"
+        "constant", "learning rate schedule (linear: decays to 0 at the end of training)"
     )
     label_smoothing: float = setting(
         0.0,
-        "share of each label that is spread over all classes",
+        "label smoothing: share of each label that is spread over all classes",
         "at least 0 and less than 1",
         lambda share: 0 <= share < 1,
     )
     flip: Literal["none", "alternating", "random"] = setting(
-        "none", "mirror the training images: every other epoch, or at random"
+        "none",
+        "horizontal flip of the training images: in every other epoch (alternating), or at random",
     )
     translate: int | None = setting(
         0,
-        "shift the training images by up to so many pixels each way (fast: by their size)",
+        "random translation of the training images, by up to this many pixels in each direction "
+        "(fast: chosen by the image size)",
         *at_least(0),
     )
     cutout: int = setting(
-        0, "side in pixels of a square to cut out of each training image", *at_least(0)
+        0, "side in pixels of the square that cutout masks in each training image", *at_least(0)
     )
     skip_easy: float | None = setting(
         0.0,
-        "share of the training images, those learned best, that all epochs but the first leave out "
-        "(fast: by the training's length)",
+        "share of the training images, those with the lowest loss, that every epoch after the "
+        "first skips (fast: chosen by the length of training)",
         "at least 0 and less than 1",
         lambda share: 0 <= share < 1,
     )
     normalize: bool = setting(
-        False, "scale the channels by the training images' mean and deviation"
+        False, "normalize the channels by the mean and standard deviation of the training images"
     )
     precision: Literal["float32", "bfloat16"] = setting(
-        "float32", "numbers to train with (bfloat16: faster on processors that have it)"
+        "float32", "number format for training (bfloat16: faster on processors that support it)"
     )
     tta: bool = setting(
         False,
-        "look at the pictures that it is least sure of in six views (three with flip none)",
+        "test-time augmentation: average six views of uncertain images (three with flip none)",
     )
-    calibrate: bool = setting(
-        False, "after the training, make the network as sure as it is right on held-out images"
-    )
+    calibrate: bool = setting(False, "after training, calibrate the confidence on held-out images")
     seed: int = setting(
         0,
-        "number that fixes everything random: the same seed, the same weights",
+        "random seed: the same seed gives the same weights",
         "from 0 to 2**63 - 1",
         lambda seed: 0 <= seed < 2**63,
     )
     threads: int | None = setting(
-        None, "processor threads to use (default: one a core)", *at_least(1)
+        None, "number of CPU threads (default: one per core)", *at_least(1)
     )
     validate_on: Literal["holdout", "test"] = setting(
         "holdout",
-        "what to watch the training with: images held out of the training set, or the test set",
+        "images to validate on during training: held out of the training set, or the test set",
     )
     validation_fraction: float = setting(
         0.1,
-        "share of the training set that is held out for validation",
+        "share of the training set to hold out for validation",
         "more than 0 and less than 1",
         lambda share: 0 < share < 1,
     )
     image_size: int | None = setting(
         None,
-        "height and width in pixels to resize the images to (default: as they are)",
+        "height and width in pixels to resize the images to (default: no resizing)",
         *at_least(1),
     )
     checkpoint_minutes: float = setting(
         5.0,
-        "minutes between checkpoints within an epoch (0: after every step)",
+        "minutes between checkpoints within an epoch (0: a checkpoint after every step)",
         "at least 0",
         lambda minutes: minutes >= 0,
     )
