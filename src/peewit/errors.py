@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PeewitError(Exception):
     """A failure that the user can understand and fix.
@@ -33,9 +35,29 @@ class PeewitError(Exception):
 
 
 class UsageError(PeewitError):
-    """An invalid option, recipe field or argument."""
+    """An invalid option, recipe field or argument.
+
+    Parameters
+    ----------
+    what, why, todo : str
+        See :class:`PeewitError`.
+    fields : sequence of str, optional
+        Names of the recipe fields that are the subject of the sentence; ``what`` is then only the
+        rest of it. The command line replaces the names by those of its flags.
+
+    Examples
+    --------
+    >>> print(UsageError("are both given", todo="give one of them", fields=["epochs", "minutes"]))
+    epochs and minutes are both given; give one of them
+    """
 
     exit_code = 2
+
+    def __init__(
+        self, what: str, why: str = "", todo: str = "", *, fields: Sequence[str] = ()
+    ) -> None:
+        self.fields, self.problem = tuple(fields), what
+        super().__init__(f"{' and '.join(fields)} {what}" if fields else what, why, todo)
 
 
 class Interrupted(PeewitError):  # noqa: N818  (the state of a run, not an error in it)

@@ -116,24 +116,31 @@ def test_a_group_without_a_command_prints_its_help(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("what", "named"),
+    ("fields", "problem", "what"),
     [
-        ("lr is 0.0", "--lr is 0.0"),
-        ("batch_size is 5,000", "--batch-size is 5,000"),
-        ("epochs and until_accuracy are both given", "--epochs and until_accuracy are both given"),
-        ("there is no lr in this", "there is no lr in this"),
-        ("seed is 3", "seed is 3"),  # not given as a flag, so it is the recipe's
+        (["lr"], "is 0.0", "--lr is 0.0"),
+        (["batch_size"], "is 5,000", "--batch-size is 5,000"),
+        (
+            ["epochs", "until_accuracy"],
+            "are both given",
+            "--epochs and until_accuracy are both given",
+        ),
+        (["seed"], "is 3", "seed is 3"),  # not given as a flag, so it is the recipe's
     ],
 )
-def test_fields_given_as_flags_are_named_by_their_flags(what: str, named: str) -> None:
+def test_fields_given_as_flags_are_named_by_their_flags(
+    fields: list[str], problem: str, what: str
+) -> None:
     with (
         pytest.raises(UsageError) as error,
         flags_named(["lr", "batch_size", "epochs"]),
     ):
-        raise UsageError(what, "because", "do it")
-    assert (error.value.what, error.value.why, error.value.todo) == (named, "because", "do it")
+        raise UsageError(problem, "because", "do it", fields=fields)
+    assert (error.value.what, error.value.why, error.value.todo) == (what, "because", "do it")
 
 
 def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(UsageError, match=r"^lr is unknown$"), flags_named(["lr"]):
+        raise UsageError("lr is unknown")
     with pytest.raises(PeewitError, match=r"^lr is gone$"), flags_named(["lr"]):
         raise PeewitError("lr is gone")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -147,7 +146,7 @@ def flags_named(given: Iterable[str]) -> Iterator[None]:
     Examples
     --------
     >>> with flags_named(["image_size"]):
-    ...     raise UsageError("image_size is 4", "the model needs at least 22")
+    ...     raise UsageError("is 4", "the model needs at least 22", fields=["image_size"])
     Traceback (most recent call last):
     ...
     peewit.errors.UsageError: --image-size is 4: the model needs at least 22
@@ -157,12 +156,10 @@ def flags_named(given: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        subject = re.match(r"\w+(?: and \w+)?(?= (?:is|are) )", error.what)
-        if subject is None:
+        if not error.fields:
             raise
-        named = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), subject[0])
-        what = named + error.what[subject.end() :]
-        raise UsageError(what, error.why, error.todo) from error
+        named = [names.get(field, field) for field in error.fields]
+        raise UsageError(error.problem, error.why, error.todo, fields=named) from error
 
 
 def flag_of(field: dataclasses.Field[object]) -> str | None:

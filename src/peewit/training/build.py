@@ -108,18 +108,20 @@ def build_setup(
             note("there is no test set: the final metrics are those of the validation images")
     if recipe.batch_size > len(training):
         raise UsageError(
-            f"batch_size is {recipe.batch_size:,}",
+            f"is {recipe.batch_size:,}",
             f"there are only {len(training):,} training images",
+            fields=["batch_size"],
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
     fast = find(recipe.model).family == "fast"
     augmented = recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
     if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:
         raise UsageError(
-            "batch_size is 1",
+            "is 1",
             f"images of {size[0]} x {size[1]} are reduced to a single value per channel in the "
             f"last layers of {recipe.model}, and batch normalisation needs at least two",
             "use a batch size of 2 or more",
+            fields=["batch_size"],
         )
     if (fast or augmented) and size[0] * size[1] < height * width:
         # once, not in each epoch; and a translation in pixels means the network's pixels

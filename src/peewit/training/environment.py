@@ -61,9 +61,10 @@ def check_threads(threads: int, todo: str = "omit it for one per core") -> None:
     cores = os.cpu_count() or 1
     if threads > MOST_PER_CORE * cores:
         raise UsageError(
-            f"threads is {threads:,}",
+            f"is {threads:,}",
             f"this machine has {counted(cores, 'core')}, and more threads than cores only wait",
             todo,
+            fields=["threads"],
         )
 
 

@@ -44,15 +44,15 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             choices = " or ".join(map(repr, typing.get_args(hint)))
-            raise UsageError(f"{name} is {value!r}", f"it must be {choices}")
+            raise UsageError(f"is {value!r}", f"it must be {choices}", fields=[name])
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e300 else math.inf
     if not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
         kinds = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise UsageError(f"{name} is {value!r}", f"it must be {kinds[hint]}")
+        raise UsageError(f"is {value!r}", f"it must be {kinds[hint]}", fields=[name])
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{name} is {value!r}", "it must be a finite number")
+        raise UsageError(f"is {value!r}", "it must be a finite number", fields=[name])
     return value
 
 

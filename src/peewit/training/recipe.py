@@ -155,7 +155,9 @@ class Recipe:
             value = typed(field.name, getattr(self, field.name), hints[field.name])
             if value is not None and not field.metadata["valid"](value):
                 raise UsageError(
-                    f"{field.name} is {value!r}", f"it must be {field.metadata['must']}"
+                    f"is {value!r}",
+                    f"it must be {field.metadata['must']}",
+                    fields=[field.name],
                 )
             # frozen: object.__setattr__ is how a frozen dataclass normalises its own fields
             object.__setattr__(self, field.name, value)
@@ -179,8 +181,9 @@ class Recipe:
         least = self._info.minimum_size  # which refuses a model that is not known
         if self.image_size is not None and self.image_size < least:
             raise UsageError(
-                f"image_size is {self.image_size}",
+                f"is {self.image_size}",
                 f"the model {self.model} needs at least {least}",
+                fields=["image_size"],
             )
 
     @classmethod
@@ -213,7 +216,9 @@ class Recipe:
         asked = {name: value for name, value in changes.items() if value is not None}
         budget = [name for name in ("minutes", "until_accuracy") if name in asked]
         if "epochs" in asked and budget:
-            raise UsageError(f"epochs and {budget[0]} are both given", todo="give one of them")
+            raise UsageError(
+                "are both given", todo="give one of them", fields=["epochs", budget[0]]
+            )
         if "epochs" in asked:
             changes |= {"minutes": None, "until_accuracy": None}
         if budget and self._info.family == "fast":
