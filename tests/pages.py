@@ -19,7 +19,7 @@ PAGES = (
     CHINESE,
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "benchmarks"),  # made
+    *sorted((ROOT / "docs").glob("*.md")),
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
