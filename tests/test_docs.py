@@ -119,9 +119,9 @@ def test_the_site_check_finds_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a.css").write_text("a { src: url('//example.org/a.woff2') }")
     assert list(check_site.problems(tmp_path)) == [
         "index.html loads https://example.org/a.js",
-        "index.html links to #bottom, and there is no such place",
-        "index.html links to none.html, which is not there",
-        "index.html links to none.png, which is not there",
+        "index.html links to #bottom, which is not an anchor of that page",
+        "index.html links to none.html, which does not exist",
+        "index.html links to none.png, which does not exist",
         "a.css loads //example.org/a.woff2",
     ]
 
