@@ -14,7 +14,7 @@ Freed memory is kept, because otherwise the system would zero gigabytes of pages
 
 Each epoch appends one line to the log: training seconds so far (evaluation is timed separately),
 test accuracy with one view and with six, GFLOP/s and peak memory. The training state is saved
-beside the log, and the same command resumes after the last complete epoch. --steps runs that many
+next to the log, and the same command resumes after the last complete epoch. --steps runs that many
 steps of the first epoch as a quick check and writes no log.
 """
 

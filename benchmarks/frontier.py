@@ -239,9 +239,9 @@ def main():
     if options.table or options.data:
         print(table(rows))
     if options.plot:
-        beside = rawlog.read(options.tutorial)
-        tutorial = [row for row in beside if row["kind"] == "tensorflow"]
-        short = [row for row in beside if row["kind"] == "peewit" and not row["same"]]
+        in_turns = rawlog.read(options.tutorial)
+        tutorial = [row for row in in_turns if row["kind"] == "tensorflow"]
+        short = [row for row in in_turns if row["kind"] == "peewit" and not row["same"]]
         plot([*short, *rows], options.plot, rawlog.read(options.airbench), tutorial)
 
 
