@@ -34,7 +34,6 @@ test: $(TOOLS)
 .PHONY: docs
 docs: $(TOOLS)
 	$(BIN)/python scripts/command_reference.py
-	$(BIN)/python scripts/benchmarks_page.py
 	$(BIN)/zensical build --clean --strict
 	$(BIN)/python scripts/check_site.py
 	@echo build/site/index.html

@@ -1,22 +1,21 @@
-"""airbench94 with Muon, in plain float32 PyTorch with its best settings for a CPU: the one to beat.
+"""Train airbench94 with Muon in plain float32 PyTorch, tuned for a CPU: the reference to beat.
 
 usage: python benchmarks/airbench_reference.py --data cifar-10-python.tar.gz [--seed 0]
            [--tta every|last] [--log FILE] [--steps N]
 
-The algorithm of Keller Jordan's "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv
-2404.00498) with the optimiser of kellerjordan.github.io/posts/muon, and the numbers of his program
-airbench94_muon.py. It is written anew here and uses nothing of Peewit but the reading of the data
-and the measuring of the machine's best rate, so that it stands alone as the opponent. Where the
-program and the paper differ (the logits are divided by the number of features, the head begins with
-unit deviation, losses are summed, exact GELU), the program decides. Its float16 is float32 here,
-the batch of 2000 stays what it is.
+The algorithm is that of Keller Jordan's "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (arXiv
+2404.00498) with the optimiser of kellerjordan.github.io/posts/muon and the hyperparameters of
+airbench94_muon.py. This is an independent implementation: from Peewit it uses only the data loader
+and the measurement of the machine's fastest convolution. Where the program and the paper differ,
+it follows the program: logits divided by the number of features, head initialised with unit
+standard deviation, summed losses, exact GELU. float16 becomes float32; the batch size stays 2000.
 
-Freed memory is kept, because the system would clear gigabytes of pages at each step otherwise.
+Freed memory is kept, because otherwise the system would zero gigabytes of pages in every step.
 
-After each epoch the log gets a line: seconds of training so far (evaluation not counted, but told),
-test accuracy with one view and with six, GFLOP/s, peak memory. The state is kept beside the log:
-the same command goes on after the last epoch that ended. --steps trains that many steps of the
-first epoch and writes no log, to see whether all is well.
+Each epoch appends one line to the log: training seconds so far (evaluation is timed separately),
+test accuracy with one view and with six, GFLOP/s and peak memory. The training state is saved
+next to the log, and the same command resumes after the last complete epoch. --steps runs that many
+steps of the first epoch as a quick check and writes no log.
 """
 
 import argparse
@@ -43,14 +42,14 @@ MOMENTUM, MUON_MOMENTUM = 0.85, 0.6
 DECAY = 2e-6 * BATCH
 WHITENING_EPOCHS = 3
 SMOOTHING, TRANSLATE = 0.2, 2
-# views of the test: shift in pixels, weight; each of them also mirrored
+# test-time views: shift in pixels and weight; each is also mirrored
 VIEWS = ((0, 0.5), (-1, 0.25), (1, 0.25))
-# activations of this many images stay in the cache; no more than a question of speed
+# small enough for the activations to stay in the cache; affects speed only
 TEST_BATCH = 100
 
 
 class Block(nn.Module):
-    """Convolution, pooling, normalisation, GELU; then the same without pooling."""
+    """Convolution, pooling, batch normalisation, GELU; then the same without pooling."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -58,7 +57,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         for conv in (self.conv1, self.conv2):
             nn.init.dirac_(conv.weight.data[: conv.in_channels])
-        # the moving statistics keep 0.6 of what they were: 0.4 as PyTorch counts momentum
+        # the moving statistics keep 0.6 of their value: a momentum of 0.4 in PyTorch's convention
         self.norm1, self.norm2 = (
             nn.BatchNorm2d(outputs, eps=1e-12, momentum=0.4) for _ in range(2)
         )
@@ -89,7 +88,7 @@ class Network(nn.Module):
         return self.head(x) / x.shape[1]
 
     def whiten(self, images):
-        """Set the whitening filters from ``images`` (N, 3, 32, 32): section 3.2 of the paper."""
+        """Compute the whitening filters from ``images`` (N, 3, 32, 32): paper, section 3.2."""
         patches = F.unfold(images, 2).transpose(1, 2).reshape(-1, 12)
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / torch.sqrt(values + 5e-4)).T.reshape(12, 3, 2, 2)
@@ -97,7 +96,7 @@ class Network(nn.Module):
 
 
 class Muon:
-    """Nesterov's momentum, made orthogonal by three Newton-Schulz steps."""
+    """Nesterov momentum, orthogonalised by three Newton-Schulz steps."""
 
     def __init__(self, filters):
         self.filters = filters
@@ -113,7 +112,7 @@ class Muon:
 
 
 def orthogonal(matrix):
-    """Bring all singular values of ``matrix`` near 1 (0.5 to 1.5 is near enough)."""
+    """Return ``matrix`` with its singular values moved close to 1 (about 0.5 to 1.5)."""
     x = matrix / (matrix.norm() + 1e-7)
     if tall := len(x) > x.shape[1]:
         x = x.T
@@ -124,44 +123,44 @@ def orthogonal(matrix):
 
 
 class Images:
-    """The training images, mirrored at random once, and then all of them every other epoch."""
+    """The training images with random translation and alternating flip."""
 
     def __init__(self, dataset, seed):
         self.seed = seed
         images = torch.tensor(dataset.images).permute(0, 3, 1, 2)  # (N, 3, 32, 32)
         mirrored = torch.rand(len(images), generator=self.random("mirror")) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        # padding knows no uint8, but small integers are exact in float32
+        # F.pad does not support uint8; small integers are exact in float32
         padded = torch.cat([F.pad(part.float(), (TRANSLATE,) * 4, "reflect").byte()
                             for part in images.split(BATCH)])  # fmt: skip
-        # (N, 5, 5, 3, 32, 32): every cut of every image, without a copy
-        self.cuts = padded.unfold(2, 32, 1).unfold(3, 32, 1).permute(0, 2, 3, 1, 4, 5)
+        # (N, 5, 5, 3, 32, 32): a view of every crop of every image, without a copy
+        self.crops = padded.unfold(2, 32, 1).unfold(3, 32, 1).permute(0, 2, 3, 1, 4, 5)
         self.labels = torch.tensor(dataset.labels)
 
     def random(self, what, epoch=0):
-        """Return random numbers that depend on the seed and the epoch alone."""
-        number = ("mirror", "order", "cut").index(what)
+        """Return a generator that depends only on the purpose, the seed and the epoch."""
+        number = ("mirror", "order", "crop").index(what)
         return torch.Generator().manual_seed((self.seed * 1000 + epoch) * 3 + number)
 
     def batches(self, epoch):
-        """Give uint8 (2000, 3, 32, 32) and labels; what is too few for a batch is left out."""
+        """Yield uint8 (2000, 3, 32, 32) and labels; drop the last, smaller batch."""
         count = len(self.labels)
         order = torch.randperm(count, generator=self.random("order", epoch))
-        cut = torch.randint(0, 2 * TRANSLATE + 1, (count, 2), generator=self.random("cut", epoch))
+        crop = torch.randint(0, 2 * TRANSLATE + 1, (count, 2), generator=self.random("crop", epoch))
         for index in order[: count // BATCH * BATCH].split(BATCH):
-            images = self.cuts[index, cut[index, 0], cut[index, 1]]
+            images = self.crops[index, crop[index, 0], crop[index, 1]]
             yield images.flip(3) if epoch % 2 else images, self.labels[index]
 
 
 def normalised(images, mean, std):
-    """Return uint8 (n, 3, 32, 32) as float32 in channels_last memory."""
+    """Convert uint8 (n, 3, 32, 32) to normalised float32, channels-last."""
     scaled = (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def test(network, images, labels, six_views):
-    """Return the accuracy with one view, with six or None, and the seconds of each."""
+    """Return the test accuracy with one view, optionally also with six, and their seconds."""
     network.eval()
 
     def logits(shift, mirror):
@@ -191,10 +190,10 @@ def test(network, images, labels, six_views):
 
 
 def flops(train_whitening):
-    """Return the operations a training image costs, 2 for each multiply-add.
+    """Return the operations per training image, counting a multiply-add as 2.
 
-    Forward; the gradient of every trained weight; the gradient of every convolution's input, that
-    of the first only while the whitening's bias before it is trained.
+    They are those of the forward pass, the gradients of all trained weights, and the gradients of
+    the convolutions' inputs; that of the first only while the whitening bias is trained.
     """
     total, size, inputs = 2 * 31 * 31 * 24 * 12, 31, 24
     for number, width in enumerate(WIDTHS):
@@ -207,7 +206,7 @@ def flops(train_whitening):
 
 
 class Training:
-    """Network and optimisers, and where they stand."""
+    """Network, optimisers and training images."""
 
     def __init__(self, dataset, seed):
         torch.manual_seed(seed)
@@ -232,10 +231,10 @@ class Training:
         )
         self.muon = Muon([value for name, value in named.items() if "conv" in name])
         self.images = Images(dataset, seed)
-        self.steps = len(dataset) // BATCH  # an epoch
+        self.steps = len(dataset) // BATCH  # per epoch
 
     def epoch(self, number, most=None):
-        """Train an epoch, or ``most`` steps of it, and return seconds, images and the loss."""
+        """Train one epoch, or its first ``most`` steps; return seconds, images and last loss."""
         total, whitening = EPOCHS * self.steps, WHITENING_EPOCHS * self.steps
         self.network.train()
         began, done = time.perf_counter(), 0
@@ -256,7 +255,7 @@ class Training:
         return time.perf_counter() - began, done, loss.item() / BATCH
 
     def save(self, file, rows):
-        """Write everything that the next epoch depends on, and the lines so far."""
+        """Save the training state and the log rows so far."""
         named = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         named |= {f"muon.{n}": value for n, value in enumerate(self.muon.momentum)}
         momenta = self.sgd.state_dict()["state"]
@@ -267,7 +266,7 @@ class Training:
         partial.replace(file)
 
     def restore(self, file):
-        """Go on from what ``save`` wrote, and return the lines so far."""
+        """Load what ``save`` wrote, and return the log rows so far."""
         with safe_open(file, "pt") as opened:
             rows = json.loads(opened.metadata()["rows"])
             saved = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -286,9 +285,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="CIFAR-10 archive or folder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tta", choices=("every", "last"), default="every", help="epochs with it")
+    parser.add_argument(
+        "--tta",
+        choices=("every", "last"),
+        default="every",
+        help="epochs that are tested with six views",
+    )
     parser.add_argument("--log", type=Path, default=rawlog.today("airbench_reference"))
-    parser.add_argument("--steps", type=int, help="train so many steps and write no log")
+    parser.add_argument("--steps", type=int, help="run this many steps and write no log")
     options = parser.parse_args()
 
     keep_freed_memory()
@@ -306,11 +310,11 @@ def main():
     state = options.log.with_name(f"{options.log.stem}-seed{options.seed}.state")
     logged = [row for row in rawlog.read(options.log) if row["seed"] == options.seed]
     rows = training.restore(state) if state.is_file() else []
-    # the state is written before its line, which a kill in between leaves out
+    # the state is saved before its line is logged: add the line if a kill came in between
     for row in rows[len(logged) :]:
         rawlog.append(options.log, row)
     if len(logged) > len(rows):
-        raise SystemExit(f"{options.log} has this seed already, without a state to go on from")
+        raise SystemExit(f"{options.log} already has this seed, but {state.name} is missing")
     test_images = normalised(
         torch.tensor(splits.test.images).permute(0, 3, 1, 2), training.mean, training.std
     )

@@ -1,12 +1,12 @@
-"""What the recipe `best` comes to, in hours where `--minutes` was measured up to half an hour.
+"""Measure the test accuracy of the recipe `best`, which trains longer than any budget measured.
 
 usage: python benchmarks/best.py --data cifar-10-python.tar.gz [--seeds 1]
            [--changes precision=bfloat16 ...] [--log FILE]
        python benchmarks/best.py --table [--log FILE]
 
-Each measurement is the real command in a process of its own, tested once, at its end. --changes are
-fields of the recipe: bfloat16 where the processor has it, which a training that counts epochs does
-not take by itself. Each run appends one line to the log, and what is there is not run again.
+Each measurement runs `peewit train` in its own process; the test set is used once, at the end.
+--changes overrides fields of the recipe, such as precision=bfloat16, which training by epochs does
+not choose by itself. Each run appends one line to the log; runs that are in the log are skipped.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import rawlog
 
 
 def measure(options):
-    """Run what the log lacks."""
+    """Run the measurements that are not in the log."""
     changes = rawlog.changes(options.changes)
     for seed in range(options.seeds):
         wanted = {"seed": seed, "changes": changes}
@@ -32,16 +32,15 @@ def measure(options):
 
 
 def table(rows):
-    """Return the Markdown table, a line for each kind of changes."""
+    """Return a Markdown table with one row for each set of changes."""
     lines = [
-        "| changed | test accuracy | with one view | seeds | epochs | took | GFLOP/s "
-        "| peak memory |",
+        "| changes | test accuracy | single view | seeds | epochs | time | GFLOP/s | peak memory |",
         "|---|---|---|---:|---:|---:|---:|---:|",
     ]
     groups = {}
     for row in rows:
         changed = ", ".join(f"{name} {value}" for name, value in row["changes"].items())
-        groups.setdefault(changed or "nothing", []).append(row)
+        groups.setdefault(changed or "none", []).append(row)
     for changed, same in groups.items():
         accuracy, deviation, count = rawlog.spread(100 * row["accuracy"] for row in same)
         single, single_deviation, _ = rawlog.spread(
@@ -60,11 +59,13 @@ def table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="CIFAR-10 archive or folder; without it nothing is run")
+    parser.add_argument("--data", help="CIFAR-10 archive or folder (default: only print the table)")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--changes", nargs="*", default=[], help="fields of the recipe: name=value")
-    parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
-    parser.add_argument("--table", action="store_true", help="only show what is in the log")
+    parser.add_argument(
+        "--changes", nargs="*", default=[], help="recipe fields to override: name=value"
+    )
+    parser.add_argument("--log", type=Path, help="(default: today's; with --table the newest)")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     options = parser.parse_args()
     if options.data and not options.table:
         options.log = options.log or rawlog.today("best")
@@ -72,7 +73,7 @@ def main():
     options.log = options.log or rawlog.newest("best")
     rows = rawlog.read(options.log)
     if not rows:
-        raise SystemExit(f"nothing has been measured: {options.log}")
+        raise SystemExit(f"no measurements in {options.log}")
     print(table(rows))
 
 

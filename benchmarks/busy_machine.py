@@ -1,13 +1,13 @@
-"""Whether `peewit train cifar10 --minutes M` ends on time when others take half of the machine.
+"""Check that `peewit train cifar10 --minutes M` ends on time under background load.
 
 usage: python benchmarks/busy_machine.py --data cifar-10-python.tar.gz [--minutes 1 5] [--runs 3]
            [--log FILE]
        python benchmarks/busy_machine.py --table [--log FILE]
 
-Each run is the real command in a process of its own. From the middle of the M minutes to the
-command's end, one process for every two cores does nothing but burn time. Runs without them
-alternate with those, for comparison. Each run appends one line to the log, and what is there is not
-run again. On time is: not more than 5 s late, and not more than 5 % of M early.
+Each run is `peewit train` in its own process. From the middle of the budget to the end of the
+command, one busy loop runs for every two cores. Runs without load alternate with these for
+comparison. Each run appends one line to the log; runs that are in the log are skipped. A run is on
+time if it ends at most 5 s late and at most 5 % of M early.
 """
 
 import argparse
@@ -26,7 +26,7 @@ LATE_SECONDS, EARLY_SHARE = 5.0, 0.05
 
 @contextmanager
 def burning(after, processes):
-    """Burn time with ``processes`` processes, from ``after`` seconds on until the end."""
+    """Run ``processes`` busy loops from ``after`` seconds on until the block ends."""
     burners = []
 
     def begin():
@@ -47,7 +47,7 @@ def burning(after, processes):
 
 
 def on_time(minutes, wall_seconds):
-    """Return whether the command kept to its budget."""
+    """Return whether a command of ``wall_seconds`` kept to its budget."""
     late = wall_seconds - 60 * minutes
     return -EARLY_SHARE * 60 * minutes <= late <= LATE_SECONDS
 
@@ -55,8 +55,7 @@ def on_time(minutes, wall_seconds):
 def table(rows):
     """Return the Markdown table."""
     lines = [
-        "| minutes | half the machine taken | runs | late by (most) | early by (most) | on time "
-        "| test accuracy |",
+        "| minutes | background load | runs | latest by | earliest by | on time | test accuracy |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for minutes, busy in sorted({(row["minutes"], row["busy"]) for row in rows}):
@@ -65,7 +64,7 @@ def table(rows):
         accuracy, deviation, count = rawlog.spread(100 * row["accuracy"] for row in same)
         kept = sum(on_time(minutes, row["wall_seconds"]) for row in same)
         lines.append(
-            f"| {minutes:g} | {'from the middle on' if busy else 'no'} | {count} "
+            f"| {minutes:g} | {'from half-time on' if busy else 'none'} | {count} "
             f"| {max(0.0, *late):.1f} s | {max(0.0, *(-x for x in late)):.1f} s "
             f"| {kept} of {count} | {accuracy:.2f} % ± {deviation:.2f} |"
         )
@@ -73,7 +72,7 @@ def table(rows):
 
 
 def measure(options):
-    """Run what the log lacks."""
+    """Run the measurements that are not in the log."""
     there = {(row["minutes"], row["seed"], row["busy"]) for row in rawlog.read(options.log)}
     burners = max(1, (os.cpu_count() or 1) // 2)
     for seed in range(options.runs):
@@ -92,15 +91,15 @@ def measure(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="CIFAR-10 archive or folder; without it nothing is run")
+    parser.add_argument("--data", help="CIFAR-10 archive or folder")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--log", type=Path, help="(default: today's; with --table the newest)")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     options = parser.parse_args()
     if not options.table:
         if not options.data:
-            parser.error("--data is needed, or --table")
+            parser.error("give --data or --table")
         options.log = options.log or rawlog.today("busy_machine")
         measure(options)
     print(table(rawlog.read(options.log or rawlog.newest("busy_machine"))))

@@ -1,8 +1,8 @@
-"""What a user writes around an exported network without Peewit: read, resize, scale, run.
+"""Inference code a user would write by hand for an exported network: read, resize, scale, run.
 
-Nothing here imports Peewit. Each function takes the folder in which ``inference.py`` has put the
-network in every form (``network.onnx``, ``network.pt2``, ``network.keras``, ``facts.json``), and
-returns a function from prepared pictures, float32 (N, H, W, C), to logits, (N, classes).
+Nothing here imports Peewit. Each engine's function takes the folder with the files that
+``inference.py`` has written (``network.onnx``, ``network.pt2``, ``network.keras``, ``facts.json``)
+and returns a function from preprocessed images, float32 (N, H, W, C), to logits, (N, classes).
 """
 
 import json
@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 
-class Rule:
-    """Size and scale of the network's input, by hand."""
+class Preprocessing:
+    """Size and scale of the network's input."""
 
     def __init__(self, folder):
         facts = json.loads((Path(folder) / "facts.json").read_text(encoding="utf-8"))
@@ -25,29 +25,29 @@ class Rule:
         self.class_names = facts["class_names"]
 
     def read(self, path):
-        """Return the pixels of a picture file in the network's size, uint8 (H, W, C)."""
+        """Read an image file and resize it to the network's input: uint8 (H, W, C)."""
         with Image.open(path) as picture:
             small = picture.convert(self.mode).resize(self.size, Image.Resampling.BILINEAR)
             return np.asarray(small).reshape(self.size[1], self.size[0], -1)
 
     def scaled(self, images):
-        """Return what the network reads: uint8 -> float32, both (N, H, W, C)."""
+        """Normalise images: uint8 -> float32, both (N, H, W, C)."""
         return (images.astype(np.float32) / 255 - self.mean) / self.std
 
 
 def probabilities(logits):
-    """Return each class's probability, (N, classes) -> (N, classes)."""
+    """Return the softmax of ``logits``, (N, classes) -> (N, classes)."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def channels_first(x):
-    """Return (N, H, W, C) as (N, C, H, W)."""
+    """Transpose (N, H, W, C) to (N, C, H, W)."""
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def pytorch(folder):
-    """Return the network in PyTorch, as its own ``torch.export`` keeps it."""
+    """Load the ``torch.export`` file in PyTorch."""
     import torch
 
     network = torch.export.load(Path(folder) / "network.pt2").module()
@@ -60,7 +60,7 @@ def pytorch(folder):
 
 
 def onnx_runtime(folder):
-    """Return the network in ONNX Runtime."""
+    """Load the ONNX file in ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(Path(folder) / "network.onnx")
@@ -68,7 +68,7 @@ def onnx_runtime(folder):
 
 
 def openvino(folder):
-    """Return the network in OpenVINO, in float32 like the others."""
+    """Load the ONNX file in OpenVINO, in float32 like the other engines."""
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -76,8 +76,8 @@ def openvino(folder):
     return lambda x: model(channels_first(x))[0]
 
 
-def openvino_as_it_comes(folder):
-    """Return the network in OpenVINO's own precision: bfloat16 where the processor has it."""
+def openvino_default(folder):
+    """Load the ONNX file in OpenVINO's default precision: bfloat16 if the processor supports it."""
     import openvino
 
     model = openvino.compile_model(Path(folder) / "network.onnx", "CPU")
@@ -85,7 +85,7 @@ def openvino_as_it_comes(folder):
 
 
 def keras(folder):
-    """Return Keras's ``predict``, in batches of as many pictures as there are, up to 256."""
+    """Load the Keras file; return ``predict`` with batches of up to 256 images."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
@@ -97,6 +97,6 @@ ENGINES = {
     "PyTorch": pytorch,
     "ONNX Runtime": onnx_runtime,
     "OpenVINO": openvino,
-    "OpenVINO as it comes": openvino_as_it_comes,
+    "OpenVINO by default": openvino_default,
     "Keras predict": keras,
 }

@@ -1,4 +1,4 @@
-"""Run a command in a process of its own, and tell what it took; of `peewit train` what it made."""
+"""Run a command in its own process and measure it; summarise the runs of `peewit train`."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import rawlog
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended: wall seconds, peak memory in MiB (None: not told), its output."""
+    """A finished command: wall seconds, peak memory in MiB (None if unknown), and its output."""
 
     seconds: float
     peak_memory_mib: float | None
@@ -28,17 +28,17 @@ class Finished:
 
 
 def run(command, environment=None):
-    """Run ``command`` to its end; stop the benchmark if it fails.
+    """Run ``command`` to its end; exit with its error output if it fails.
 
     Parameters
     ----------
     command : list of str or path
     environment : dict, optional
-        Variables in addition to those of this process.
+        Variables to add to those of this process.
     """
     command = [str(word) for word in command]
     signal.signal(signal.SIGTERM, _terminated)
-    # files, not pipes: a pipe that nobody reads would stop the command
+    # files, not pipes: a full pipe that nobody reads would block the command
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -46,7 +46,7 @@ def run(command, environment=None):
         )
         try:
             peak = _wait(process)
-        except BaseException:  # Ctrl-C and kill too: leave no training that nobody waits for
+        except BaseException:  # Ctrl-C and SIGTERM too: leave no orphaned training behind
             process.kill()
             process.wait()
             raise
@@ -63,7 +63,7 @@ def _terminated(number, frame):
 
 
 def _wait(process):
-    """Wait for the end and return the peak memory of the process in MiB, None if not told."""
+    """Wait for ``process``; return its peak memory in MiB, or None if unknown."""
     if not hasattr(os, "wait4"):  # Windows
         process.wait()
         return None
@@ -73,7 +73,7 @@ def _wait(process):
 
 
 def train(data, seed, arguments):
-    """Run `peewit train cifar10` as a user would, and return what is to be known of it as a row.
+    """Run `peewit train cifar10` as a user would, and return the measurements as a log row.
 
     Parameters
     ----------
@@ -99,12 +99,12 @@ def train(data, seed, arguments):
 
 
 def facts(run):
-    """Return what a row tells of a finished Run: accuracies, times, rates, what was trained."""
+    """Return a finished Run's accuracies, times, rates and main recipe fields for a log row."""
     last, metrics, images = run.history[-1], run.metrics, run.dataset["images"]["training"]
     gflops, share = metrics["gflops"], metrics.get("share_of_best")
     return {
         "accuracy": metrics["accuracy"],
-        # without test-time augmentation; a recipe that has none has one accuracy
+        # without test-time augmentation; recipes that use none have only one accuracy
         "single_view_accuracy": metrics.get("single_view_accuracy", metrics["accuracy"]),
         "training_seconds": metrics["training_seconds"],
         "model": run.recipe.model,
@@ -112,7 +112,7 @@ def facts(run):
         "batch_size": run.recipe.batch_size,
         "lr": run.recipe.lr,
         "precision": run.recipe.precision,
-        "epochs": last["images"] / images,  # a budget may end in the middle of one
+        "epochs": last["images"] / images,  # a budget may end within an epoch
         "training_images": images,
         "flops": metrics["flops"],
         "gflops": gflops,

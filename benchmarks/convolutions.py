@@ -1,12 +1,12 @@
-"""3x3 convolutions: Winograd's way (peewit.kernels.winograd) beside PyTorch's direct one.
+"""Compare 3x3 convolutions: Winograd (peewit.kernels.winograd) and PyTorch's direct algorithm.
 
 usage: python benchmarks/convolutions.py [--batch 100] [--rounds 9] [--threads N]
 
-The shapes are those of the fast networks on 32 x 32 images, all channels_last. Each round measures
-both ways, in an order that turns, forward alone and forward with both gradients; the ratio is taken
-within the round, and the table gives its median with the extremes. GFLOP/s count a direct
-convolution's operations for both, so that Winograd's may be above what the processor can do. Shapes
-that peewit leaves to PyTorch are told as such. The raw log goes to benchmarks/results/.
+The shapes are those of the fast networks on 32 x 32 images, all channels-last. Each round measures
+both algorithms in alternating order: the forward pass alone, and forward with both gradients.
+Ratios are taken within each round; the table shows their median and range. GFLOP/s count the
+operations of a direct convolution for both, so Winograd's may exceed the processor's peak. Shapes
+for which Peewit uses PyTorch's convolution are marked. The raw log goes to benchmarks/results/.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from peewit.models.registry import FAST_WIDTHS
 from peewit.system.malloc import freed_memory_kept
 from peewit.training.budget.benchmark import best_rate
 
-LEAST_SECONDS = 0.05  # a measurement repeats the convolution for at least this long
+LEAST_SECONDS = 0.05  # each measurement repeats the convolution for at least this long
 
 
 def shapes():
     """Return (in, out, height = width) of the fast networks' convolutions, at 32 x 32 pixels."""
     found = []
     for widths in FAST_WIDTHS.values():
-        channels, size = 24, 32  # what the whitening makes of colour pictures
+        channels, size = 24, 32  # output of the whitening layer for colour images
         for width in widths:
             found += [(channels, width, size), (width, width, size // 2)]
             channels, size = width, size // 2
@@ -37,7 +37,7 @@ def shapes():
 
 
 def rates(shape, batch, rounds):
-    """Return GFLOP/s of both ways, forward and with the gradients: a list of one dict a round."""
+    """Return GFLOP/s of both algorithms, forward and with gradients: one dict per round."""
     inputs, outputs, size = shape
     last = torch.channels_last
     x = torch.randn(batch, inputs, size, size).contiguous(memory_format=last)
@@ -47,38 +47,38 @@ def rates(shape, batch, rounds):
     gradient = torch.randn(batch, outputs, size, size).contiguous(memory_format=last)
     flops = 2 * batch * size**2 * inputs * outputs * 9
 
-    def forward(way):
+    def forward(convolve):
         with torch.no_grad():
-            way(x, weight)
+            convolve(x, weight)
 
-    def both(way):
-        way(x.requires_grad_(), weight.requires_grad_()).backward(gradient)
+    def with_gradients(convolve):
+        convolve(x.requires_grad_(), weight.requires_grad_()).backward(gradient)
         x.grad = weight.grad = None
 
-    def rate(what, way, operations):
+    def rate(run, convolve, operations):
         times, began = 0, time.perf_counter()
         while (took := time.perf_counter() - began) < LEAST_SECONDS or not times:
-            what(way)
+            run(convolve)
             times += 1
         return operations * times / took / 1e9
 
-    ways = {"direct": winograd.reference, "winograd": winograd.conv3x3}
-    for way in ways.values():  # whatever the first call sets up
-        forward(way)
-        both(way)
+    algorithms = {"direct": winograd.reference, "winograd": winograd.conv3x3}
+    for convolve in algorithms.values():  # warm up
+        forward(convolve)
+        with_gradients(convolve)
     found = []
     for number in range(rounds):
-        order = list(ways) if number % 2 else list(ways)[::-1]
+        order = list(algorithms) if number % 2 else list(algorithms)[::-1]
         row = {}
         for name in order:
-            row[f"{name} forward"] = rate(forward, ways[name], flops)
-            row[f"{name} with gradients"] = rate(both, ways[name], 3 * flops)
+            row[f"{name} forward"] = rate(forward, algorithms[name], flops)
+            row[f"{name} with gradients"] = rate(with_gradients, algorithms[name], 3 * flops)
         found.append(row)
     return found
 
 
 def line(shape, batch, rows):
-    """Return the table's line of a shape."""
+    """Return the table row of one shape."""
     inputs, outputs, size = shape
     text = f"{f'{inputs:>3} -> {outputs:>3}, {size} x {size}':<22}"
     for part in ("forward", "with gradients"):
@@ -88,7 +88,7 @@ def line(shape, batch, rows):
         ]
         spread = f"({min(ratios):.2f} - {max(ratios):.2f})"
         text += f"{rate[0]:8.0f}{rate[1]:10.0f}{statistics.median(ratios):7.2f} {spread:<15}"
-    return text + ("" if winograd.pays(batch, inputs, outputs, size, size) else "  left to PyTorch")
+    return text + ("" if winograd.pays(batch, inputs, outputs, size, size) else "  uses PyTorch")
 
 
 def main():
@@ -106,7 +106,7 @@ def main():
     ]
     print("\n".join(lines))
     raw = []
-    with freed_memory_kept():  # as while training
+    with freed_memory_kept():  # as in training
         head["best_gflops"] = best_rate() / 1e9
         for shape in shapes():
             rows = rates(shape, options.batch, options.rounds)

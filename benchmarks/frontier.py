@@ -1,4 +1,4 @@
-"""The test accuracy that `peewit train cifar10 --minutes M` reaches, for several M and seeds.
+"""Measure the test accuracy of `peewit train cifar10 --minutes M` for several M and seeds.
 
 usage: python benchmarks/frontier.py --data cifar-10-python.tar.gz
            [--minutes 1 2 5 10 15 30] [--seeds 5 5 5 3 3 3] [--log FILE]
@@ -6,15 +6,15 @@ usage: python benchmarks/frontier.py --data cifar-10-python.tar.gz
        python benchmarks/frontier.py --plot docs/images/frontier.png [--log FILE]
            [--airbench FILE] [--tutorial FILE]
 
-Each measurement is the real command in a process of its own: M is compared with the wall time from
-its start to its end. They run one after the other, all M with the first seed, then all with the
-second and so on, so that whatever is interrupted has whole rounds. Each run appends one line to the
-log; runs that are in the log already are not run again, so the same command goes on. The seeds are
-counted from 0; --seeds gives one number for all M, or one for each.
+Each measurement runs `peewit train` in its own process, and M is compared with the command's wall
+time. The runs are sequential: all M with the first seed, then all with the second and so on, so an
+interrupted benchmark has complete rounds. Each run appends one line to the log; runs that are in
+the log are skipped, so the same command resumes. --seeds is the number of seeds, one for all M or
+one for each.
 
---table prints the means as Markdown, --plot draws them, with the TensorFlow tutorial, the budgets
-measured in turns with it, and the reference of airbench94 with Muon (the logs of
-time_to_accuracy.py and airbench_reference.py) where they have been measured.
+--table prints the means as Markdown. --plot draws them together with the TensorFlow tutorial, the
+budgets measured in turns with it, and airbench94 with Muon, if their logs exist
+(time_to_accuracy.py, airbench_reference.py).
 """
 
 import argparse
@@ -25,7 +25,7 @@ import rawlog
 
 
 def plan(minutes, seeds):
-    """Return all (M, seed), the rounds outermost; ``seeds`` says how many for each M."""
+    """Return all (M, seed), one seed after the other; ``seeds`` is the number of seeds per M."""
     return [
         (m, seed)
         for seed in range(max(seeds))
@@ -35,7 +35,7 @@ def plan(minutes, seeds):
 
 
 def summary(rows):
-    """Return a dict for each M, in order: means and deviations over the seeds."""
+    """Return one dict per M, in ascending order: means and deviations over the seeds."""
     found = []
     for minutes in sorted({row["minutes"] for row in rows}):
         same = [row for row in rows if row["minutes"] == minutes]
@@ -66,7 +66,7 @@ def summary(rows):
 
 
 def mean(values):
-    """Return the mean of what is known, None if nothing is."""
+    """Return the mean of the values that are not None, or None without any."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
@@ -74,7 +74,7 @@ def mean(values):
 def table(rows):
     """Return the Markdown table."""
     lines = [
-        "| minutes | test accuracy | with one view | seeds | network | epochs | took | "
+        "| minutes | test accuracy | single view | seeds | network | epochs | wall time | "
         "GFLOP/s (share of best) | peak memory |",
         "|---:|---|---|---:|---|---:|---:|---:|---:|",
     ]
@@ -91,18 +91,18 @@ def table(rows):
 
 
 def plot(rows, path, airbench=(), tutorial=()):
-    """Draw accuracy against minutes, and what there is to compare with.
+    """Plot accuracy against minutes, with the reference results.
 
     Parameters
     ----------
     rows : list of dict
-        Lines of this benchmark's log.
+        Rows of this benchmark's log.
     path : path
         The PNG to write.
     airbench : list of dict
-        Lines of airbench_reference.py.
+        Rows of airbench_reference.py.
     tutorial : list of dict
-        Lines of the TensorFlow tutorial: seconds and accuracy.
+        Rows of the TensorFlow tutorial: seconds and accuracy.
     """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -122,8 +122,8 @@ def plot(rows, path, airbench=(), tutorial=()):
             axes.plot(*zip(*reference, strict=True), color=theirs, marker="s", markersize=3.5,
                       linewidth=1.1)  # fmt: skip
             axes.annotate(
-                "airbench94 with Muon in PyTorch:\nafter each of its 8 epochs"
-                + ("; ★ at the end,\nwith six views of each test image" if augmented else ""),
+                "airbench94 with Muon in PyTorch\nafter each of its 8 epochs"
+                + ("; ★ at the end\nwith test-time augmentation" if augmented else ""),
                 reference[0],
                 xytext=(12, 3),
                 textcoords="offset points",
@@ -162,8 +162,10 @@ def plot(rows, path, airbench=(), tutorial=()):
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlim(low, high)
         axes.set_ylim(min(accuracies) - 5.5, max(accuracies) + 3.5)
-        axes.set_xlabel("minutes (peewit: from the command's start to the tested run)", loc="left")
-        axes.set_title("Test accuracy in % of peewit train cifar10 --minutes M, on a JPEG copy")
+        axes.set_xlabel("minutes (peewit: wall time of the whole command)", loc="left")
+        axes.set_title(
+            "Test accuracy in % of peewit train cifar10 --minutes M (JPEG copy of CIFAR-10)"
+        )
         row = rows[-1]
         axes.text(1, -0.105, f"{row['processor']}, {row['cores']} cores, {row['vector_features']}",
                   transform=axes.transAxes, ha="right", va="top", color=FAINT,
@@ -171,9 +173,10 @@ def plot(rows, path, airbench=(), tutorial=()):
 
 
 def airbench_points(rows):
-    """Return (minutes, accuracy) of each epoch, means of the seeds, and the end with six views.
+    """Return (minutes, accuracy) after each epoch and, with six views, at the end.
 
-    Training and the test with six views are counted in, tests in between are not.
+    Values are means over the seeds. Minutes include training and the test with six views, but not
+    the tests after each epoch.
     """
     line = []
     for epoch in sorted({row["epoch"] for row in rows}):
@@ -189,7 +192,7 @@ def airbench_points(rows):
 
 
 def tutorial_point(rows):
-    """Return minutes, accuracy and its deviation over the runs of the tutorial, None without."""
+    """Return the tutorial's mean minutes, accuracy and deviation, or None without runs."""
     if not rows:
         return None
     accuracy, deviation, _ = rawlog.spread(100 * row["accuracy"] for row in rows)
@@ -197,7 +200,7 @@ def tutorial_point(rows):
 
 
 def measure(options):
-    """Run what the log lacks."""
+    """Run the measurements that are not in the log."""
     seeds = options.seeds * len(options.minutes) if len(options.seeds) == 1 else options.seeds
     if len(seeds) != len(options.minutes):
         raise SystemExit("--seeds: give one number, or one for each of --minutes")
@@ -217,10 +220,10 @@ def measure(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="CIFAR-10 archive or folder; without it nothing is run")
+    parser.add_argument("--data", help="CIFAR-10 archive or folder (default: run nothing)")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10, 15, 30])
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 5, 5, 3, 3, 3])
-    parser.add_argument("--log", type=Path, help="[today's; for --table and --plot the newest]")
+    parser.add_argument("--log", type=Path, help="(default: today's; without --data the newest)")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="PNG")
     parser.add_argument("--airbench", type=Path, default=rawlog.newest("airbench_reference"))
@@ -232,13 +235,13 @@ def main():
     options.log = options.log or rawlog.newest("frontier")
     rows = rawlog.read(options.log)
     if not rows:
-        raise SystemExit(f"nothing has been measured: {options.log}")
+        raise SystemExit(f"no measurements in {options.log}")
     if options.table or options.data:
         print(table(rows))
     if options.plot:
-        beside = rawlog.read(options.tutorial)
-        tutorial = [row for row in beside if row["kind"] == "tensorflow"]
-        short = [row for row in beside if row["kind"] == "peewit" and not row["same"]]
+        in_turns = rawlog.read(options.tutorial)
+        tutorial = [row for row in in_turns if row["kind"] == "tensorflow"]
+        short = [row for row in in_turns if row["kind"] == "peewit" and not row["same"]]
         plot([*short, *rows], options.plot, rawlog.read(options.airbench), tutorial)
 
 

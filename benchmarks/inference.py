@@ -1,27 +1,26 @@
-"""How soon pictures are answered: by what Peewit picks, by each engine used by hand, by Keras.
+"""Measure inference: the engine that Peewit picks, each engine used by hand, and Keras.
 
     python benchmarks/inference.py RUN [--seconds 1] [--rounds 5] [--keras PYTHON]
 
-RUN is any run with weights. ``by_hand.py`` is what a user would write around the exported network.
-PYTHON is one in which TensorFlow and Keras are installed, where this one lacks them.
+RUN is any run with weights. ``by_hand.py`` is the code a user would write for the exported network.
+PYTHON is an interpreter with TensorFlow and Keras, if this one lacks them.
 
-Measured, for 1, 32 and 256 pictures at once, up to classes and probabilities:
+Batches of 1, 32 and 256 images are measured from input to classes and probabilities:
 
-- pixels: uint8 pictures of the network's size, in memory;
+- pixels: uint8 images of the network's size, in memory;
 - small: PNG files of the network's size;
 - photographs: JPEG files of 640 x 480.
 
-Each engine is a process that lives to the end; in each round they take turns, in an order that
-changes, with the others asleep. So a machine that slows down slows all. "peewit" answers in one
-view, which is the work of the others; "peewit, second looks" looks again at a quarter of the
-pictures, as runs trained with ``tta`` do. Answers are compared: in the table stands of how many of
-the 256 pictures an engine names another class than Peewit.
+Each engine is a process that runs throughout. In each round the engines take turns in a changing
+order while the others are idle, so a slowdown of the machine affects all of them. "peewit" uses one
+view, like the other engines; "peewit with TTA" averages six views of the least certain quarter, as
+runs trained with ``tta`` do. Predictions are compared: the table shows how many of the 256 images
+each engine classifies differently from Peewit.
 
-At the end a picture's file is answered by a new process, ``peewit predict RUN cat.png``, beside a
-new process that does the same by hand in ONNX Runtime, and beside the interpreter with the imports
-alone.
+Finally, cold starts: a new process classifies one image file, with ``peewit predict`` and by hand
+in ONNX Runtime; the interpreter alone and with the imports are measured too.
 
-Writes each single time to results/inference-DATE.jsonl, and prints a table.
+Every single time is written to results/inference-DATE.jsonl, and a table is printed.
 """
 
 import argparse
@@ -45,14 +44,14 @@ PHOTOGRAPH = (480, 640)
 MODULES = {
     "ONNX Runtime": ("onnxruntime",),
     "OpenVINO": ("openvino",),
-    "OpenVINO as it comes": ("openvino",),
+    "OpenVINO by default": ("openvino",),
     "Keras predict": ("keras", "tensorflow"),
 }
-OURS = ("peewit", "peewit, second looks")
+OURS = ("peewit", "peewit with TTA")
 BY_HAND = """
 import sys
 import by_hand
-rule = by_hand.Rule(sys.argv[1])
+rule = by_hand.Preprocessing(sys.argv[1])
 x = rule.scaled(rule.read(sys.argv[2])[None])
 shares = by_hand.probabilities(by_hand.onnx_runtime(sys.argv[1])(x))[0]
 print(rule.class_names[shares.argmax()], shares.max())
@@ -63,8 +62,8 @@ IMPORTS = (
 )
 
 
-def made_up(random, count, height, width, channels):
-    """Return pictures that compress about as well as photographs, uint8 (N, H, W, C)."""
+def synthetic(random, count, height, width, channels):
+    """Return images that compress about as well as photographs: uint8 (N, H, W, C)."""
     found = np.empty((count, height, width, channels), np.uint8)
     for picture in found:
         coarse = random.integers(0, 256, (6, 6, channels), np.uint8)
@@ -76,7 +75,7 @@ def made_up(random, count, height, width, channels):
 
 
 def prepare(run, folder):
-    """Put the network in every form, pictures, and what is to be known of them into ``folder``."""
+    """Write the network in every format, the images and ``facts.json`` to ``folder``."""
     from peewit.errors import PeewitError
     from peewit.evaluation.inference import unsure_below
     from peewit.export import job, keras, onnx, torch
@@ -85,13 +84,13 @@ def prepare(run, folder):
     for form in (onnx, torch, keras):
         try:
             form.write(content, folder / "network")
-        except PeewitError as error:  # Keras has no layers for the fast networks
-            print(f"left out: {error}", file=sys.stderr)
+        except PeewitError as error:  # Keras cannot express the fast networks
+            print(f"skipped: {error}", file=sys.stderr)
     random = np.random.default_rng(0)
-    pixels = made_up(random, max(BATCHES), rule.height, rule.width, rule.channels)
+    pixels = synthetic(random, max(BATCHES), rule.height, rule.width, rule.channels)
     np.save(folder / "pixels.npy", pixels)
     files = {"small": (pixels, "png", {})}
-    large = made_up(random, 16, *PHOTOGRAPH, 3)
+    large = synthetic(random, 16, *PHOTOGRAPH, 3)
     large = np.concatenate([large] * (max(BATCHES) // len(large)))
     files["photographs"] = (large, "jpg", {"quality": 90})
     for name, (pictures, kind, options) in files.items():
@@ -102,14 +101,14 @@ def prepare(run, folder):
     facts = rule.to_dict() | {
         "class_names": list(run.class_names),
         "run": str(run.path.resolve()),
-        # a quarter of the pictures that are asked about are looked at again
+        # test-time augmentation for a quarter of these images
         "unsure_below": unsure_below(run.logits(pixels)),
     }
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 class Engine:
-    """A process that measures when it is asked to."""
+    """A process that measures one engine on request."""
 
     def __init__(self, python, folder, name):
         script = Path(__file__).with_name("inference_child.py")
@@ -122,13 +121,13 @@ class Engine:
         )
 
     def ask(self, task, batch, seconds):
-        """Return what was measured."""
-        question = {"task": task, "batch": batch, "seconds": seconds}
-        self.process.stdin.write(json.dumps(question) + "\n")
+        """Request one measurement and return it."""
+        request = {"task": task, "batch": batch, "seconds": seconds}
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended: see above")
+            raise SystemExit(f"{self.name} failed: see its output above")
         return json.loads(line)
 
     def __enter__(self):
@@ -140,7 +139,7 @@ class Engine:
 
 
 def engines(folder, run, keras_python):
-    """Return names and interpreters of what can be measured."""
+    """Return the engines that can be measured, with their interpreters."""
     found = {"PyTorch": sys.executable}
     for name, modules in MODULES.items():
         if all(find_spec(module) for module in modules):
@@ -152,8 +151,8 @@ def engines(folder, run, keras_python):
     return found | dict.fromkeys(OURS if run.unsure_below else OURS[:1], sys.executable)
 
 
-def different(rows):
-    """Add to rows of one round, task and batch how many classes are not what Peewit names."""
+def compare(rows):
+    """Replace the answers in rows of one round, task and batch by their difference to Peewit's."""
     ours = next(row["answers"] for row in rows if row["engine"] == "peewit")
     for row in rows:
         pairs = list(zip(ours, row.pop("answers"), strict=True))
@@ -164,7 +163,7 @@ def different(rows):
 
 
 def cold(run, folder, rounds):
-    """Give the seconds of new processes from a picture's file to the answer, in turns."""
+    """Yield the seconds of new processes that classify one image file, in turns."""
     picture = str(folder / "photographs" / "000.jpg")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     commands = {
@@ -181,12 +180,12 @@ def cold(run, folder, rounds):
                 [sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment
             )
             taken = time.perf_counter() - began
-            if turn:  # the first reads the files into the system's cache
+            if turn:  # the first fills the system's file cache
                 yield {"kind": "cold", "command": name, "seconds": taken}
 
 
 def rounds(folder, run, arguments):
-    """Give the rows of all rounds: engines take turns, so that a slow minute slows all."""
+    """Yield the rows of all rounds; the engines take turns, so a slow minute affects all."""
     with ExitStack() as stack:
         all_engines = [
             stack.enter_context(Engine(python, folder, name))
@@ -195,25 +194,25 @@ def rounds(folder, run, arguments):
         for number in range(arguments.rounds):
             for task in TASKS:
                 for batch in BATCHES:
-                    # each begins a round once, and none always follows the same one
+                    # a new order each time, so that none always follows the same engine
                     order = np.random.default_rng((number, batch)).permutation(len(all_engines))
                     rows = []
                     for engine in (all_engines[at] for at in order):
                         found = engine.ask(task, batch, arguments.seconds)
                         place = {"task": task, "batch": batch, "round": number}
                         rows.append({"kind": "answers", "engine": engine.name, **place, **found})
-                    different(rows)
+                    compare(rows)
                     yield from rows
 
 
 def table(rows):
-    """Return the lines of the tables: the median of all calls, and pictures a second by it."""
+    """Return the lines of the tables: median time per call and the throughput it implies."""
     lines = []
     answers = [row for row in rows if row["kind"] == "answers"]
     names = list(dict.fromkeys(row["engine"] for row in answers))
     best_by_hand = {}
     for task in TASKS:
-        lines += ["", f"{task:22}" + "".join(f"{f'{batch} at once':>22}" for batch in BATCHES)]
+        lines += ["", f"{task:22}" + "".join(f"{f'batch of {batch}':>22}" for batch in BATCHES)]
         for name in sorted(names, key=lambda name: name in OURS):
             cells = []
             for batch in BATCHES:
@@ -224,7 +223,7 @@ def table(rows):
                 ]
                 median = float(np.median([seconds for row in mine for seconds in row["taken"]]))
                 cells.append(f"{median * 1e3:8.2f} ms {batch / median:8,.0f}/s".rjust(22))
-                if name not in OURS and name != "OpenVINO as it comes":
+                if name not in OURS and name != "OpenVINO by default":
                     key = (task, batch)
                     best_by_hand[key] = min(median, best_by_hand.get(key, median))
                 if name == "peewit":
@@ -236,7 +235,7 @@ def table(rows):
     for name in names:
         mine = [row for row in answers if row["engine"] == name and row["batch"] == max(BATCHES)]
         others = {row["task"]: row["other_classes"] for row in mine}
-        lines.append(f"{name}: other classes than peewit's, of {max(BATCHES)}: {others}")
+        lines.append(f"{name}: classified differently from peewit, of {max(BATCHES)}: {others}")
     cold_rows = [row for row in rows if row["kind"] == "cold"]
     for name in dict.fromkeys(row["command"] for row in cold_rows):
         seconds = [row["seconds"] for row in cold_rows if row["command"] == name]
@@ -245,13 +244,15 @@ def table(rows):
 
 
 def main():
-    """Measure everything, write the log, print the table."""
+    """Measure everything, write the log and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one engine in one round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per engine and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keras", type=Path, metavar="PYTHON")
-    parser.add_argument("--dry-run", action="store_true", help="everything once, nothing kept")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="run everything once and write no log"
+    )
     arguments = parser.parse_args()
     if arguments.dry_run:
         arguments.seconds, arguments.rounds = 0.0, 1

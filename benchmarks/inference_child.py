@@ -1,9 +1,9 @@
-"""One engine in a process of its own, measured when ``inference.py`` says so.
+"""Measure one engine in its own process, on request from ``inference.py``.
 
     python inference_child.py FOLDER ENGINE
 
-FOLDER is what ``inference.py`` has prepared. Each line on stdin is a question in JSON, each line on
-stdout the answer. Python and the package of the engine are all that an engine used by hand needs.
+FOLDER is what ``inference.py`` has prepared. Each line on stdin is a request in JSON, each line on
+stdout its result. Engines used by hand need no Peewit, only their own package.
 """
 
 import json
@@ -18,8 +18,8 @@ WARM_UP = 3
 
 
 def used_by_hand(folder, name):
-    """Return a function of task and files or pixels: class names and probabilities."""
-    rule, forward = by_hand.Rule(folder), by_hand.ENGINES[name](folder)
+    """Return a function from task and files or pixels to class names and probabilities."""
+    rule, forward = by_hand.Preprocessing(folder), by_hand.ENGINES[name](folder)
 
     def answers(images):
         shares = by_hand.probabilities(forward(rule.scaled(images)))
@@ -36,8 +36,8 @@ def used_by_hand(folder, name):
     return work
 
 
-def peewit(folder, second_looks):
-    """Return the same for what Peewit itself picks, for as many pictures as are given."""
+def peewit(folder, tta):
+    """Return the same for the engine that Peewit picks for the number of images."""
     from dataclasses import replace
 
     from peewit.prediction.engines import fastest
@@ -45,11 +45,11 @@ def peewit(folder, second_looks):
     from peewit.runs.run import Run
 
     facts = json.loads((Path(folder) / "facts.json").read_text(encoding="utf-8"))
-    run = replace(Run.open(facts["run"]), unsure_below=facts["unsure_below"] * second_looks)
+    run = replace(Run.open(facts["run"]), unsure_below=facts["unsure_below"] * tta)
     engines = {}
 
     def work(task, given):
-        # as the command does
+        # as `peewit predict` does
         size = 1 if len(given) < 32 else 64
         if size not in engines:
             engines[size] = fastest(run, size)
@@ -67,7 +67,7 @@ def peewit(folder, second_looks):
 
 
 def measure(work, task, given, seconds):
-    """Return the answers, and the seconds of each call within about ``seconds``."""
+    """Return the predictions and the seconds of each call, repeated for about ``seconds``."""
     answers = [work(task, given) for _ in range(WARM_UP)][-1]
     taken, end = [], time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
@@ -78,19 +78,19 @@ def measure(work, task, given, seconds):
 
 
 def main():
-    """Answer questions until there are no more."""
+    """Serve requests until stdin is closed."""
     folder, name = Path(sys.argv[1]), sys.argv[2]
     if name.startswith("peewit"):
-        work = peewit(folder, second_looks=name != "peewit")
+        work = peewit(folder, tta=name != "peewit")
     else:
         work = used_by_hand(folder, name)
     pixels = np.load(folder / "pixels.npy")
     for line in sys.stdin:
-        question = json.loads(line)
-        task, batch = question["task"], question["batch"]
+        request = json.loads(line)
+        task, batch = request["task"], request["batch"]
         files = [] if task == "pixels" else sorted((folder / task).iterdir())
         given = files[:batch] if files else pixels[:batch]
-        answers, taken = measure(work, task, given, question["seconds"])
+        answers, taken = measure(work, task, given, request["seconds"])
         found = {"answers": answers, "taken": taken, "uses": getattr(work, "engine", name)}
         print(json.dumps(found), flush=True)
 

@@ -1,11 +1,11 @@
-"""What 8 bits cost in accuracy and gain in size and speed, by ONNX Runtime's tool and by NNCF.
+"""Measure int8 exports: accuracy, size and speed before and after (ONNX Runtime, NNCF).
 
 usage: python benchmarks/int8.py RUN... --data cifar-10-python.tar.gz [--log FILE]
        python benchmarks/int8.py --table [--log FILE]
 
-For each RUN and each format this is what `peewit export RUN --to FORMAT --int8` does and says: the
-network in 8 bits with ranges from training pictures, and both forms judged by their own runtime on
-the test pictures. Each file appends one line to the log.
+For each RUN and format this does what `peewit export RUN --to FORMAT --int8` does: quantise the
+network with value ranges from training images, then test both files in their own runtime on the
+test images. Each export appends one line to the log.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from peewit.export import int8
 
 
 def measure(folder, to, data):
-    """Export once, and return the row of the log."""
+    """Export once and return the log row."""
     run = Run.open(folder)
     with tempfile.TemporaryDirectory() as place:
         found = int8.export(run, to, out=Path(place) / f"model.{'xml' if to == 'openvino' else to}",
@@ -37,7 +37,7 @@ def measure(folder, to, data):
 def table(rows):
     """Return the Markdown table."""
     lines = [
-        "| network | format | accuracy before | after | MB before | after | times as fast |",
+        "| network | format | accuracy before | after | MB before | after | speedup |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
@@ -54,12 +54,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--data", help="CIFAR-10 archive or folder")
-    parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
-    parser.add_argument("--table", action="store_true", help="only show what is in the log")
+    parser.add_argument("--log", type=Path, help="(default: today's; with --table the newest)")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     options = parser.parse_args()
     if not options.table:
         if not (options.runs and options.data):
-            parser.error("RUN and --data are needed, or --table")
+            parser.error("give RUN and --data, or --table")
         options.log = options.log or rawlog.today("int8")
         for folder in options.runs:
             for to in int8.TOOLS:

@@ -1,11 +1,11 @@
-"""What keeping freed memory while training gains (peewit.system.malloc), with glibc.
+"""Measure the gain from keeping freed memory during training (peewit.system.malloc, glibc).
 
 usage: python benchmarks/kept_memory.py --data cifar-10-python.tar.gz [--rounds 5] [--images 6400]
 
-Each measurement is a process of its own that trains one epoch by Peewit's public interface. The
-form without sets GLIBC_TUNABLES to a value that changes nothing, which Peewit takes as the user's
-own choice and then leaves the allocator alone. Rounds alternate; ratios are within the rounds. The
-raw log goes to benchmarks/results/.
+Each measurement is a process that trains one epoch through Peewit's public API. The runs that do
+not keep memory set GLIBC_TUNABLES to a harmless value: Peewit takes that as the user's choice and
+does not configure the allocator. The order alternates between rounds, and ratios are taken within
+each round. The raw log goes to benchmarks/results/.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import rawlog
 import peewit
 
 HERE = Path(__file__).parent
-UNTOUCHED = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
+UNCONFIGURED = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}
 FORMS = {
     "kernels": {"PEEWIT_KERNELS": "on"},
     "without kernels": {"PEEWIT_KERNELS": "off"},
@@ -45,13 +45,13 @@ def main():
         np.save(Path(folder, "labels.npy"), train.labels)
         for number in range(options.rounds):
             for form, environment in FORMS.items():
-                pair = [("kept", {}), ("not kept", UNTOUCHED)]
+                pair = [("kept", {}), ("not kept", UNCONFIGURED)]
                 for memory, extra in pair if number % 2 else reversed(pair):
                     found = child.run([*command, folder], environment | extra).report
                     rows.append({"round": number + 1, "form": form, "memory": memory, **found})
     lines = [
         f"{'':<18}{'images/s kept':>14}{'not kept':>10}{'ratio: median (min - max)':>28}"
-        f"{'page faults a step':>20}{'not kept':>10}"
+        f"{'page faults per step':>21}{'not kept':>10}"
     ]
     for form in FORMS:
         kept, not_kept = (
@@ -65,7 +65,7 @@ def main():
             f"{form:<18}{statistics.mean(r[rate] for r in kept):14.0f}"
             f"{statistics.mean(r[rate] for r in not_kept):10.0f}"
             f"{statistics.median(ratios):13.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-            f"{faults[0]:20.0f}{faults[1]:10.0f}"
+            f"{faults[0]:21.0f}{faults[1]:10.0f}"
         )
     table = "\n".join(lines)
     raw = "\n".join(json.dumps(row) for row in rows)

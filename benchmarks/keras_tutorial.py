@@ -1,11 +1,11 @@
-"""One epoch of the tutorial in TensorFlow, or the whole, exactly as the tutorial writes it.
+"""Train the tutorial in TensorFlow, one epoch or all, with exactly the tutorial's code.
 
-usage: python keras_tutorial.py FOLDER [EPOCHS]     (with any TensorFlow from 2.4 on)
+usage: python keras_tutorial.py FOLDER [EPOCHS]     (TensorFlow 2.4 or newer)
 
-FOLDER holds images.npy (N, 32, 32, 3) uint8 and labels.npy (N,) int64. The last line printed is one
-JSON object: images a second of the epoch, peak memory of the process in MiB, versions. With EPOCHS
-(the tutorial has 10), FOLDER also holds test_images.npy and test_labels.npy: each epoch is then
-validated on them, and the model tested in the end, as in the tutorial.
+FOLDER contains images.npy (N, 32, 32, 3) uint8 and labels.npy (N,) int64. The last line of output
+is a JSON object: the epoch's images per second, peak memory in MiB, versions. With EPOCHS (10 in
+the tutorial), FOLDER also contains test_images.npy and test_labels.npy; each epoch is validated on
+them and the final model tested, as in the tutorial.
 """
 
 import json
@@ -48,7 +48,7 @@ model.compile(
 
 
 def one_epoch():
-    # building the graph takes seconds that belong to no epoch
+    # warm up: building the graph takes seconds
     model.fit(images[:320], labels[:320], verbose=0)
     began = time.perf_counter()
     history = model.fit(images, labels, verbose=0).history

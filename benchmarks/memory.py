@@ -1,10 +1,10 @@
-"""What the system tells of this process's memory, on any system and Python from 3.8 on."""
+"""Memory measurements of this process, on any system with Python 3.8 or newer."""
 
 import sys
 
 
 def peak_memory():
-    """Return the process's peak resident memory in MiB, or None where the system does not tell."""
+    """Return the process's peak resident memory in MiB, or None if unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -14,7 +14,7 @@ def peak_memory():
 
 
 def page_faults():
-    """Return how often the system had to provide a page so far, 0 where it does not tell."""
+    """Return the number of minor page faults so far, or 0 if unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -23,11 +23,11 @@ def page_faults():
 
 
 def keep_freed_memory():
-    """Let glibc keep what is freed, also the largest blocks; elsewhere do nothing."""
+    """Make glibc keep all freed memory, large blocks included; do nothing elsewhere."""
     import ctypes
     import platform
 
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: give nothing back
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping, which would be unmapped
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: return nothing to the system
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings, which free() would unmap

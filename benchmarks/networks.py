@@ -1,16 +1,14 @@
-"""Which network of the fast family is best in which time, on images held out of the training set.
+"""Measure which fast network is best for which budget, on held-out training images.
 
 usage: python benchmarks/networks.py --data cifar-10-python.tar.gz
            [--models fast-xs fast-s fast-m fast-l fast-xl] [--minutes 0.5 1 2 5 10 20] [--seeds 1]
            [--changes batch_size=500 lr=0.24 ...] [--log FILE]
        python benchmarks/networks.py --table [--log FILE]
 
-The measurements behind peewit.training.budget.frontier, by which `--minutes` picks a network. Each
-trains on nine tenths of CIFAR-10's training images for a number of minutes (loading and measuring
-included) and validates on the last tenth, which is the same for all; the test set is not touched.
---changes
-tries other values of the recipe's fields, and keeps them in the log. What is in the log already is
-not measured again.
+`--minutes` picks a network by such measurements (peewit.training.budget.frontier). Each run trains
+on nine tenths of CIFAR-10's training images for a number of minutes, including loading and
+measuring, and validates on the last tenth, which is the same for all. The test set is not used.
+--changes overrides fields of the recipe and is recorded in the log. Runs in the log are skipped.
 """
 
 import argparse
@@ -26,7 +24,7 @@ from peewit.training.progress import Silent
 
 
 def measure(training, model, minutes, seed, changes):
-    """Train once, and return the row of the log."""
+    """Train once and return the log row."""
     recipe = peewit.Recipe.preset(
         "fast", **{"validation_fraction": 0.1, **changes}, model=model, minutes=minutes, seed=seed
     )
@@ -49,7 +47,7 @@ def measure(training, model, minutes, seed, changes):
 
 
 def table(rows):
-    """Return the Markdown table, the networks of each time together."""
+    """Return the Markdown table, grouped by budget."""
     lines = [
         "| minutes | network | changes | held-out accuracy | seeds | images | TFLOP | GFLOP/s |",
         "|---:|---|---|---|---:|---:|---:|---:|",
@@ -76,13 +74,15 @@ def main():
     parser.add_argument("--models", nargs="+", default=list(FAST_WIDTHS))
     parser.add_argument("--minutes", nargs="+", type=float, default=[0.5, 1, 2, 5, 10, 20])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--changes", nargs="*", default=[], help="fields of the recipe: name=value")
+    parser.add_argument(
+        "--changes", nargs="*", default=[], help="recipe fields to override: name=value"
+    )
     parser.add_argument("--log", type=Path, default=rawlog.today("networks"))
-    parser.add_argument("--table", action="store_true", help="only show what is in the log")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     options = parser.parse_args()
     if not options.table:
         if not options.data:
-            parser.error("--data is needed")
+            parser.error("give --data or --table")
         changes = rawlog.changes(options.changes)
         training = peewit.load("cifar10", data=options.data).train
         for seed in range(options.seeds):

@@ -1,9 +1,9 @@
-"""One epoch of the tutorial in Peewit, by its public interface.
+"""Train one epoch of the tutorial in Peewit, through its public API.
 
 usage: python peewit_tutorial.py FOLDER    (FOLDER as for keras_tutorial.py)
 
-The last line printed is one JSON object. With PEEWIT_KERNELS=off in the environment the compiled
-kernels are not used. Unlike in TensorFlow's run, the first steps' set-up is part of the epoch.
+The last line of output is a JSON object. PEEWIT_KERNELS=off in the environment disables the
+compiled kernels. Unlike in keras_tutorial.py, the epoch includes the set-up of the first steps.
 """
 
 import json
@@ -22,7 +22,7 @@ from peewit.training.progress import Silent
 
 
 class Stopwatch(Silent):
-    """Takes the time from the start of the training to the end of its last step."""
+    """Measure the time from the start of training to the end of its last step."""
 
     steps = 0
 

@@ -1,4 +1,4 @@
-"""Raw logs: one JSON object a line, in a file that only grows, so that what was killed goes on."""
+"""Raw logs: append-only files with one JSON object per line, so killed benchmarks can resume."""
 
 import json
 import os
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def today(name):
-    """Return where the log of the benchmark ``name`` that begins today is written."""
+    """Return the path of today's log of the benchmark ``name``."""
     return RESULTS / f"{name}-{time.strftime('%Y-%m-%d')}.jsonl"
 
 
@@ -22,7 +22,7 @@ def newest(name):
 
 
 def read(path):
-    """Return the rows of a log; none if it is not there. A line that a kill cut is left out."""
+    """Return the rows of a log, or none if there is no file. Skip lines cut short by a kill."""
     if path is None or not Path(path).is_file():
         return []
     rows = []
@@ -35,12 +35,12 @@ def read(path):
 
 
 def find(path, **what):
-    """Return the first row of a log that says ``what``, or None."""
+    """Return the first row of a log with these values, or None."""
     return next((row for row in read(path) if what.items() <= row.items()), None)
 
 
 def append(path, row):
-    """Add a row. A line that a kill cut short is ended first, so that it spoils no other."""
+    """Append a row, on a new line even if the last line was cut short by a kill."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     cut = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
@@ -49,7 +49,7 @@ def append(path, row):
 
 
 def changes(texts):
-    """Return what ``name=value`` texts say: values by name, read as YAML.
+    """Parse ``name=value`` texts; values are read as YAML.
 
     >>> changes(["precision=bfloat16", "lr=0.1"])
     {'precision': 'bfloat16', 'lr': 0.1}
@@ -65,11 +65,11 @@ def spread(values):
 
 
 def machine():
-    """Return date, machine, versions and how busy the machine is, for a row."""
+    """Return date, machine, versions and load average for a log row."""
     from peewit.training.budget.benchmark import has_bfloat16
     from peewit.training.environment import describe, usable_threads
 
     found = describe(usable_threads())
-    del found["command"]  # its paths are of one machine
+    del found["command"]  # contains local paths
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return found | {"has_bfloat16": has_bfloat16(), "load": load}

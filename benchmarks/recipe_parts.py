@@ -1,17 +1,17 @@
-"""What each part of the fast recipe buys: the same training without it, on held-out images.
+"""Measure each part of the fast recipe: the same training without it, on held-out images.
 
 usage: python benchmarks/recipe_parts.py --data cifar-10-python.tar.gz [--model fast-m]
            [--epochs 2] [--seeds 3] [--parts NAME ...] [--changes precision=bfloat16 ...]
            [--images 45000] [--log FILE]
        python benchmarks/recipe_parts.py --table [--log FILE]
 
-Each training is as long as the others in images, not in seconds, so that nothing depends on what
-else the machine does. It trains on nine tenths of CIFAR-10's training images and is judged by the
-last tenth, which is the same for all; the test set is not touched. All parts with the first seed
-come first, then all with the second and so on. --changes are made in all of them, and kept in the
-log: bfloat16, say, where long trainings would take too long. --images takes fewer of those nine
-tenths, as if somebody had no more pictures; the last tenth stays whole. Each training appends one
-line to the log, and what is there is not trained again.
+All trainings see the same number of images, whatever their time, so background load does not
+matter. They train on nine tenths of CIFAR-10's training images and are validated on the last tenth,
+which is the same for all; the test set is not used. All parts are trained with the first seed, then
+all with the second and so on. --changes overrides recipe fields in all of them and is recorded in
+the log, such as precision=bfloat16 to make long trainings shorter. --images trains on fewer images
+to simulate a smaller data set; the held-out tenth stays the same. Each training appends one line to
+the log; trainings that are in the log are skipped.
 """
 
 import argparse
@@ -33,7 +33,8 @@ from peewit.training.environment import isolated, usable_threads
 
 AS_IT_IS = "as it is"
 TRAINING, HELD_OUT = 45_000, 5_000
-# What is changed. Muon's rate follows from the number of steps where it is not given.
+# Changes by name. Without "lr", Muon's learning rate depends on the number of steps.
+# The names are those in the logs.
 PARTS = {
     AS_IT_IS: {},
     "Adam instead of Muon": {"optimizer": "adam", "lr": 1e-3},
@@ -73,7 +74,7 @@ PARTS = {
 
 
 def measure(dataset, part, model, epochs, seed, changes, training_images):
-    """Train once, and return the row of the log; ``changes`` are those made in all parts."""
+    """Train once and return the log row; ``changes`` apply to all parts."""
     everywhere, changes = changes, changes | PARTS[part]
     used = training_images + HELD_OUT
     if used < len(dataset):
@@ -109,9 +110,9 @@ def measure(dataset, part, model, epochs, seed, changes, training_images):
 
 
 def table(rows):
-    """Return the Markdown table: means and deviations, and the difference to the whole recipe."""
+    """Return the Markdown table: means, deviations and differences to the unchanged recipe."""
     lines = [
-        "| network | images | epochs | changed | held-out accuracy | with one view | seeds "
+        "| network | images | epochs | change | held-out accuracy | single view | seeds "
         "| difference |",
         "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
@@ -153,13 +154,15 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--images", type=int, default=TRAINING)
-    parser.add_argument("--changes", nargs="*", default=[], help="fields of the recipe: name=value")
-    parser.add_argument("--log", type=Path, help="[today's; for --table the newest]")
-    parser.add_argument("--table", action="store_true", help="only show what is in the log")
+    parser.add_argument(
+        "--changes", nargs="*", default=[], help="recipe fields to override: name=value"
+    )
+    parser.add_argument("--log", type=Path, help="(default: today's; with --table the newest)")
+    parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     options = parser.parse_args()
     if not options.table:
         if not options.data:
-            parser.error("--data is needed")
+            parser.error("give --data or --table")
         changes = rawlog.changes(options.changes)
         log = options.log = options.log or rawlog.today("recipe_parts")
         dataset = peewit.load("cifar10", data=options.data).train

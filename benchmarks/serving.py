@@ -1,31 +1,31 @@
-"""How much of a run's own speed its server keeps, and whether its memory stays where it is.
+"""Measure the throughput of `peewit serve` relative to its engine, its latency and its memory.
 
     python benchmarks/serving.py RUN [--seconds 3] [--rounds 3] [--requests 10000]
 
-Starts ``peewit serve RUN`` on a free port of loopback and asks it from one other process, with 1, 8
-and 64 clients, each of which sends its next request when it has the answer to the last: one picture
-a request, and 64 pictures a request. Client and server share the machine's cores, as a page and its
-server on one laptop do; what the client takes of them counts against the server.
+Starts ``peewit serve RUN`` on a free loopback port and sends requests from one other process, with
+1, 8 and 64 clients. Each client sends its next request when the previous one is answered, with 1
+image per request and with 64. Clients and server share the machine's cores, as they would on one
+laptop, so the clients' CPU time counts against the server.
 
-The run's own batch throughput is measured in a process of its own, in each round before the
-server's, while the server sleeps. It is the same engine that the server has picked, in two ways:
+Before the server's measurements of each round, while the server is idle, another process measures
+the throughput of the same engine on its own:
 
-- "pixels": the same pictures, already decoded, in memory: nothing but the network;
-- "files": the same PNG files in memory, decoded one after the other by what the server decodes
-  with, then put through the network 64 at a time: what a loop without a server gets.
+- "pixels": the same images decoded in memory: only the network;
+- "files": the same PNG files in memory, decoded one after the other with the server's decoder and
+  run through the network in batches of 64: what a loop without HTTP would reach.
 
-Of the server's time at least the decoding is not in the first, so the second is what a client could
-have had without HTTP. Both are written, and the server's share of both. Then so many requests of
-one picture are sent by 8 clients while the server's memory is read. All loops end by themselves: in
-all it takes three minutes.
+The log has both rates and the server's share of each. Then 8 clients send --requests requests with
+one image each, and the server's memory is read at intervals. The whole benchmark takes three
+minutes.
 
-Writes one JSON object a measurement to results/serving-DATE.jsonl, and prints a table.
+Each measurement is one line in results/serving-DATE.jsonl; a table is printed at the end.
 """
 
 import argparse
 import asyncio
 import io
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -35,40 +35,26 @@ import time
 from pathlib import Path
 
 import numpy as np
+from inference import synthetic
 from PIL import Image
 from rawlog import append, machine, today
 
 CLIENTS = (1, 8, 64)
 PICTURES = (1, 64)
-BOUNDARY = b"a-line-that-is-in-no-picture"
-# 64 clients with 64 pictures each take a second until the first of them has its second answer
+BOUNDARY = b"a-line-that-occurs-in-no-image"
+# with 64 clients and 64 images per request, it takes a second until the first is answered twice
 WARM_UP = 2.0
 
 
-def pictures(count, height, width, channels):
-    """Return made-up pictures that compress about as well as photographs: uint8 (N, H, W, C)."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (count, 6, 6, channels), dtype=np.uint8)
-    made = []
-    for picture in coarse:
-        smooth = [
-            np.asarray(Image.fromarray(picture[:, :, c]).resize((width, height), 3), float)
-            for c in range(channels)
-        ]
-        noisy = np.stack(smooth, 2) + random.normal(0, 6, (height, width, channels))
-        made.append(noisy.clip(0, 255).astype(np.uint8))
-    return np.stack(made)
-
-
 def png(picture):
-    """Return a picture as a PNG file."""
+    """Encode an image as PNG."""
     stream = io.BytesIO()
     Image.fromarray(picture.squeeze()).save(stream, "PNG")
     return stream.getvalue()
 
 
 def request(files, port):
-    """Return the bytes of a whole request: a form, or the one picture itself."""
+    """Return an HTTP request with one image as its body, or with several as a form."""
     if len(files) == 1:
         kind, body = b"image/png", files[0]
     else:
@@ -87,7 +73,7 @@ def request(files, port):
 
 
 async def ask(reader, writer, message):
-    """Send one request; return the status and the body of the answer."""
+    """Send one request; return the status and the body of the response."""
     writer.write(message)
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(re.search(rb"content-length: (\d+)", head)[1])
@@ -95,7 +81,7 @@ async def ask(reader, writer, message):
 
 
 async def load(port, messages, clients, seconds, requests=None):
-    """Ask until the time is over, or ``requests`` were sent; return latencies and failures."""
+    """Send requests for ``seconds``, or ``requests`` of them; return latencies and failures."""
     latencies, failures = [], []
     begin = time.perf_counter() + (0 if requests else WARM_UP)
     left = [requests if requests else 10**9]
@@ -120,7 +106,7 @@ async def load(port, messages, clients, seconds, requests=None):
 
 
 async def server_memory(port):
-    """Return the server's resident memory in MB, as its own /metrics says."""
+    """Return the server's resident memory in MB, from its /metrics endpoint."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     message = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port
     _, body = await ask(reader, writer, message)
@@ -129,59 +115,61 @@ async def server_memory(port):
     return float(found[1]) / 1e6 if found else None
 
 
-OWN = """
-import json, pathlib, sys, time
-import numpy as np
-from peewit.engines import fastest
-from peewit.inference import BATCH
-from peewit.pictures import read_picture
-from peewit.run import Run
-run = Run.open(sys.argv[1])
-engine = fastest(run, BATCH)
-files = [file.read_bytes() for file in sorted(pathlib.Path(sys.argv[2]).iterdir())]
-pixels = np.stack([engine.prepare(read_picture(file)) for file in files])
+def measure_engine(connection, run, folder):
+    """Measure the engine's own throughput in images/s, whenever a number of seconds is received.
 
-def network():
-    engine.probabilities(pixels)
+    Runs in its own process and ends when it receives None.
+    """
+    from peewit.evaluation.inference import BATCH
+    from peewit.images.reader import read_picture
+    from peewit.prediction.engines import fastest
+    from peewit.runs.run import Run
 
-def decoding_too():
-    for first in range(0, len(files), BATCH):
-        part = [engine.prepare(read_picture(file)) for file in files[first : first + BATCH]]
-        engine.probabilities(np.stack(part))
+    engine = fastest(Run.open(run), BATCH)
+    files = [file.read_bytes() for file in sorted(Path(folder).iterdir())]
+    pixels = np.stack([engine.prepare(read_picture(file)) for file in files])
 
-for line in sys.stdin:
-    found = {"engine": engine.name, "streams": engine.streams}
-    for name, work in (("pixels", network), ("files", decoding_too)):
-        work()
-        rates, end = [], time.perf_counter() + float(line)
-        while not rates or time.perf_counter() < end:
-            started = time.perf_counter()
+    def network():
+        engine.probabilities(pixels)
+
+    def decoding_too():
+        for first in range(0, len(files), BATCH):
+            part = [engine.prepare(read_picture(file)) for file in files[first : first + BATCH]]
+            engine.probabilities(np.stack(part))
+
+    while (seconds := connection.recv()) is not None:
+        found = {"engine": engine.name, "streams": engine.streams}
+        for name, work in (("pixels", network), ("files", decoding_too)):
             work()
-            rates.append(len(files) / (time.perf_counter() - started))
-        found[name] = rates
-    print(json.dumps(found), flush=True)
-"""
+            rates, end = [], time.perf_counter() + seconds
+            while not rates or time.perf_counter() < end:
+                started = time.perf_counter()
+                work()
+                rates.append(len(files) / (time.perf_counter() - started))
+            found[name] = rates
+        connection.send(found)
 
 
-class Own:
-    """A process that measures the run's own throughput when it is asked to."""
+class Engine:
+    """A process that measures the engine without a server, on request."""
 
     def __init__(self, run, folder):
-        command = [sys.executable, "-c", OWN, str(run), str(folder)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=measure_engine, args=(theirs, run, folder))
+        self.process.start()
+        theirs.close()  # so that waiting for a process that failed raises EOFError
 
-    def ask(self, seconds):
-        """Return engine and pictures a second: of pixels, and of files."""
-        self.process.stdin.write(f"{seconds}\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+    def measure(self, seconds):
+        """Return the engine's name and its images/s from pixels and from files."""
+        self.connection.send(seconds)
+        return self.connection.recv()
 
     def close(self):
-        """End it."""
-        self.process.stdin.close()
-        self.process.wait(60)
+        """End the process."""
+        if self.process.is_alive():
+            self.connection.send(None)
+        self.process.join(60)
 
 
 class Server:
@@ -194,13 +182,13 @@ class Server:
         self.port = int(self.process.stdout.readline().strip().rstrip("/").rpartition(":")[2])
 
     def close(self):
-        """End it; return its exit code."""
+        """Stop the server and return its exit code."""
         self.process.terminate()
         return self.process.wait(60)
 
 
 def loads(port, files, seconds):
-    """Give what was measured with each number of pictures and clients."""
+    """Yield a row for each number of images per request and clients."""
     for count in PICTURES:
         messages = [request(files[at : at + count], port) for at in range(0, len(files), count)]
         for clients in CLIENTS:
@@ -215,13 +203,13 @@ def loads(port, files, seconds):
                 "p50_ms": low * 1000,
                 "p99_ms": high * 1000,
                 "failures": failures,
-                # from the shortest to the longest, in hundredths
+                # the 0th to the 100th percentile
                 "percentiles_ms": np.percentile(latencies, range(101)).round(6).tolist(),
             }
 
 
 def memory(port, files, requests):
-    """Return the server's memory in MB before, between and after, and the failures."""
+    """Return the server's memory in MB before, during and after the requests, and failures."""
     messages = [request([file], port) for file in files]
     found, failures = [asyncio.run(server_memory(port))], []
     for _ in range(10):
@@ -231,7 +219,7 @@ def memory(port, files, requests):
 
 
 def table(rows):
-    """Return the lines of the table: medians of the rounds."""
+    """Return the lines of the table, with medians over the rounds."""
     own = {
         name: np.median([rate for row in rows if row["kind"] == "own" for rate in row[name]])
         for name in ("pixels", "files")
@@ -239,9 +227,9 @@ def table(rows):
     engine = next(row["engine"] for row in rows if row["kind"] == "own")
     found = [row for row in rows if row["kind"] == "load"]
     lines = [
-        f"own batch throughput ({engine}): {own['pixels']:,.0f} pictures/s of pixels, "
-        f"{own['files']:,.0f} of files",
-        "clients  pictures  requests/s  pictures/s  of pixels  of files  p50 ms  p99 ms  failures",
+        f"throughput of the engine ({engine}): {own['pixels']:,.0f} images/s from pixels, "
+        f"{own['files']:,.0f} from files",
+        "clients    images  requests/s    images/s  of pixels  of files  p50 ms  p99 ms  failures",
     ]
     for count in PICTURES:
         for clients in CLIENTS:
@@ -262,20 +250,22 @@ def table(rows):
     last = rows[-1]
     megabytes = " ".join("?" if value is None else f"{value:.0f}" for value in last["mb"])
     lines.append(
-        f"memory in MB, before, between and after {last['requests']:,} requests: {megabytes}; "
+        f"memory in MB before, during and after {last['requests']:,} requests: {megabytes}; "
         f"{len(last['failures'])} failures"
     )
     return lines
 
 
 def main():
-    """Measure, write the log, print the table."""
+    """Measure, write the log and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load in each round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per load and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--dry-run", action="store_true", help="little of everything, nothing kept")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="run a little of everything and write no log"
+    )
     options = parser.parse_args()
     if options.dry_run:
         options.seconds, options.rounds, options.requests = 0.2, 1, 100
@@ -287,24 +277,25 @@ def main():
             append(log, row)
 
     facts = json.loads((options.run / "run.json").read_text(encoding="utf-8"))["preprocessing"]
-    made = pictures(256, facts["height"], facts["width"], facts["channels"])
+    random = np.random.default_rng(0)
+    made = synthetic(random, 256, facts["height"], facts["width"], facts["channels"])
     files = [png(picture) for picture in made]
     keep({"kind": "machine", "run": options.run.name, **machine()})
     with tempfile.TemporaryDirectory() as folder:
         for number, file in enumerate(files):
             (Path(folder) / f"{number:03}.png").write_bytes(file)
-        own = Own(options.run, folder)
-        own.ask(0.0)  # the engine is picked now, and not by both at the same time
+        engine = Engine(options.run, folder)
+        engine.measure(0.0)  # picks the engine now, not while the server does the same
         server = Server(options.run)
         try:
             for number in range(options.rounds):
-                keep({"kind": "own", "round": number, **own.ask(options.seconds)})
+                keep({"kind": "own", "round": number, **engine.measure(options.seconds)})
                 for row in loads(server.port, files, options.seconds):
                     keep({"kind": "load", "round": number, **row})
             found, failures = memory(server.port, files, options.requests)
         finally:
             code = server.close()
-            own.close()
+            engine.close()
     keep(
         {
             "kind": "memory",

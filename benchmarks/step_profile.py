@@ -1,11 +1,11 @@
-"""Where a training step of the tutorial's network spends its time, with and without the kernels.
+"""Profile a training step of the tutorial's network, with and without the compiled kernels.
 
 usage: python benchmarks/step_profile.py [--steps 200] [--rounds 5]
 
-Each round profiles both forms, in turns; the table gives the median over the rounds of milliseconds
-a step. `ceiling` is the time that the step's convolutions would take at the rate of the fastest
-large 3x3 convolution found in the same round (`peewit.training.budget.benchmark.best_rate`): what
-is above it in the convolutions' own rows is lost inside PyTorch's operators. The raw log goes to
+Each round profiles both variants; the table shows the median milliseconds per step over the rounds.
+`ceiling` is the time the step's convolutions would take at the rate of the fastest large 3x3
+convolution measured in the same round (`peewit.training.budget.benchmark.best_rate`): time above it
+in the convolutions' rows is lost inside PyTorch's operators. The raw log goes to
 benchmarks/results/.
 """
 
@@ -29,7 +29,7 @@ from peewit.training.budget.benchmark import best_rate
 from peewit.training.optimizers.keras_adam import KerasAdam
 
 BATCH = 32
-# forward and twice as much backward, but the images need no gradient; multiply-add = 2 operations
+# backward costs twice the forward pass, but images need no gradient; a multiply-add counts as 2
 FLOPS = 2 * BATCH * (3 * (13 * 13 * 128 * 576 + 4 * 4 * 64 * 1152) + 2 * 30 * 30 * 64 * 27)
 GROUPS = {
     "convolution forward": ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward"),
@@ -40,14 +40,14 @@ GROUPS = {
     "pooling": (
         "aten::max_pool2d_with_indices",
         "aten::max_pool2d_with_indices_backward",
-        "aten::fill_",  # the zeros that pooling's gradient is written into
+        "aten::fill_",  # zeroes the buffer for pooling's gradient
     ),
     "Adam": ("aten::_fused_adam_", "aten::_foreach_copy_"),
 }
 
 
 def step_times(kernels, steps):
-    """Return milliseconds a step of each group, and of the whole step without the profiler."""
+    """Return milliseconds per step of each group, and of the whole step without profiler."""
     found = library.load
     if not kernels:
         library.load = lambda: None
@@ -64,7 +64,7 @@ def step_times(kernels, steps):
                 F.cross_entropy(model(rule.tensor(images)), y).backward()
                 optimizer.step()
 
-        with freed_memory_kept():  # as while training
+        with freed_memory_kept():  # as in training
             run()
             began = time.perf_counter()
             run()
@@ -93,7 +93,7 @@ def main():
         for form in times.values():
             form["ceiling"] = 1000 * FLOPS / rate
         rounds.append({"best_gflops": rate / 1e9, **times})
-    lines = [f"{'milliseconds a step of 32 (medians)':<36} {'fused':>8} {'plain':>8}"]
+    lines = [f"{'ms per step of 32 images (medians)':<36} {'fused':>8} {'plain':>8}"]
     for group in rounds[0]["fused"]:
         fused, plain = (statistics.median(r[f][group] for r in rounds) for f in ("fused", "plain"))
         lines.append(f"{group:<36} {fused:8.2f} {plain:8.2f}")

@@ -1,5 +1,7 @@
-"""What was tried for the fast recipe and is not in it, and what is in it left out where no field of
-a recipe says so: the numbers are recipe_parts.py's."""
+"""Variants of the fast recipe that no field of a recipe offers, for recipe_parts.py.
+
+Techniques that were tried and not adopted, and parts of the recipe that can be switched off here.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from peewit.training.loop import fit
 from peewit.training.progress import Silent
 from peewit.training.schedules import StepSchedule
 
-# what `recipe_parts.PARTS` may say besides the fields of a recipe
+# keys that `recipe_parts.PARTS` may use in addition to recipe fields
 TRIED = (
     "average",
     "lookahead",
@@ -36,30 +38,29 @@ def train(
     drawn_filters=False,
     bias_rate=1.0,
 ):
-    """Train to the end of the recipe's epochs.
+    """Train for the recipe's epochs with variants of the recipe.
 
     Parameters
     ----------
     job : Job
     position : Position
     average : float, optional
-        The model ends as the exponential moving average of its weights, which keeps so much of
-        itself at each step.
+        Decay per step of an exponential moving average of the weights, which the model ends with.
     lookahead : int, optional
-        After each so many steps the weights go back half of the way to where they were before
-        them: Lookahead [2]_.
+        Every this many steps, move the weights half of the way back to their values before those
+        steps: Lookahead [2]_.
     small_epochs : int
-        The first so many epochs see the images in three quarters of their side, and so take 0.56
-        of the operations: progressive resizing [1]_.
+        Number of first epochs with images at three quarters of their side, which take 0.56 of the
+        operations: progressive resizing [1]_.
     easy_share : float
-        From the third epoch on, this share of the images, those with the lowest losses when they
-        were last seen, is left out of each pass: ``skip_easy`` chooses once an epoch.
+        From the third pass on, leave out this share of the images, those whose last losses were
+        lowest; chosen again at each pass, where ``skip_easy`` chooses once per epoch.
     drawn_patches : bool
-        The first layer keeps filters that were drawn, instead of those that whiten the patches.
+        Fix the first layer to random filters instead of whitening filters.
     drawn_filters : bool
-        The convolutions begin with filters that were drawn, none of which passes on a channel.
+        Initialise all convolution filters at random, none as the identity.
     bias_rate : float
-        By what the rate of batch normalisation's biases is multiplied.
+        Factor for the learning rate of batch normalisation's biases.
 
     References
     ----------
@@ -68,7 +69,7 @@ def train(
     .. [2] M. Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", arXiv 1907.08610,
        algorithm 1.
     """
-    _start(job, drawn_patches, drawn_filters, bias_rate)
+    _initialise(job, drawn_patches, drawn_filters, bias_rate)
     if lookahead:
         Lookahead(job.optimizer, lookahead)
     kept = Average(job.model, job.optimizer, average) if average else None
@@ -77,15 +78,15 @@ def train(
         small = replace(rule, height=rule.height * 3 // 4, width=rule.width * 3 // 4)
         _fit(replace(job, preprocessing=small), position, small_epochs)
     if easy_share:
-        _without_the_easy(job, position, easy_share)
+        _without_easy(job, position, easy_share)
     else:
         _fit(job, position, job.recipe.epochs)
     if kept:
-        kept.put()
+        kept.apply()
 
 
-def _start(job, drawn_patches, drawn_filters, bias_rate):
-    """Undo what the network and its optimiser begin with."""
+def _initialise(job, drawn_patches, drawn_filters, bias_rate):
+    """Apply the variants of initialisation and learning rates."""
     generator = torch.Generator().manual_seed(job.recipe.seed)
     drawn = [job.model.whitening.weight] if drawn_patches else []
     if drawn_filters:
@@ -100,11 +101,11 @@ def _start(job, drawn_patches, drawn_filters, bias_rate):
             if {id(parameter) for parameter in group["params"]} == biases
         ]
         group["first_lr"] *= bias_rate
-        group["weight_decay"] /= bias_rate  # rate times decay stays
+        group["weight_decay"] /= bias_rate  # so that rate times decay stays the same
 
 
 class Lookahead:
-    """Every ``each`` steps, half of the way back to the weights of before."""
+    """Every ``each`` steps, move the weights half of the way back to the previous ones."""
 
     def __init__(self, optimizer, each):
         self.each, self.steps = each, 0
@@ -121,7 +122,7 @@ class Lookahead:
 
 
 class Average:
-    """The exponential moving average of a model's state, floating point values only."""
+    """Exponential moving average of the floating-point values of a model's state."""
 
     def __init__(self, model, optimizer, decay):
         self.model, self.decay = model, decay
@@ -136,19 +137,19 @@ class Average:
         for name, value in self._state().items():
             self.kept[name].lerp_(value, 1 - self.decay)
 
-    def put(self):
-        """Make it the model's state."""
+    def apply(self):
+        """Load the average into the model."""
         self.model.load_state_dict(self.kept, strict=False)
 
 
 @dataclass(frozen=True)
 class Until(StepSchedule):
-    """The schedule of all epochs, of which only those before ``end`` are trained now."""
+    """The schedule of all epochs, paused before the epoch ``end``."""
 
     end: int
 
     def done(self, position):
-        """Return whether they have ended."""
+        """Return whether ``end`` is reached."""
         return position.epoch >= self.end
 
 
@@ -170,7 +171,7 @@ def _run(job, position, schedule):
 
 
 class Losses:
-    """The loss of each training image when it was last seen; stands in for the augmentation."""
+    """Record the last loss of each training image, in place of the job's augmentation."""
 
     def __init__(self, job):
         self.augment, self.labels = job.augment, torch.tensor(job.training.labels)
@@ -181,7 +182,7 @@ class Losses:
         job.model.register_forward_hook(self._seen)
 
     def batch(self, indices, epoch):
-        """Return the images whose places among those that are trained on are ``indices``."""
+        """Return the augmented images at ``indices`` among the chosen ones."""
         self.numbers = self.chosen[indices]
         return self.augment.batch(self.numbers, epoch)
 
@@ -194,13 +195,13 @@ class Losses:
             self.last[self.numbers] = losses
 
 
-def _without_the_easy(job, position, share):
-    """Train as many images as the recipe's epochs have, in epochs that leave out the easy ones."""
+def _without_easy(job, position, share):
+    """Train on as many images as the recipe's epochs have, leaving out the easy ones."""
     losses, images = Losses(job), len(job.training.images)
     total = job.recipe.epochs * images
 
     class ByImages:
-        """Ends when so many images were seen, and pauses at each epoch's end."""
+        """End after ``total`` images, and pause at the end of each epoch."""
 
         def share(self, position):
             return min(1.0, position.seen / total)

@@ -1,9 +1,9 @@
-"""The tutorial's recipe with several seeds: the test accuracy's mean and spread.
+"""Measure the test accuracy of the recipe `tutorial` over several seeds: mean and deviation.
 
 usage: python benchmarks/tutorial_accuracy.py --data cifar-10-python.tar.gz [--seeds 3]
 
-Each seed is the whole job: a tenth of the training images held out, ten epochs, one test at the
-end. The raw log, each run's history included, goes to benchmarks/results/.
+Each seed is a complete run: a tenth of the training images held out, ten epochs, one test at the
+end. The raw log, including each run's history, goes to benchmarks/results/.
 """
 
 import argparse

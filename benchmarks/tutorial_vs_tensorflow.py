@@ -1,17 +1,17 @@
-"""The tutorial's epoch in TensorFlow 2.4.4, in today's TensorFlow and in Peewit, side by side.
+"""Compare one epoch of the tutorial in TensorFlow 2.4.4, current TensorFlow and Peewit.
 
 usage: python benchmarks/tutorial_vs_tensorflow.py --data cifar-10-python.tar.gz
            --tensorflow24 PYTHON --tensorflow PYTHON [--rounds 5] [--images 50000]
 
-The two PYTHONs are interpreters of virtual environments that have the two versions:
+The two PYTHONs are interpreters of virtual environments with the two versions of TensorFlow:
 
     python3.8  -m venv tf24 && tf24/bin/pip install tensorflow-cpu==2.4.4 'protobuf<3.21'
     python3.11 -m venv tf   && tf/bin/pip install tensorflow-cpu
 
-Each measurement is a process of its own: it trains one epoch and reports images a second and its
-peak memory. A round measures every engine once, in an order that turns from round to round, so
-that a machine that slows down or speeds up does so for all. Ratios are taken within each round.
-The raw log, with the machine and all versions, goes to benchmarks/results/.
+Each measurement is a process that trains one epoch and reports images per second and peak memory. A
+round measures every engine once, in an order that rotates from round to round, so that changes in
+the machine's speed affect all of them. Ratios are taken within each round. The raw log, with the
+machine and all versions, goes to benchmarks/results/.
 """
 
 import argparse
@@ -34,7 +34,7 @@ BASE = "TensorFlow 2.4.4"
 
 
 def engines(options):
-    """Return each engine's name, command and environment."""
+    """Return the command and environment variables of each engine, by name."""
     keras, own = HERE / "keras_tutorial.py", HERE / "peewit_tutorial.py"
     return {
         BASE: ([options.tensorflow24, keras], {}),
@@ -45,7 +45,7 @@ def engines(options):
 
 
 def summary(rows, names):
-    """Return the table: mean and deviation of each engine, ratios within the rounds."""
+    """Return the table: mean and deviation of each engine, and ratios within the rounds."""
     by_engine = {name: [row for row in rows if row["engine"] == name] for name in names}
     rate = {n: [row["images_per_second"] for row in r] for n, r in by_engine.items()}
     memory = {n: [row["peak_memory_mib"] or 0 for row in r] for n, r in by_engine.items()}

@@ -1,26 +1,27 @@
-"""The tutorial in its own Keras code, beside Peewit's."""
+"""The side-by-side notebook: the tutorial's Keras code and its equivalent in Peewit."""
 
 CELLS = [
     (
         """
 # The tutorial in Keras and in Peewit, side by side
 
-The Keras code is the tutorial's own; only the data comes from Peewit. Beside each step, Peewit's.
-`pip install 'peewit[notebooks,keras]' tensorflow-cpu` installs what this notebook needs. The other
-notebook, [tutorial.ipynb](tutorial.ipynb), goes further.
+Each step first shows the tutorial's own Keras code, then the same in Peewit. Only the data loading
+is shared. Install what this notebook needs with
+`pip install 'peewit[notebooks,keras]' tensorflow-cpu`. The other notebook,
+[tutorial.ipynb](tutorial.ipynb), goes further.
 """,
     ),
     """
-DATA = None  # the path of a CIFAR-10 archive; without it, Peewit finds or downloads one
-IMAGES = None  # take only so many of each set, to try everything out quickly
-EPOCHS = 3  # the tutorial has 10; three show how it goes
+DATA = None  # path of a CIFAR-10 archive; by default, Peewit finds or downloads one
+IMAGES = None  # use only this many images of each set, for a quick try
+EPOCHS = 3  # the tutorial trains 10; three are enough to compare
 """,
     (
         """
 ## The data
 
-The tutorial's `datasets.cifar10.load_data()` downloads from one server, which has become slow.
-Peewit has several, and looks first where Keras leaves the file.
+The tutorial's `datasets.cifar10.load_data()` downloads from a single server, which has become slow.
+Peewit first looks where Keras stores the file, then tries several mirrors.
 """,
     ),
     """
@@ -40,7 +41,7 @@ import matplotlib.pyplot as plt
 import tensorflow as tf
 from tensorflow.keras import layers, models
 
-# the tutorial's way to give the shape of the input, which newer Keras advises against
+# newer versions of Keras warn about the tutorial's `input_shape` argument
 warnings.filterwarnings("ignore", "Do not pass an `input_shape`")
 
 train_images, test_images = train.images / 255.0, test.images / 255.0
@@ -79,7 +80,7 @@ model.summary()
 """,
     ("Peewit:",),
     """
-from peewit.models import build
+from peewit.models.registry import build
 from peewit.models.summary import summarise
 
 network = build("tutorial", train.image_shape, len(train.class_names), seed=0)
@@ -89,7 +90,7 @@ summarise(network, train.image_shape)
         """
 ## The training
 
-Keras, as the tutorial does it, with the test set to watch:
+Keras, validating on the test set as in the tutorial:
 """,
     ),
     """
@@ -112,7 +113,7 @@ keras_seconds = time.perf_counter() - began
 """,
     (
         """
-Peewit, told to do the same (by default it would hold out training images to watch with):
+Peewit, configured to do the same (by default, it validates on held-out training images):
 """,
     ),
     """
@@ -136,7 +137,7 @@ run.picture("curves")
         """
 ## The result
 
-Keras's time includes the making of its graph, some seconds of the first epoch.
+Keras's time includes building the graph, a few seconds of the first epoch.
 """,
     ),
     """
@@ -151,9 +152,9 @@ print(
 """,
     (
         """
-Both started from different random weights and saw the images in another order, so their accuracies
-differ by luck. The network and the mathematics do not differ: what Keras has trained, Peewit reads,
-and gives the same answers.
+The two started from different random weights and saw the images in a different order, so their
+accuracies differ by chance. The network and the computations are the same: Peewit imports the
+trained Keras model and computes the same logits.
 
 ## From Keras to Peewit
 """,
@@ -164,7 +165,7 @@ import tempfile
 from peewit.importing.keras import import_keras
 
 model.save("tutorial.keras")
-folder = tempfile.mkdtemp()  # a new one, so that this cell can be run again
+folder = tempfile.mkdtemp()  # a new folder, so that this cell can be run again
 imported = import_keras("tutorial.keras", train.class_names, out=folder, source=SOURCE)
 difference = abs(imported.logits(test.images) - model.predict(test_images, verbose=0)).max()
 print(f"largest difference of {test.images.shape[0]:,} x 10 logits: {difference:.1e}")
@@ -173,8 +174,8 @@ print(f"largest difference of {test.images.shape[0]:,} x 10 logits: {difference:
         """
 ## From Peewit to Keras
 
-And back: what Peewit has trained, as a Keras model. The `.keras` file has its preprocessing inside:
-it takes pictures as they are and gives probabilities. The `.h5` file is the bare network.
+In the other direction, Peewit exports its run as a Keras model. The `.keras` file includes the
+preprocessing: it takes raw images and returns probabilities. The `.h5` file has only the network.
 """,
     ),
     """

@@ -1,11 +1,11 @@
-"""Write the notebooks from one source, and run them.
+"""Generate the notebooks from their sources, and run them.
 
-    python notebooks/make.py                        write them; outputs of unchanged code stay
-    python notebooks/make.py --run --data ARCHIVE   run them whole and keep the outputs
+    python notebooks/make.py                        write them; keep outputs if the code is the same
+    python notebooks/make.py --run --data ARCHIVE   run them and store the outputs
 
-The code and the text of each notebook are in the ``*_cells.py`` beside this file: code once, text
-in each language. Notebooks of one source have the same code, so it is run once, for all of them.
-ARCHIVE is a CIFAR-10 archive in the python layout; without it Peewit finds or downloads one.
+The sources are the ``*_cells.py`` files in this folder, with the code once and the text in each
+language. All notebooks of a source have the same code, which is run once for all of them. ARCHIVE
+is a CIFAR-10 archive in the python layout; without it, Peewit finds or downloads one.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
 HERE = Path(__file__).parent
-# source: the notebooks made of it, in the order of the languages in its cells
+# source: its notebooks, in the order of the languages in its prose cells
 NOTEBOOKS = {
     "tutorial": ("tutorial.ipynb", "tutorial.zh-CN.ipynb"),
     "keras": ("keras-side-by-side.ipynb",),
 }
-# nbformat's own metadata name the Python that ran last, which would change with each run
+# nbformat's own metadata contain the Python version of the last run
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-# characters of Chinese text, its punctuation included
+# Chinese characters and punctuation
 WIDE = "[\u2018-\u201d\u3000-\u9fff\uff00-\uffef]"
 STOPS = "[，。；：、（）？！”]"
-# what TensorFlow's C++ code says of this machine and moment on stderr, whatever is asked of it
+# TensorFlow's C++ log lines on stderr, which depend on the machine and the time
 LOG = re.compile(
     r"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:|To enable the following instr).*\n?",
     re.MULTILINE,
 )
-# a cell that trains may take as long as it needs; a kernel that died is noticed all the same
+# training cells may take any time; a dead kernel is detected anyway
 NO_LIMIT = None
 
 
 def cells_of(source: str) -> Sequence[str | tuple[str, ...]]:
-    """Return the cells of a source: code as text, prose as a tuple with a text a language."""
+    """Return the cells of a source: code as a string, prose as a tuple of one text per language."""
     spec = importlib.util.spec_from_file_location(source, HERE / f"{source}_cells.py")
     assert spec is not None
     assert spec.loader is not None
@@ -62,12 +62,12 @@ def cells_of(source: str) -> Sequence[str | tuple[str, ...]]:
 
 
 def joined(text: str) -> str:
-    """Return prose without the line breaks that would become gaps between Chinese characters."""
+    """Remove line breaks that would render as spaces between Chinese characters."""
     return re.sub(rf"(?<={WIDE})\n(?={WIDE})|(?<={STOPS})\n(?=`)", "", text)
 
 
 def notebook(source: str, language: int) -> NotebookNode:
-    """Return a notebook without outputs. Its first code cell has the parameters."""
+    """Return a notebook without outputs. Its first code cell contains the parameters."""
     cells = []
     for number, cell in enumerate(cells_of(source)):
         made = (
@@ -88,23 +88,23 @@ def run(
     changes: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> list[list[NotebookNode]]:
-    """Run a notebook from the top in ``folder``, and return the outputs of its code cells.
+    """Run a notebook in ``folder``, and return the outputs of its code cells.
 
     Parameters
     ----------
     book : NotebookNode
-        Left as it is.
+        It is not modified.
     folder : Path
         The working directory.
     changes : mapping, optional
-        Values that take the place of those in the parameters cell.
+        Values that override those of the parameters cell.
     environment : mapping, optional
-        Variables for the kernel, beside those of this process.
+        Environment variables for the kernel, in addition to those of this process.
 
     Raises
     ------
     nbclient.exceptions.CellExecutionError
-        A cell has failed.
+        A cell failed.
     """
     copy = nbformat.from_dict(book)
     code = [cell for cell in copy.cells if cell.cell_type == "code"]
@@ -125,9 +125,9 @@ def run(
 
 
 def connection(folder: Path) -> Config:
-    """Return how to talk to a kernel: by files in ``folder``, where the system can.
+    """Return a kernel configuration that uses sockets in ``folder``, if the system supports it.
 
-    A port that is free when it is chosen may be taken when the kernel binds it.
+    A TCP port that is free when chosen may be taken before the kernel binds it.
     """
     if os.name == "nt":
         return Config()
@@ -135,7 +135,7 @@ def connection(folder: Path) -> Config:
 
 
 def clean(output: NotebookNode, folder: Path) -> NotebookNode:
-    """Return an output without what is only true of this machine and this run."""
+    """Remove what is specific to this machine and this run from an output."""
     text = nbformat.v4.writes(new_notebook(cells=[new_code_cell(outputs=[output])]))
     for place in (str(folder), str(folder.resolve()), sys.prefix, str(Path.home())):
         text = text.replace(place.replace("\\", "\\\\\\\\"), "~")
@@ -147,7 +147,7 @@ def clean(output: NotebookNode, folder: Path) -> NotebookNode:
 
 
 def with_outputs(book: NotebookNode, outputs: Sequence[Sequence[NotebookNode]]) -> NotebookNode:
-    """Return the notebook with the outputs of its code cells."""
+    """Return the notebook with ``outputs`` in its code cells."""
     copy = nbformat.from_dict(book)
     code = [cell for cell in copy.cells if cell.cell_type == "code"]
     for number, (cell, kept) in enumerate(zip(code, outputs, strict=True), start=1):
@@ -164,7 +164,7 @@ def outputs_of(book: NotebookNode) -> list[list[NotebookNode]]:
 
 
 def kept_outputs(book: NotebookNode, path: Path) -> list[list[NotebookNode]] | None:
-    """Return the outputs that the file ``path`` has of the very code in ``book``, if it has any."""
+    """Return the outputs in the file ``path`` if its code is that of ``book``, else None."""
     if not path.is_file():
         return None
     old = nbformat.read(path, as_version=4)
@@ -176,34 +176,34 @@ def kept_outputs(book: NotebookNode, path: Path) -> list[list[NotebookNode]] | N
 
 
 def run_whole(source: str, archive: Path | None) -> list[list[NotebookNode]]:
-    """Run the notebooks of a source in a folder of their own, as they are, on ``archive``."""
+    """Run the unmodified notebook of a source on ``archive``, in a temporary folder."""
     with tempfile.TemporaryDirectory() as place:
         folder, environment = Path(place), {}
         if archive is not None:
-            # where Peewit looks by itself, so that the notebook need not be changed; relative, so
-            # that what is shown of it is the same everywhere
+            # where Peewit looks by default, so that the notebook needs no change; relative, so that
+            # the path in the outputs is the same on every machine
             environment["PEEWIT_HOME"] = "data"
             target = folder / "data" / "cifar-10-python.tar.gz"
             target.parent.mkdir()
             try:
                 target.symlink_to(archive.resolve())
-            except OSError:  # Windows does not let everybody make links
+            except OSError:  # creating links needs a privilege on Windows
                 shutil.copy(archive, target)
         return run(notebook(source, 0), folder, environment=environment)
 
 
 def main() -> None:
-    """Write the notebooks, and run them where that is asked for."""
+    """Write the notebooks, and run them with ``--run``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sources", nargs="*", help=f"some of {', '.join(NOTEBOOKS)} [all]")
-    parser.add_argument("--run", action="store_true", help="run them and keep the outputs")
+    parser.add_argument("sources", nargs="*", help=f"any of {', '.join(NOTEBOOKS)} (default: all)")
+    parser.add_argument("--run", action="store_true", help="run them and store the outputs")
     parser.add_argument("--data", type=Path, metavar="ARCHIVE", help="a CIFAR-10 archive")
     given = parser.parse_args()
     for source in given.sources or NOTEBOOKS:
         if source not in NOTEBOOKS:
-            parser.error(f"there is no source {source}: choose of {', '.join(NOTEBOOKS)}")
+            parser.error(f"unknown source {source}: choose from {', '.join(NOTEBOOKS)}")
         outputs = run_whole(source, given.data) if given.run else None
         for language, name in enumerate(NOTEBOOKS[source]):
             book = notebook(source, language)

@@ -1,46 +1,46 @@
-"""The tutorial: the code once, the text in English and in Chinese."""
+"""The tutorial notebook: code cells as strings, prose as (English, Chinese)."""
 
 CELLS = [
     (
         """
-# The CIFAR-10 tutorial, and what it leaves open
+# The CIFAR-10 tutorial, and the questions it leaves open
 
-Load, look, build, train, plot, test: the well-known Keras tutorial from beginning to end, in
-Peewit, on a CPU. Then its open questions, answered with numbers. Then pictures of your own, and the
-classifier taken elsewhere.
+Load the data, look at it, build a network, train it, plot, test: this notebook follows the
+well-known Keras tutorial from beginning to end, in Peewit on a CPU. It then answers the tutorial's
+open questions with numbers, classifies images of your own, and exports the classifier.
 
-`pip install 'peewit[notebooks]'` installs what this notebook needs. All of it takes about a quarter
-of an hour on two cores; with fewer `EPOCHS` and `minutes` it is done sooner.
+Install what it needs with `pip install 'peewit[notebooks]'`. On two cores, it runs for about 15
+minutes; reduce `EPOCHS` and `minutes` for a shorter run.
 """,
         """
 # CIFAR-10 教程，以及它没有回答的问题
 
-读取、查看、搭建、训练、画图、测试：用 Peewit 在 CPU 上把那篇广为人知的 Keras 教程从头到尾走一遍；
-接着用数字回答它留下的问题；然后识别你自己的图片，并把分类器带到别处去用。
+加载数据、查看图片、搭建网络、训练、绘图、测试：本 notebook 用 Peewit 在 CPU 上完整复现那篇经典的
+Keras 教程，再用实验数据回答教程遗留的问题，最后对你自己的图片做分类，并导出分类器。
 
-用 `pip install 'peewit[notebooks]'` 安装这个 notebook 所需的东西。在两个核心上全部运行完大约要一
-刻钟；把 `EPOCHS` 和 `minutes` 改小，就会快一些。
+安装依赖：`pip install 'peewit[notebooks]'`。在双核机器上完整运行约需 15 分钟；调小 `EPOCHS` 和
+`minutes` 可以缩短时间。
 """,
     ),
     """
-DATA = None  # the path of a CIFAR-10 archive; without it, Peewit finds or downloads one
-IMAGES = None  # take only so many of each set, to try everything out quickly
+DATA = None  # path of a CIFAR-10 archive; by default, Peewit finds or downloads one
+IMAGES = None  # use only this many images of each set, for a quick try
 EPOCHS = 10  # as in the tutorial
-BUDGET = {"minutes": 5}  # for doing better in the same time
-PART = 10_000  # training images for the question about the test set: a fifth, to have it sooner
+BUDGET = {"minutes": 5}  # for the recipe `fast`
+PART = 10_000  # training images for the test set experiment: a fifth, to save time
 """,
     (
         """
-## Load
+## Load the data
 
-Peewit looks where Keras and torchvision leave the archive, then tries several mirrors, and checks
-what it got. What is worth knowing about it is in the notes.
+Peewit looks for the archive where Keras and torchvision store it, then tries several mirrors, and
+verifies the file. Anything you should know about it is in the notes.
 """,
         """
-## 读取数据
+## 加载数据
 
-Peewit 先到 Keras 和 torchvision 存放压缩包的地方去找，找不到再依次尝试几个镜像，并检查拿到的文
-件。需要留意的事情都写在提示（notes）里。
+Peewit 先在 Keras 和 torchvision 的默认目录里查找数据集压缩包，找不到再依次尝试多个镜像站下载，并校
+验文件。需要注意的事项会写在提示（notes）里。
 """,
     ),
     """
@@ -54,14 +54,14 @@ print(train, test, *notes, sep="\\n")
 """,
     (
         """
-## Look
+## Look at the images
 
-The tutorial's four pictures, training images 100 to 103, and two of each class:
+The tutorial's four examples, training images 100 to 103, and two images of each class:
 """,
         """
-## 看一看
+## 查看图片
 
-教程里的四张图片，也就是训练集的第 100 到 103 张；然后每个类别各看两张：
+先看教程里的四张示例（训练集第 100 到 103 张），再看每个类别各两张：
 """,
     ),
     """
@@ -72,20 +72,20 @@ peewit.show(train, classes=train.class_names, count=20)
 """,
     (
         """
-## Build
+## Build the network
 
-Three convolutions, each with batch normalisation and pooling; dropout; two dense layers. The same
-159,018 parameters as in Keras, under the same names.
+Three convolutions, each with batch normalisation and pooling, then dropout and two dense layers:
+the same 159,018 parameters as in Keras, with the same layer names.
 """,
         """
 ## 搭建网络
 
-三个卷积层，各带批归一化和池化；随机失活（dropout）；两个全连接层。参数和 Keras 里一样是 159,018
-个，各层的名字也一样。
+三个卷积层（每层后接批归一化和池化）、一个 dropout 层、两个全连接层。参数量与 Keras 版相同，都是
+159,018，各层名称也一致。
 """,
     ),
     """
-from peewit.models import build
+from peewit.models.registry import build
 from peewit.models.summary import summarise
 
 network = build("tutorial", train.image_shape, len(train.class_names), seed=0)
@@ -96,14 +96,14 @@ summary
         """
 ## Train
 
-As in the tutorial: Adam, batches of 32, ten epochs. One thing is different: a tenth of the training
-images is held out to watch the training with. The test set waits until the end.
+As in the tutorial: Adam, batch size 32, ten epochs. One thing is different: validation uses a tenth
+of the training images, which is held out. The test set is used only at the end.
 """,
         """
 ## 训练
 
-和教程一样：Adam，每批 32 张，训练十轮。只有一点不同：从训练集里留出十分之一的图片，用来观察训练过
-程。测试集要等到最后才用。
+设置与教程相同：Adam 优化器，批大小 32，训练 10 个 epoch。唯一的区别是：从训练集中划出十分之一作为
+验证集，测试集只在最后使用一次。
 """,
     ),
     """
@@ -114,13 +114,14 @@ run = peewit.train(train, recipe, test=test, source=SOURCE)
         """
 ## Plot
 
-Everything is in the run's folder: weights, history, pictures, and `report.html`, which has all of
-it on one page.
+Everything is saved in the run's folder: weights, history, plots, and `report.html`, which shows it
+all on one page.
 """,
         """
-## 画图
+## 绘图
 
-一切都在这次训练的文件夹里：权重、每一轮的记录、图片，还有把这些汇总在一页上的 `report.html`。
+所有结果都保存在本次训练的目录里：权重、每个 epoch 的指标、图表，以及汇总全部内容的
+`report.html`。
 """,
     ),
     """
@@ -128,21 +129,23 @@ run.picture("curves")
 """,
     (
         """
-Where the validation curve jumps, batch normalisation's moving statistics lag behind the weights;
-the training curve never shows that.
+The validation curve jumps when batch normalisation's moving statistics lag behind the weights. The
+training curve does not show this, because training uses the statistics of each batch.
 
 ## Test
 
-Once, at the end. An accuracy on so many images is known only within an interval: compare it with
-the 73.67 % that the tutorial's author got, and with what another seed gives you.
+The test set is used once, at the end. Its size limits how precisely it measures the accuracy, so
+the result comes with a confidence interval. Compare it with the 73.67 % of the tutorial's author,
+and with the result of another seed.
 """,
         """
-验证曲线跳动的地方，是批归一化的滑动统计量没有跟上权重的变化；训练曲线上看不到这一点。
+验证曲线之所以跳动，是因为批归一化的滑动统计量滞后于权重的更新；训练时用的是每个批次自身的统计量，
+所以训练曲线上看不到这种跳动。
 
 ## 测试
 
-只在最后测试一次。图片数量有限，准确率只能确定到一个区间：可以和教程作者得到的 73.67 % 比一比，也
-可以换一个种子再比一比。
+测试集只在最后使用一次。测试图片数量有限，测得的准确率存在误差，因此结果附带置信区间。可以与教程作
+者得到的 73.67 % 对比，也可以换一个随机种子再对比。
 """,
     ),
     """
@@ -150,10 +153,10 @@ peewit.evaluate(run.logits(test.images), test.labels, run.class_names)
 """,
     (
         """
-The wrong answers that it was surest of say more than the number does:
+The most confident mistakes say more than the number:
 """,
         """
-最有把握却答错的图片，比一个数字更能说明问题：
+置信度最高的错误预测，比单个准确率数字更能说明问题：
 """,
     ),
     """
@@ -163,17 +166,17 @@ run.picture("mistakes")
         """
 ## Why are 512 parameters not trained?
 
-Keras counts 512 of the 159,018 as "non-trainable" and says no more. They are batch
-normalisation's: each channel has four values. Scale and shift are trained, by the gradient of the
-loss like any weight. The moving mean and the moving variance are *measured*: in training they
-follow the batches, and in prediction they stand in for them.
+Keras lists 512 of the 159,018 parameters as "non-trainable", without an explanation. They belong to
+batch normalisation, which has four values per channel. Scale and shift are trained with the
+gradient of the loss, like any weight. The moving mean and the moving variance are *measured*: they
+track the statistics of the training batches, and replace them in prediction.
 """,
         """
 ## 为什么有 512 个参数不参与训练？
 
-在 159,018 个参数里，Keras 把 512 个算作“不可训练”（non-trainable），没有再作解释。它们属于批归一
-化：每个通道有四个值。缩放和平移是训练出来的，和别的权重一样由损失的梯度来决定；滑动平均值和滑动方
-差是**统计**出来的：训练时跟着每一批数据更新，预测时代替批次自己的统计量。
+159,018 个参数中，Keras 把 512 个标为“不可训练”（non-trainable），却没有解释原因。它们属于批归一化
+层，该层每个通道有四个参数。缩放和偏移是可训练的，与其他权重一样通过损失的梯度更新；滑动均值和滑动方
+差则是**统计**得到的：训练时随每个批次更新，预测时代替批次统计量。
 """,
     ),
     """
@@ -184,12 +187,12 @@ print(" + ".join(str(row.non_trainable) for row in norms), "=", summary.non_trai
 """,
     (
         """
-Measured means: anybody can measure them again. What the first layer's moving mean says, and what
-comes out of its convolution for a thousand training images:
+Measured values can be measured again. Compare the first layer's moving mean with the mean output of
+its convolution for a thousand training images:
 """,
         """
-既然是统计出来的，谁都可以再统计一遍。下面是第一层记下的滑动平均值，以及一千张训练图片经过它的卷积
-之后的平均值：
+既然是统计值，就可以重新统计来验证。下面对比第一层的滑动均值，和一千张训练图片经过该层卷积后输出的
+均值：
 """,
     ),
     """
@@ -204,25 +207,25 @@ print("measured now ", *(f"{value:.3f}" for value in measured[:8]))
 """,
     (
         """
-`print(summary.explain())` says for every layer where each number comes from.
+`print(summary.explain())` explains the numbers of every layer.
 
 ## Why not validate on the test set?
 
-The tutorial watches the training with the test set (`validation_data=(test_images,
-test_labels)`). Nothing is wrong with looking, but whoever then keeps the best epoch, or the best
-of some settings, has chosen by luck with these images too, and the accuracy on them is no longer
-what new images would give. How much is that luck worth? Train a network on a part of the images,
-and keep its answers after every epoch:
+The tutorial validates on the test set (`validation_data=(test_images, test_labels)`). Looking at
+those values does no harm. But if you then keep the best epoch, or the best of several settings, you
+also select for luck on these images, and their accuracy is no longer what you would get on new
+images. How large is this bias? Train a network on part of the images, and record its test
+predictions after every epoch:
 """,
         """
-`print(summary.explain())` 会说明每一层的每个数字是怎么来的。
+`print(summary.explain())` 会解释每一层各个数字的来源。
 
-## 为什么不用测试集来验证？
+## 为什么不用测试集做验证？
 
-教程用测试集来观察训练（`validation_data=(test_images, test_labels)`）。看一看并没有错；可是谁要是
-按它挑出最好的一轮，或者挑出最好的一组设置，就把在这些图片上的运气也一起挑了进去，它们上面的准确率
-也就不再是新图片上会有的准确率。这份运气值多少？用一部分图片训练一个网络，把它每一轮之后的答案都留
-下来：
+教程用测试集做验证（`validation_data=(test_images, test_labels)`）。只看结果并无问题；但如果据此挑选
+最好的 epoch 或最好的一组超参数，就等于把这批图片上的偶然因素也选了进去，这时测试集上的准确率不再代
+表新图片上的准确率。这种选择偏差有多大？用部分图片训练一个网络，记录每个 epoch 之后它在测试集上的预
+测：
 """,
     ),
     """
@@ -237,17 +240,17 @@ for epochs in range(1, EPOCHS + 1):
     watched = peewit.train(few, recipe, resume=folder, progress=Silent())
     folder = watched.path
     answers.append(watched.logits(test.images).argmax(1) == test.labels)
-right = np.array(answers)  # (epochs, test images): whether the answer was right
+right = np.array(answers)  # (epochs, test images): whether the prediction is correct
 print("test accuracy after each epoch:", *(f"{share:.1%}" for share in right.mean(1)))
 """,
     (
         """
-Now choose the best epoch by some of the test images, and ask the others, which had no part in the
-choice, how good it is. A thousand times, each time by other images:
+Now select the best epoch on some of the test images, and measure its accuracy on the others, which
+had no part in the selection. Repeat this a thousand times with different images:
 """,
         """
-现在只用一部分测试图片挑出最好的一轮，再让没有参与挑选的其余图片来判断它到底有多好。这样做一千次，
-每次换一批图片：
+现在用一部分测试图片选出最好的 epoch，再用没有参与选择的其余图片测它的真实准确率。重复一千次，每次
+换一批图片：
 """,
     ),
     """
@@ -266,36 +269,36 @@ for size in (len(test) // 100, len(test) // 10, len(test) // 2):
 """,
     (
         """
-With thousands of images the luck is hardly more than the noise of this little experiment, with few
-it is large, and it cannot be bad luck on average: the fewer the images and the more there is to
-choose from, the more a choice flatters itself. People try far more than ten things on a test set.
-Images that are held out of the training set answer the same question and leave the test set
-untouched: that is what the run above did, and what Peewit does unless told otherwise
-(`validate_on="test"`).
+With thousands of images, the bias is hardly larger than the noise of this small experiment; with
+few images it is large. On average it is always optimistic: the fewer the images and the more
+candidates there are, the more the selected one is overrated. In practice, people compare far more
+than ten candidates on a test set. Images held out of the training set serve the same purpose and
+leave the test set untouched. That is what the run above did, and Peewit's default
+(`validate_on="test"` changes it).
 
 ## How to do better in the same time?
 
-More epochs hardly help this network. The same minutes do more in another recipe: `fast` measures
-this machine, picks the network that fits the time, and trains it with better augmentation and a
-better optimiser. The minutes count everything.
+More epochs hardly help this network. Another recipe makes better use of the same minutes: `fast`
+measures this machine, picks a network that fits the time, and trains it with better augmentation
+and a better optimiser. The minutes include everything.
 """,
         """
-图片有几千张时，这份运气几乎淹没在这个小实验的误差里；图片少的时候就很大；而且平均来说它不会是坏运
-气：图片越少、可选的越多，挑出来的结果就越是高估自己。人们在测试集上试过的东西远不止十样。从训练集
-里留出的图片同样能回答这个问题，又不必动用测试集：上面的训练就是这样做的，Peewit 一向如此，除非你
-另有要求（`validate_on="test"`）。
+用几千张图片来选时，偏差与这个小实验的噪声相当；图片少时，偏差就很明显。而且平均来看，它总是偏向乐
+观：图片越少、候选越多，选出来的结果就越容易被高估。实际工作中，人们在测试集上比较过的候选远不止十
+个。从训练集中划出验证集同样可以完成选择，又不会动用测试集：上面的训练就是这样做的，这也是 Peewit 的
+默认行为（可用 `validate_on="test"` 更改）。
 
-## 同样的时间，怎样做得更好？
+## 同样的时间，怎样得到更好的结果？
 
-对这个网络来说，多训练几轮几乎没有用。同样几分钟，换一个配方就能做得更多：`fast` 先测一测这台机
-器，选出适合这段时间的网络，再用更好的数据增强和更好的优化器来训练。分钟数包括一切。
+对这个网络来说，增加 epoch 几乎没有帮助。换一个训练配方，同样的时间可以得到更高的准确率：`fast` 先
+测量本机速度，选择适合时间预算的网络，再用更好的数据增强和优化器训练。时间预算包含全部开销。
 """,
     ),
     """
 better = peewit.train(train, peewit.Recipe.preset("fast", **BUDGET), test=test, source=SOURCE)
 """,
     """
-from peewit.comparison import readings
+from peewit.runs.comparison import readings
 
 for one in (run, better):
     print(f"{one.recipe.name:8}  {one.metrics['accuracy']:.2%}")
@@ -303,16 +306,15 @@ print(*readings([run, better]))
 """,
     (
         """
-## Pictures of your own
+## Classify your own images
 
-Any size and any usual format; put yours into the folder. Here are a few test pictures, enlarged and
-saved as JPEG:
+Any size and any common format will do; put your images into the folder. As examples, these are a
+few test images, enlarged and saved as JPEG:
 """,
         """
-## 识别自己的图片
+## 对自己的图片做分类
 
-尺寸不限，常见的格式都可以；把你的图片放进这个文件夹就行。这里先放几张测试图片，放大之后存成
-JPEG：
+图片尺寸不限，支持各种常见格式，放进这个文件夹即可。这里以几张测试图片为例，放大后存为 JPEG：
 """,
     ),
     """
@@ -320,7 +322,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from peewit.prediction import find_pictures
+from peewit.prediction.predict import find_pictures
 
 Path("pictures").mkdir(exist_ok=True)
 for number in range(4):
@@ -332,16 +334,16 @@ for answer in peewit.predict(better, find_pictures(["pictures"]), top=3):
 """,
     (
         """
-## Take it elsewhere
+## Export the classifier
 
-The whole classifier as an ONNX file, preprocessing included: pictures in, probabilities out. Peewit
-loads what it has written and compares the answers before it keeps the file.
+The ONNX file contains the whole classifier, including preprocessing: images in, probabilities out.
+Before Peewit keeps the file, it loads it in ONNX Runtime and checks that the predictions agree.
 """,
         """
-## 带到别处去
+## 导出分类器
 
-把整个分类器写成一个 ONNX 文件，预处理也在里面：输入图片，输出概率。文件写好之后，Peewit 会把它读
-回来，核对答案，一致才保留。
+将整个分类器（包括预处理）导出为一个 ONNX 文件：输入图片，输出概率。写入文件后，Peewit 会用 ONNX
+Runtime 重新加载，确认预测结果一致才保留。
 """,
     ),
     """
@@ -354,10 +356,10 @@ print(*exported.notes)
 """,
     (
         """
-It works without Peewit, here in ONNX Runtime:
+It works without Peewit, here in ONNX Runtime alone:
 """,
         """
-没有 Peewit 它也能用，比如在 ONNX Runtime 里：
+脱离 Peewit 也能使用，例如直接用 ONNX Runtime：
 """,
     ),
     """
@@ -371,14 +373,13 @@ for row, label in zip(probabilities, test.labels, strict=False):
 """,
     (
         """
-From here on in a terminal: `peewit report RUN` makes the page anew, `peewit serve RUN` opens one to
-drop pictures on, `peewit compare RUN RUN` sets runs side by side, and `peewit train --help` lists
-everything that can be changed.
+Continue in a terminal: `peewit report RUN` writes the report again, `peewit serve RUN` starts a web
+page that classifies images, `peewit compare RUN RUN` compares runs, and `peewit train --help` lists
+all options.
 """,
         """
-接下来可以到终端里去：`peewit report RUN` 重新生成报告，`peewit serve RUN` 打开一个可以把图片拖进
-去的网页， `peewit compare RUN RUN` 把几次训练放在一起比较，`peewit train --help` 列出所有可以更改
-的东西。
+接下来可以在终端中继续：`peewit report RUN` 重新生成报告，`peewit serve RUN` 启动网页服务，拖入图片
+即可分类，`peewit compare RUN RUN` 对比多次训练，`peewit train --help` 列出所有选项。
 """,
     ),
 ]

@@ -1,11 +1,10 @@
-"""Train the same short trainings with an earlier revision and with this checkout: same weights?
+"""Compare the weights trained by an earlier revision and by this checkout, bit for bit.
 
     python scripts/same_weights.py 990df07
 
-A change of structure must not change a single bit of what is trained. Each case runs in a process
-of its own with each checkout, on the same made pictures, and every weight is compared bit for bit,
-and so are the history and the final test, except for times. Cases that are interrupted and resumed
-must end with the same bits too.
+A refactoring must not change a single bit of the weights. Each case is a short training that runs
+with both checkouts, in separate processes and on the same synthetic images. Weights, history and
+final test must be identical, except for times, also in cases that are interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FAST = {"preset": "fast", "model": "fast-xs", "epochs": 4, "batch_size": 100}
 
-# Run with the checkout under test on PYTHONPATH: only names that are public in both are used.
+# Runs with one of the checkouts on PYTHONPATH, so it may use only names that both have.
 CHILD = """
 import json, sys
 import numpy as np
@@ -38,7 +37,7 @@ job = json.loads(sys.argv[1])
 random = np.random.default_rng(7)
 side, count, classes = job["side"], job["images"], 10
 labels = np.arange(count) % classes
-# each class its own colours under noise, so that there is something to learn
+# each class has its own colours under noise, so that there is something to learn
 base = random.integers(0, 256, (classes, 4, 4, 3))
 large = np.repeat(np.repeat(base, -(-side // 4), 1), -(-side // 4), 2)[:, :side, :side]
 images = (0.4 * large[labels] + 0.6 * random.integers(0, 256, (count, side, side, 3)))
@@ -56,20 +55,22 @@ else:
 
 @dataclass(frozen=True)
 class Case:
-    """A short training.
+    """A short training to compare.
 
     Parameters
     ----------
     recipe : dict
-        A preset and what is changed of it.
+        Name of the preset and the fields to change.
     kernels : bool
-        Whether the compiled kernels are used.
+        Use the compiled kernels.
     interrupted : bool
-        Whether it is stopped by Ctrl-C in the middle of an epoch and resumed.
+        Interrupt it by Ctrl-C within an epoch, then resume.
     first_epochs : int, optional
-        Train for so many epochs and finish, then resume to the recipe's.
+        Finish a training of this many epochs, then resume it to the recipe's epochs.
     side : int
         Height and width of the images in pixels.
+    images : int
+        Number of images, 200 of them for the test.
     """
 
     recipe: dict[str, Any]
@@ -77,7 +78,7 @@ class Case:
     interrupted: bool = False
     first_epochs: int | None = None
     side: int = 32
-    images: int = field(default=2_200)
+    images: int = 2_200
 
 
 BEST = {"preset": "best", "model": "fast-xs", "epochs": 2, "batch_size": 100}
@@ -89,7 +90,7 @@ CASES = {
     "tutorial, bfloat16": Case(TUTORIAL | BFLOAT16),
     "tutorial, one thread": Case(TUTORIAL | {"threads": 1}),
     "tutorial, interrupted": Case(TUTORIAL | {"checkpoint_minutes": 0}, interrupted=True),
-    "tutorial, enlarged grey-sized": Case(TUTORIAL | {"epochs": 1}, side=12),
+    "tutorial, enlarged small images": Case(TUTORIAL | {"epochs": 1}, side=12),
     "fast": Case(FAST),
     "fast, without kernels": Case(FAST, kernels=False),
     "fast, bfloat16": Case(FAST | BFLOAT16),
@@ -98,18 +99,20 @@ CASES = {
     "fast, resumed for more epochs": Case(FAST, first_epochs=2),
     "fast, all images": Case(FAST | {"skip_easy": 0.0, "flip": "random"}),
     "fast, Adam": Case(FAST | {"optimizer": "adam", "lr": 1e-3}),
-    "fast, larger pictures": Case(FAST | {"epochs": 1}, side=48, images=1_200),
+    "fast, larger images": Case(FAST | {"epochs": 1}, side=48, images=1_200),
     "best": Case(BEST),
     "best, bfloat16": Case(BEST | BFLOAT16),
 }
 
 
 def main() -> int:
-    """Compare; return the exit code: 1 if a bit differs."""
+    """Compare all cases; return 1 if any bit differs, else 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("revision", help="the earlier revision, as git names it")
-    parser.add_argument("--only", metavar="TEXT", default="", help="cases whose name has TEXT")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the earlier checkout here")
+    parser.add_argument("revision", help="the earlier git revision")
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="run only cases whose name contains TEXT"
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the earlier checkout in DIR")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -124,13 +127,13 @@ def main() -> int:
             ]
             wrong = differences(*runs)
             differing += bool(wrong)
-            print(f"{name}: {'; '.join(wrong) if wrong else 'the same bits'}", flush=True)
-    print(f"{differing} of the cases differ" if differing else "every bit is the same")
+            print(f"{name}: {'; '.join(wrong) if wrong else 'identical'}", flush=True)
+    print(f"{differing} cases differ" if differing else "all cases are identical")
     return int(differing > 0)
 
 
 def checkout(revision: str, folder: Path) -> Path:
-    """Return a folder with ``revision`` and its kernels compiled."""
+    """Extract ``revision`` to ``folder``, compile its kernels, and return the folder."""
     if not (folder / "src").is_dir():
         archive = subprocess.run(
             ["git", "archive", revision], cwd=ROOT, check=True, capture_output=True
@@ -147,7 +150,7 @@ def checkout(revision: str, folder: Path) -> Path:
 
 
 def trained(case: Case, source: Path, out: Path) -> Path:
-    """Train ``case`` with the checkout ``source`` into the run folder ``out``."""
+    """Train ``case`` with the checkout ``source``; return the run folder ``out``."""
     if case.interrupted:
         run(case, source, out, interrupt=True)
         run(case, source, out, resume=True)
@@ -168,7 +171,7 @@ def run(
     interrupt: bool = False,
     epochs: int | None = None,
 ) -> None:
-    """Run one training process; with ``interrupt``, stop it once its first checkpoint is there."""
+    """Run one training process; with ``interrupt``, send Ctrl-C after its first checkpoint."""
     recipe = case.recipe if epochs is None else case.recipe | {"epochs": epochs}
     job = {
         "recipe": recipe,
@@ -191,21 +194,21 @@ def run(
         while not (out / "checkpoint.safetensors").exists() and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=600)
-    stopped = "Interrupted" in said
+    _, errors = process.communicate(timeout=600)
+    stopped = "Interrupted" in errors
     if stopped != interrupt or (process.returncode != 0 and not interrupt):
-        raise SystemExit(f"{source}: the training of {out.name} ended unexpectedly:\n{said}")
+        raise SystemExit(f"{source}: the training of {out.name} ended unexpectedly:\n{errors}")
 
 
 def differences(earlier: Path, now: Path) -> list[str]:
-    """Return in what two run folders differ, apart from times."""
+    """Return the differences between two run folders, apart from times."""
     from safetensors.numpy import load_file
 
     found = []
     for file in ("model.safetensors", "checkpoint.safetensors"):
         one, other = (load_file(folder / file) for folder in (earlier, now))
         if one.keys() != other.keys():
-            found.append(f"{file} has other tensors")
+            found.append(f"{file} has different tensors")
             continue
         differing = [name for name in one if one[name].tobytes() != other[name].tobytes()]
         if differing:
@@ -218,7 +221,7 @@ def differences(earlier: Path, now: Path) -> list[str]:
 
 
 def history(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of the history without what depends on time."""
+    """Return the rows of the history without the columns that depend on time."""
     timed = {"seconds", "images_per_second", "gflops", "share_of_best"}
     with (folder / "history.csv").open(encoding="utf-8", newline="") as table:
         return [
@@ -228,7 +231,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 
 def metrics(folder: Path) -> dict[str, Any]:
-    """Return the numbers of the final test without what depends on time."""
+    """Return the metrics of the final test without those that depend on time."""
     timed = {"training_seconds", "gflops", "share_of_best"}
     numbers = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {key: value for key, value in numbers.items() if key not in timed}

@@ -19,8 +19,7 @@ PAGES = (
     CHINESE,
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
-    # benchmarks.md is generated
-    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "benchmarks"),
+    *sorted((ROOT / "docs").glob("*.md")),
 )
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""The notebooks are what their source makes, have the same code in each language, and run."""
+"""The notebooks match their sources, have the same code in each language, and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-# larger ones take long to open, and GitHub shows none above some MB
+# larger notebooks open slowly, and GitHub does not render them
 LARGEST = 2_000_000
 
 
@@ -48,7 +48,7 @@ outputs = make.outputs_of
 
 
 def shown(cells: list[list[NotebookNode]]) -> str:
-    """Everything that the outputs say in plain text."""
+    """Return all outputs in plain text."""
     texts = [
         output.get("text") or output.get("data", {}).get("text/plain", "")
         for cell in cells
@@ -58,17 +58,17 @@ def shown(cells: list[list[NotebookNode]]) -> str:
 
 
 def marks(cell: NotebookNode) -> list[str]:
-    """The headings and the code in prose, which do not depend on the language."""
+    """Return the heading levels and inline code of a prose cell, which no translation changes."""
     found = re.findall(r"^#+ |`[^`]+`", cell.source, re.MULTILINE)
     return sorted(" ".join(mark.split()) for mark in found)
 
 
-def test_all_notebooks_are_made() -> None:
+def test_every_notebook_has_a_source() -> None:
     assert {path.name for path in NOTEBOOKS.glob("*.ipynb")} == set(BOOKS)
 
 
 @pytest.mark.parametrize("name", BOOKS)
-def test_committed_notebooks_are_what_their_source_makes(name: str) -> None:
+def test_committed_notebooks_match_their_source(name: str) -> None:
     book, made = kept(name), make.notebook(*BOOKS[name])
     nbformat.validate(book)
     hint = "run notebooks/make.py"
@@ -87,12 +87,12 @@ def test_both_languages_have_the_same_code_and_outputs() -> None:
         if one.cell_type == "markdown":
             assert re.search("[\u4e00-\u9fff]", other.source), other.source
             assert not re.search("[\u4e00-\u9fff]", one.source), one.source
-            # the same headings at the same places, the same code in the text
+            # the same heading levels and inline code
             assert marks(one) == marks(other)
 
 
 @pytest.mark.parametrize("name", BOOKS)
-def test_kept_outputs_are_whole_and_name_no_machine(name: str) -> None:
+def test_stored_outputs_have_no_errors_and_no_local_paths(name: str) -> None:
     cells = outputs(kept(name))
     text = json.dumps(cells)
     assert len(text) < LARGEST
@@ -102,7 +102,7 @@ def test_kept_outputs_are_whole_and_name_no_machine(name: str) -> None:
             assert output.output_type != "error"
 
 
-def test_chinese_lines_are_joined_without_gaps() -> None:
+def test_chinese_lines_are_joined_without_spaces() -> None:
     text = "中文。\n没有空格\n`code`\nEnglish\nhas."
     assert make.joined(text) == "中文。没有空格\n`code`\nEnglish\nhas."
     assert make.joined("一段。\n`code`\n\n二段。\n\n`code`") == "一段。`code`\n\n二段。\n\n`code`"
@@ -110,13 +110,11 @@ def test_chinese_lines_are_joined_without_gaps() -> None:
 
 @pytest.fixture(scope="module")
 def decoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of kernels that share the decoded archive, which takes seconds to make."""
+    """The environment of kernels that share the decoded archive, which takes seconds to create."""
     return {"PEEWIT_HOME": str(tmp_path_factory.mktemp("decoded"))}
 
 
-def test_the_tutorial_runs_from_the_top(
-    archive: Path, decoded: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_tutorial_runs(archive: Path, decoded: dict[str, str], tmp_path: Path) -> None:
     changes = {
         "DATA": str(archive),
         "IMAGES": 200,
@@ -127,10 +125,10 @@ def test_the_tutorial_runs_from_the_top(
     found = make.run(make.notebook("tutorial", 0), tmp_path, changes, decoded)
     text = shown(found)
     assert "128 + 256 + 128 = 512" in text
-    # nothing but what the cells are there for: no warnings, no empty outputs
+    # no warnings, no superfluous outputs
     assert not [output for cell in found for output in cell if output.get("name") == "stderr"]
     assert all(len(cell) <= 1 for cell in found)
-    # one changing output, which ends as the table
+    # one output that is updated during training and ends as the table
     (training,) = (cell[0].data["text/plain"] for cell in found if "  1/2 " in shown([cell]))
     assert training.splitlines()[0].split()[:2] == ["epoch", "loss"]
     assert training.splitlines()[-1] == "note: testing on 200 test images"
@@ -141,7 +139,7 @@ def test_the_tutorial_runs_from_the_top(
     assert (tmp_path / "pictures" / "0-truck.jpg").is_file()
 
 
-def test_the_tutorial_in_keras_runs_beside_it(
+def test_the_side_by_side_notebook_runs(
     archive: Path, decoded: dict[str, str], tmp_path: Path
 ) -> None:
     environment = dict(decoded)
@@ -156,7 +154,7 @@ def test_the_tutorial_in_keras_runs_beside_it(
     assert "model.keras" in text
 
 
-def test_a_failure_is_shown_as_a_sentence(tmp_path: Path) -> None:
+def test_an_error_is_shown_as_one_line(tmp_path: Path) -> None:
     book = new_notebook(
         cells=[new_code_cell("import peewit"), new_code_cell("peewit.load('cifar11')")]
     )
@@ -164,13 +162,12 @@ def test_a_failure_is_shown_as_a_sentence(tmp_path: Path) -> None:
         make.run(book, tmp_path)
     _, shown_instead = caught.value.traceback.split("peewit.load('cifar11')\n")
     lines = [line for line in shown_instead.splitlines() if line.strip("- ")]
-    assert lines == [
-        "UsageError: there is no source cifar11: known are cifar10, cifar100 and digits; give one "
-        "of these, or the path of an archive or a folder"
-    ]
+    assert len(lines) == 1  # no traceback
+    assert lines[0].startswith("UsageError: ")
+    assert "cifar11" in lines[0]
 
 
-def test_the_whole_run_finds_the_archive_without_a_path_of_this_machine(
+def test_a_run_finds_the_archive_without_a_local_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = """
@@ -186,7 +183,7 @@ print(found[0].as_posix(), found[0].read_text())
     assert output.text == "data/cifar-10-python.tar.gz pictures\n"
 
 
-def test_writing_keeps_the_outputs_of_code_that_is_the_same(tmp_path: Path) -> None:
+def test_writing_keeps_the_outputs_of_unchanged_code(tmp_path: Path) -> None:
     prose, code_cell = new_markdown_cell("old"), new_code_cell("print(1)")
     ran = make.with_outputs(
         new_notebook(cells=[prose, code_cell]), [[new_output("stream", text="1\n")]]
@@ -199,7 +196,7 @@ def test_writing_keeps_the_outputs_of_code_that_is_the_same(tmp_path: Path) -> N
     assert make.kept_outputs(reworded, tmp_path / "none.ipynb") is None
 
 
-def test_outputs_are_cleaned_of_the_machine(tmp_path: Path) -> None:
+def test_local_paths_are_removed_from_outputs(tmp_path: Path) -> None:
     book = new_notebook(cells=[new_code_cell("from pathlib import Path\nprint(Path.cwd())")])
     ((output,),) = make.run(book, tmp_path)
     assert output.text == "~\n"
@@ -207,14 +204,14 @@ def test_outputs_are_cleaned_of_the_machine(tmp_path: Path) -> None:
     assert again == output
 
 
-def test_the_log_of_this_moment_is_not_kept(tmp_path: Path) -> None:
-    said = "\n".join(
+def test_tensorflow_log_lines_are_removed_from_outputs(tmp_path: Path) -> None:
+    log = "\n".join(
         [
             "WARNING: All log messages before absl::InitializeLog() is called are written",
             "I0000 00:00:1795521297.159271   17434 port.cc:153] oneDNN custom operations are on.",
         ]
     )
-    source = f"import sys\nprint({said!r}, file=sys.stderr)"
+    source = f"import sys\nprint({log!r}, file=sys.stderr)"
     code_cells = [new_code_cell(source), new_code_cell(source + "\nprint('!', file=sys.stderr)")]
     first, second = make.run(new_notebook(cells=code_cells), tmp_path)
     assert first == []

@@ -1,4 +1,4 @@
-"""The READMEs agree with each other and with what is there; their code is run by test_docs.py."""
+"""The READMEs match each other and the repository; test_docs.py runs their code."""
 
 from __future__ import annotations
 

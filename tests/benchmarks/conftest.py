@@ -1,4 +1,4 @@
-"""What a training would have measured, without the training."""
+"""Measurements of trainings that are not run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
-    """The seeds and arguments of all trainings that a benchmark has asked for; none is run."""
-    asked: list[tuple[int, list[str]]] = []
+    """The seeds and arguments of all trainings a benchmark has started; none is run."""
+    started: list[tuple[int, list[str]]] = []
 
     def train(data: str, seed: int, arguments: list[str]) -> dict[str, Any]:
-        asked.append((seed, arguments))
+        started.append((seed, arguments))
         return measured(minutes=float(arguments[1]), seed=seed)
 
     monkeypatch.setattr(child, "train", train)
-    return asked
+    return started
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def measurement() -> Callable[..., dict[str, Any]]:
 
 
 def measured(minutes: float = 1.0, seed: int = 0, **other: Any) -> dict[str, Any]:
-    """A line of a log; the accuracy grows with the minutes, and a little with the seed."""
+    """Return a log row whose accuracy grows with the minutes, and a little with the seed."""
     accuracy = round(0.7 + 0.01 * minutes + 0.001 * seed, 6)
     return {
         "minutes": minutes,

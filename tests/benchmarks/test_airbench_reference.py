@@ -1,4 +1,4 @@
-"""The opponent does what its sources say, and goes on where it was stopped."""
+"""The reference implements its sources, and resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reference, name, value)
 
 
-def test_the_network_begins_as_its_sources_say(tiny: Dataset) -> None:
+def test_the_network_is_initialised_as_in_its_sources(tiny: Dataset) -> None:
     training = reference.Training(tiny, seed=0)
     network = training.network
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     filters = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
     assert trained == 24 + filters + 2 * (64 + 256 + 256) + 3 * 256
     assert network.head.weight.std().item() == pytest.approx(1.0)
-    # a dirac filter passes its channel on
+    # a dirac filter is the identity on its channel
     assert network.blocks[1].conv1.weight[5, 5, 1, 1] == 1.0
     assert network.blocks[1].conv1.weight[:64].sum().item() == pytest.approx(64.0)
     assert network.blocks[0].norm1.momentum == 0.4
@@ -41,8 +41,8 @@ def test_the_network_begins_as_its_sources_say(tiny: Dataset) -> None:
     assert not any(id(p) in names for group in training.sgd.param_groups for p in group["params"])
 
 
-def test_whitened_patches_are_white() -> None:
-    # neighbours alike, as in pictures, and far from flat: the added 5e-4 is nothing beside it
+def test_whitened_patches_have_unit_covariance() -> None:
+    # correlated neighbours, as in images, with a variance for which the added 5e-4 is negligible
     noise = torch.randn(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     images = noise + noise.roll(1, 3) + noise.roll(1, 1)
     network = reference.Network(10)
@@ -54,7 +54,7 @@ def test_whitened_patches_are_white() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 216), (256, 64), (5, 5)])
-def test_newton_schulz_brings_singular_values_together(shape: tuple[int, int]) -> None:
+def test_newton_schulz_equalises_singular_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     before, after = torch.linalg.svdvals(matrix), torch.linalg.svdvals(reference.orthogonal(matrix))
     assert reference.orthogonal(matrix).shape == shape
@@ -62,7 +62,7 @@ def test_newton_schulz_brings_singular_values_together(shape: tuple[int, int]) -
     assert after.max() / after.min() < before.max() / before.min()
 
 
-def test_operations_are_those_of_the_layers() -> None:
+def test_flops_are_those_of_the_layers() -> None:
     # 2 * pixels * out * in * taps of: whitening, 24-64, 64-64, 64-256, 256-256 twice, 256-256, head
     layers = [31**2 * 24 * 12, 31**2 * 64 * 216, 15**2 * 64 * 576, 15**2 * 256 * 576,
               7**2 * 256 * 2304, 7**2 * 256 * 2304, 3**2 * 256 * 2304, 2560]  # fmt: skip
@@ -73,7 +73,7 @@ def test_operations_are_those_of_the_layers() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_images_are_cut_and_mirrored(tiny: Dataset) -> None:
+def test_images_are_cropped_and_mirrored(tiny: Dataset) -> None:
     images = reference.Images(tiny, seed=3)
     again = reference.Images(tiny, seed=3)
     seen = []
@@ -85,16 +85,16 @@ def test_images_are_cut_and_mirrored(tiny: Dataset) -> None:
             torch.testing.assert_close(batch, same, rtol=0, atol=0)
             seen += labels.tolist()
     assert sorted(seen) == sorted(2 * tiny.labels.tolist())
-    # the middle of each image is there, where the cut puts it; the next epoch has the mirror image
+    # the middle of each image is where the crop puts it; the next epoch has its mirror image
     for epoch in (0, 1):
         order = torch.randperm(60, generator=images.random("order", epoch))
-        cut = torch.randint(0, 5, (60, 2), generator=images.random("cut", epoch))
+        crop = torch.randint(0, 5, (60, 2), generator=images.random("crop", epoch))
         mirrored = torch.rand(60, generator=images.random("mirror")) < 0.5
         first = next(iter(images.batches(epoch)))[0].permute(0, 2, 3, 1).numpy()
         for place, number in enumerate(order[:20].tolist()):
             image = tiny.images[number]
             image = image[:, ::-1] if mirrored[number] else image
-            down, right = (2 - cut[number]).tolist()
+            down, right = (2 - crop[number]).tolist()
             moved = np.roll(image, (down, right), (0, 1))
             moved = moved[:, ::-1] if epoch else moved
             np.testing.assert_array_equal(first[place, 2:-2, 2:-2], moved[2:-2, 2:-2])
@@ -125,7 +125,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts.jsonl")
     monkeypatch.setattr(reference.Training, "epoch", real)
-    # as if the kill had come between the state and its line
+    # as if it had been killed after saving the state and before logging its line
     (tmp_path / "parts.jsonl").unlink()
     parts = run(tmp_path / "parts.jsonl")
     assert [row["epoch"] for row in parts] == [1, 2]
@@ -137,5 +137,5 @@ def test_a_killed_training_ends_with_the_same_weights(
     # finished: nothing more to do
     assert len(run(tmp_path / "parts.jsonl")) == 2
     (tmp_path / "parts-seed0.state").unlink()
-    with pytest.raises(SystemExit, match="without a state"):
+    with pytest.raises(SystemExit, match=r"parts-seed0\.state is missing"):
         run(tmp_path / "parts.jsonl")

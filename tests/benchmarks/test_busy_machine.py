@@ -1,4 +1,4 @@
-"""What counts as on time, the order of the runs, and that no burner is left."""
+"""What counts as on time, the order of the runs, and that no busy loop is left running."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_on_time(minutes: float, seconds: float, kept: bool) -> None:
     assert busy_machine.on_time(minutes, seconds) is kept
 
 
-def test_the_burners_end_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_loops_end_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
     real = subprocess.Popen
 
@@ -36,20 +36,20 @@ def test_the_burners_end_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None
     with busy_machine.burning(0.0, 2):
         end = time.monotonic() + 60
         while len(started) < 2:
-            assert time.monotonic() < end, "nothing burns"
+            assert time.monotonic() < end, "no busy loop was started"
             time.sleep(0.01)
     assert all(process.returncode is not None for process in started)
 
 
-def test_nothing_burns_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[object] = []  # in a thread, where a failure would be no more than a warning
+def test_busy_loops_do_not_start_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []  # started in a thread, where a failure would only be a warning
     monkeypatch.setattr(subprocess, "Popen", lambda *words: started.append(words))
     with busy_machine.burning(60.0, 1):
         pass
     assert not started
 
 
-def test_runs_alternate_and_go_on(tmp_path: Path, trainings: list[tuple[int, list[str]]]) -> None:
+def test_runs_alternate_and_resume(tmp_path: Path, trainings: list[tuple[int, list[str]]]) -> None:
     options = Namespace(data="x", minutes=[1.0], runs=1, log=tmp_path / "log.jsonl")
     busy_machine.measure(options)
     assert trainings == [(0, ["--minutes", "1"])] * 2
@@ -58,11 +58,11 @@ def test_runs_alternate_and_go_on(tmp_path: Path, trainings: list[tuple[int, lis
     assert [seed for seed, _ in trainings] == [0, 0, 1, 1]
 
 
-def test_table_tells_the_worst(measurement: Measured) -> None:
+def test_table_shows_the_worst_case(measurement: Measured) -> None:
     rows = [
         {**measurement(1.0, seed, wall_seconds=60 + late), "late_seconds": late, "busy": True}
         for seed, late in enumerate((-1.5, 2.0, 7.25))
     ]
     assert busy_machine.table(rows).splitlines()[-1] == (
-        "| 1 | from the middle on | 3 | 7.2 s | 1.5 s | 2 of 3 | 71.10 % ± 0.10 |"
+        "| 1 | from half-time on | 3 | 7.2 s | 1.5 s | 2 of 3 | 71.10 % ± 0.10 |"
     )

@@ -1,4 +1,4 @@
-"""Commands in a process of their own, and what is read of a run."""
+"""Commands run in their own process, and the facts read from a run."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def test_the_last_line_is_the_report() -> None:
     assert child.run([sys.executable, "-c", words]).report == {"images": 5}
 
 
-def test_output_time_and_memory() -> None:
+def test_output_time_and_memory_are_measured() -> None:
     done = child.run([sys.executable, "-c", "import os; print(os.environ['WORD'])"], {"WORD": "hi"})
     assert done.output.strip() == "hi"
     assert done.seconds > 0
     if hasattr(os, "wait4"):
         assert done.peak_memory_mib is not None
-        # Linux counts from the fork on, so what the tests themselves use is in it for a moment
+        # Linux counts from the fork on, which includes the memory of this process
         import resource
 
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         assert 1 < done.peak_memory_mib < max(1000, 2 * own)
 
 
-def test_a_failure_ends_the_benchmark_and_says_why() -> None:
+def test_a_failure_ends_the_benchmark_with_the_error_output() -> None:
     with pytest.raises(SystemExit, match="no such luck"):
         child.run([sys.executable, "-c", "import sys; sys.exit('no such luck')"])
 
@@ -55,7 +55,7 @@ def test_an_interrupted_benchmark_leaves_no_process_behind(
     assert seen[0].returncode is not None
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGTERM")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 def test_a_killed_benchmark_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -74,8 +74,8 @@ def test_a_killed_benchmark_leaves_no_process_behind(monkeypatch: pytest.MonkeyP
     assert seen[0].returncode is not None
 
 
-def test_facts_are_those_of_the_whole_run() -> None:
-    position = TrainState()
+def test_facts_cover_the_whole_run() -> None:
+    position = Position()
     for images, flops, gflops, share in ((90, 20e9, 10.0, 0.5), (225, 50e9, 15.0, 0.75)):
         row = {"images": images, "flops": flops, "gflops": gflops, "share_of_best": share}
         position.add_row({"seconds": 9.0, **row}, 1.0)
@@ -93,7 +93,7 @@ def test_facts_are_those_of_the_whole_run() -> None:
     assert found["best_gflops"] == pytest.approx(20.0)
     assert (found["lr"], found["precision"]) == (1e-3, "float32")
     assert found["share_of_best"] == pytest.approx(0.625)
-    # the tutorial's network is compared with no best rate
+    # the tutorial's network has no best rate to compare with
     del run.metrics["share_of_best"]
     run.metrics["single_view_accuracy"] = 0.4
     found = child.facts(run)

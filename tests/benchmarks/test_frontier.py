@@ -1,4 +1,4 @@
-"""The frontier's order of runs, its resuming, its table and its plot."""
+"""The order of the runs, resuming, the table and the plot."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ import rawlog
 Measured = Callable[..., dict[str, Any]]
 
 
-def test_rounds_are_outermost() -> None:
+def test_one_seed_after_the_other() -> None:
     assert frontier.plan([1, 5, 30], [3, 2, 1]) == [
         (1, 0), (5, 0), (30, 0), (1, 1), (5, 1), (1, 2),
     ]  # fmt: skip
 
 
-def test_what_is_there_is_not_run_again(
-    tmp_path: Path, trainings: list[tuple[int, list[str]]]
-) -> None:
+def test_logged_runs_are_skipped(tmp_path: Path, trainings: list[tuple[int, list[str]]]) -> None:
     options = Namespace(data="x", minutes=[1.0, 2.0], seeds=[1], log=tmp_path / "log.jsonl")
     frontier.measure(options)
     assert trainings == [(0, ["--minutes", "1"]), (0, ["--minutes", "2"])]
@@ -35,12 +33,12 @@ def test_what_is_there_is_not_run_again(
     ]  # fmt: skip
 
 
-def test_seeds_must_go_with_minutes(tmp_path: Path) -> None:
+def test_the_number_of_seeds_must_match_the_minutes(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--seeds"):
         frontier.measure(Namespace(data="x", minutes=[1, 2, 5], seeds=[1, 1], log=tmp_path / "l"))
 
 
-def test_table_has_means_and_deviations(measurement: Measured) -> None:
+def test_table_shows_means_and_deviations(measurement: Measured) -> None:
     rows = [measurement(minutes, seed) for seed in range(3) for minutes in (5.0, 1.0)]
     lines = frontier.table(rows).splitlines()
     assert len(lines) == 4
@@ -50,7 +48,7 @@ def test_table_has_means_and_deviations(measurement: Measured) -> None:
     assert lines[3].startswith("| 5 | 75.10 % ± 0.10 |")
 
 
-def test_what_was_not_told_is_a_question_mark(measurement: Measured) -> None:
+def test_unknown_values_are_question_marks(measurement: Measured) -> None:
     row = measurement(gflops=None, share_of_best=None, peak_memory_mib=None)
     assert "? (?)" in frontier.table([row])
 
@@ -67,17 +65,17 @@ def reference(epochs: int = 2, **last: float) -> list[dict[str, Any]]:
     return rows
 
 
-def test_the_reference_s_points_are_means_of_its_seeds() -> None:
+def test_reference_points_are_means_over_the_seeds() -> None:
     line, augmented = frontier.airbench_points(reference())
     assert line == [(1.0, pytest.approx(55)), (2.0, pytest.approx(65))]
     assert augmented is None
-    # the augmented test's own seconds count
+    # the time of the test with six views is included
     _, augmented = frontier.airbench_points(reference(tta_accuracy=0.8, tta_seconds=30.0))
     assert augmented == (2.5, pytest.approx(80))
     assert frontier.airbench_points([]) == ([], None)
 
 
-def test_the_plot_is_drawn_with_and_without_the_others(
+def test_the_plot_is_drawn_with_and_without_references(
     tmp_path: Path, measurement: Measured
 ) -> None:
     rows = [measurement(minutes, seed) for seed in range(2) for minutes in (1.0, 10.0)]

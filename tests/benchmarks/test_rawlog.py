@@ -1,4 +1,4 @@
-"""Raw logs grow line by line and survive a kill."""
+"""Raw logs are appended line by line and survive a kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import rawlog
 
 
-def test_rows_come_back_in_order(tmp_path: Path) -> None:
+def test_rows_are_read_in_order(tmp_path: Path) -> None:
     log = tmp_path / "new" / "log.jsonl"
     assert rawlog.read(log) == rawlog.read(None) == []
     rawlog.append(log, {"a": 1})
@@ -16,7 +16,7 @@ def test_rows_come_back_in_order(tmp_path: Path) -> None:
     assert rawlog.read(log) == [{"a": 1}, {"a": 2}]
 
 
-def test_a_cut_line_is_left_out_and_spoils_no_other(tmp_path: Path) -> None:
+def test_a_truncated_line_is_skipped_and_corrupts_no_other(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text('{"a": 1}\n{"a": 2, "b"')
     assert rawlog.read(log) == [{"a": 1}]
@@ -39,7 +39,7 @@ def test_the_newest_log_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert newest.name == "frontier-2027-01-02.jsonl"
 
 
-def test_the_machine_is_told_without_anybody_s_paths() -> None:
+def test_machine_contains_no_local_paths() -> None:
     found = rawlog.machine()
     assert "command" not in found
     assert {"date", "processor", "torch", "peewit", "cores"} <= found.keys()
