@@ -1,8 +1,8 @@
-"""The tutorial's network as Keras computes it: slow, readable, float64, NumPy alone.
+"""The tutorial's network as Keras computes it: a slow, readable reference in NumPy and float64.
 
-It shares no code with Peewit, and the parity tests hold both against TensorFlow's own numbers. In
-float64 its rounding is a billion times smaller than TensorFlow's, so its distance from
-TensorFlow's numbers is the size of TensorFlow's own rounding errors.
+It shares no code with Peewit; the parity tests compare both with TensorFlow's own numbers. In
+float64, rounding errors are a billion times smaller than TensorFlow's, so the difference between
+the reference and TensorFlow's numbers is TensorFlow's own rounding error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class KerasReference:
     Parameters
     ----------
     weights : sequence of array
-        As ``model.get_weights()`` gives them in Keras: kernels (H, W, in, out), dense (in, out).
+        As returned by Keras's ``model.get_weights()``: kernels (H, W, in, out), dense (in, out).
+    running_sums : bool
+        Sum the batch statistics as TensorFlow 2.4 does, in float32, one value after another.
     """
 
     def __init__(self, weights: list[npt.NDArray[np.float32]], running_sums: bool = False) -> None:
@@ -35,23 +37,23 @@ class KerasReference:
         self.steps = 0
         self.averages = {i: (np.zeros(weights[i].shape),) * 2 for i in self.trained}
         self.gradients: dict[int, Array] = {}
-        self.margin = np.inf  # how near a ReLU or a pooling came to deciding otherwise
+        self.margin = np.inf  # how close any ReLU or pooling decision was
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Array:
-        """Return the logits (N, classes) with the moving statistics."""
+        """Return the logits (N, classes), computed with the moving statistics."""
         parts = [
             self._forward(images[i : i + 32], training=False) for i in range(0, len(images), 32)
         ]
         return np.concatenate([logits for logits, _ in parts])
 
     def train(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
-        """Do one step of Adam on one batch and return the loss before it (dropout rate 0)."""
-        logits, kept = self._forward(images, training=True)
+        """Take one Adam step on a batch (dropout rate 0); return the loss before the step."""
+        logits, saved = self._forward(images, training=True)
         probabilities = softmax(logits)
         rows = np.arange(len(labels))
         loss = -np.log(probabilities[rows, labels]).mean()
         probabilities[rows, labels] -= 1
-        self._backward(probabilities / len(labels), kept)
+        self._backward(probabilities / len(labels), saved)
         self._adam()
         return float(loss)
 
@@ -59,7 +61,7 @@ class KerasReference:
         self, images: npt.NDArray[np.uint8], training: bool
     ) -> tuple[Array, list[tuple[Array, ...]]]:
         x = images / 255
-        kept: list[tuple[Array, ...]] = []  # what the way back needs of each layer
+        saved: list[tuple[Array, ...]] = []  # each layer's activations for the backward pass
         for stage in range(STAGES):
             first = PER_STAGE * stage
             kernel, bias, gamma, beta, moving_mean, moving_variance = self.weights[
@@ -71,7 +73,7 @@ class KerasReference:
                 count = active.size // active.shape[-1]
                 mean = self.total(active) / count
                 variance = self.total((active - mean) ** 2) / count
-                # the fused kernel of TensorFlow moves towards the unbiased variance
+                # TensorFlow's fused kernel updates the moving variance with the unbiased variance
                 for at, batch in ((4, mean), (5, variance * count / (count - 1))):
                     moved = MOMENTUM * self.weights[first + at] + (1 - MOMENTUM) * batch
                     self.weights[first + at] = moved
@@ -81,38 +83,38 @@ class KerasReference:
             normal = (active - mean) / deviation
             windows = pool_windows(normal * gamma + beta)  # (N, h, w, 4, C)
             self._note_margin(before, windows)
-            kept.append((x, before, normal, deviation, windows))
+            saved.append((x, before, normal, deviation, windows))
             x = windows.max(3)
         flat = x.reshape(len(x), -1)  # height, width, channels
         hidden_kernel, hidden_bias, kernel, bias = self.weights[PER_STAGE * STAGES :]
         before = flat @ hidden_kernel + hidden_bias
         hidden = np.maximum(before, 0)
-        kept.append((flat, before, hidden, np.array(x.shape, np.float64)))
-        return hidden @ kernel + bias, kept
+        saved.append((flat, before, hidden, np.array(x.shape, np.float64)))
+        return hidden @ kernel + bias, saved
 
-    def _backward(self, d_logits: Array, kept: list[tuple[Array, ...]]) -> None:
-        found = self.gradients = {}
+    def _backward(self, d_logits: Array, saved: list[tuple[Array, ...]]) -> None:
+        gradients = self.gradients = {}
         last = PER_STAGE * STAGES
-        flat, before, hidden, shape = kept.pop()
-        found[last + 2], found[last + 3] = hidden.T @ d_logits, d_logits.sum(0)
+        flat, before, hidden, shape = saved.pop()
+        gradients[last + 2], gradients[last + 3] = hidden.T @ d_logits, d_logits.sum(0)
         d_hidden = (d_logits @ self.weights[last + 2].T) * (before > 0)
-        found[last], found[last + 1] = flat.T @ d_hidden, d_hidden.sum(0)
+        gradients[last], gradients[last + 1] = flat.T @ d_hidden, d_hidden.sum(0)
         dx = (d_hidden @ self.weights[last].T).reshape(shape.astype(int))
         for stage in reversed(range(STAGES)):
             first = PER_STAGE * stage
-            x, before, normal, deviation, windows = kept.pop()
+            x, before, normal, deviation, windows = saved.pop()
             gamma = self.weights[first + 2]
             dy = unpool(dx, windows, normal.shape)
-            found[first + 2], found[first + 3] = self.total(dy * normal), self.total(dy)
+            gradients[first + 2], gradients[first + 3] = self.total(dy * normal), self.total(dy)
             count = dy.size // dy.shape[-1]
-            # the batch's own mean and deviation depend on every value: S. Ioffe and C. Szegedy,
-            # "Batch normalization", ICML 2015, section 3
+            # the batch mean and variance depend on every value: S. Ioffe and C. Szegedy, "Batch
+            # normalization", ICML 2015, section 3
             d_active = (gamma / deviation) * (
-                dy - found[first + 3] / count - normal * found[first + 2] / count
+                dy - gradients[first + 3] / count - normal * gradients[first + 2] / count
             )
             d_before = d_active * (before > 0)
-            found[first + 1] = self.total(d_before)
-            found[first] = np.einsum("nhwcij,nhwo->ijco", patches(x), d_before, optimize=True)
+            gradients[first + 1] = self.total(d_before)
+            gradients[first] = np.einsum("nhwcij,nhwo->ijco", patches(x), d_before, optimize=True)
             spread = np.pad(d_before, ((0, 0), (2, 2), (2, 2), (0, 0)))
             turned = self.weights[first][::-1, ::-1].transpose(0, 1, 3, 2)
             dx = convolve(spread, turned)
@@ -130,7 +132,7 @@ class KerasReference:
 
     def _note_margin(self, before: Array, windows: Array) -> None:
         largest, second = np.sort(windows, axis=3)[..., [-1, -2], :].transpose(3, 0, 1, 2, 4)
-        # equal ones come from places where ReLU gave 0, through which no gradient flows
+        # ties come from places where ReLU returned 0, through which no gradient flows
         gaps = (largest - second)[largest > second]
         self.margin = min(self.margin, float(np.abs(before).min()), float(gaps.min()))
 
@@ -141,17 +143,17 @@ def exact_total(x: Array) -> Array:
 
 
 def running_total(x: Array) -> Array:
-    """Return the sum of each channel as TensorFlow 2.4 forms it: in float32, one after another."""
+    """Return the sum of each channel as TensorFlow 2.4 does: sequentially in float32."""
     return np.cumsum(x.reshape(-1, x.shape[-1]), 0, dtype=np.float32)[-1].astype(np.float64)
 
 
 def patches(x: Array) -> Array:
-    """Return the 3x3 surroundings: (N, H, W, C) -> (N, H - 2, W - 2, C, 3, 3), a view."""
+    """Return a view of the 3x3 patches: (N, H, W, C) -> (N, H - 2, W - 2, C, 3, 3)."""
     return sliding_window_view(x, (3, 3), axis=(1, 2))
 
 
 def convolve(x: Array, kernel: Array) -> Array:
-    """Return what a 3x3 convolution without padding gives: kernel (3, 3, in, out)."""
+    """Return a 3x3 convolution without padding; kernel (3, 3, in, out)."""
     return np.einsum("nhwcij,ijco->nhwo", patches(x), kernel, optimize=True)
 
 
@@ -164,7 +166,7 @@ def pool_windows(x: Array) -> Array:
 
 
 def unpool(dx: Array, windows: Array, shape: tuple[int, ...]) -> Array:
-    """Give each window's gradient to its first largest value; zeros everywhere else."""
+    """Route each window's gradient to its first maximum; zeros elsewhere."""
     n, h, w, _, channels = windows.shape
     spread = np.zeros_like(windows)
     np.put_along_axis(spread, windows.argmax(3, keepdims=True), dx[:, :, :, None], 3)

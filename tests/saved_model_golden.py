@@ -1,11 +1,11 @@
-"""Two SavedModel folders of the tutorial's network, and what the Keras that wrote them answered.
+"""Two SavedModel folders of the tutorial's network, with the logits of the Keras that wrote them.
 
-The tests take the pictures from here, and folders and answers from ``golden/saved_model_*.tar.xz``.
-To write those again, run this file where TensorFlow 2.4.4 is installed (Python 3.8), and again
-where a present TensorFlow and tf_keras are (Keras 2 as of TensorFlow 2.15 and later):
-``python tests/saved_model_golden.py``.
+The tests take the images from this file, and folders and logits from
+``golden/saved_model_*.tar.xz``. To regenerate those, run ``python tests/saved_model_golden.py``
+twice: in an environment with TensorFlow 2.4.4 (Python 3.8), and in one with a recent TensorFlow and
+tf_keras (Keras 2 as of TensorFlow 2.15 and later).
 
-The weights repeat a short pattern, so that the files are a few kB.
+The weights repeat a short pattern, so that the files compress to a few kB.
 """
 
 import shutil
@@ -20,7 +20,7 @@ SHAPE, CLASSES = (24, 22, 1), 3
 
 
 def pictures():
-    """Return four grey pictures, uint8 (4, 24, 22, 1), the same everywhere."""
+    """Return four fixed grey images, uint8 (4, 24, 22, 1)."""
     rows, columns = np.mgrid[:24, :22]
     return np.stack(
         [(rows * a + columns * b) % 256 for a, b in ((3, 5), (11, 2), (40, 9), (7, 70))]
@@ -28,13 +28,13 @@ def pictures():
 
 
 def pattern(shape, seed, largest):
-    """Return float32 values from -largest to largest that repeat after 251."""
+    """Return float32 values from -largest to largest with a period of 251."""
     steps = (np.arange(np.prod(shape)) * (37 + 2 * seed) + seed) % 251
     return ((steps - 125) / 125 * largest).astype(np.float32).reshape(shape)
 
 
 def weights(shapes):
-    """Return weights of these shapes; scales and variances are about 1."""
+    """Return weights of these shapes; gammas and variances are about 1."""
     found = []
     for seed, shape in enumerate(shapes):
         if len(shape) == 1:
@@ -45,7 +45,7 @@ def weights(shapes):
 
 
 def write(name, keras):
-    """Save the network by this Keras, with its answers, as ``golden/saved_model_NAME.tar.xz``."""
+    """Save network and logits of this Keras as ``golden/saved_model_NAME.tar.xz``."""
     layers = keras.layers
     model = keras.Sequential()
     for number, filters in enumerate((64, 128, 64)):
@@ -58,11 +58,11 @@ def write(name, keras):
     model.add(layers.Dense(32, activation="relu"))
     model.add(layers.Dense(CLASSES))
     model.set_weights(weights([array.shape for array in model.get_weights()]))
-    with tempfile.TemporaryDirectory() as place:
-        model.save(str(Path(place) / "model"), save_format="tf")
-        answers = model(pictures().astype(np.float32) / 255, training=False)
-        np.save(str(Path(place) / "logits.npy"), np.asarray(answers))
-        shutil.make_archive(str(GOLDEN / ("saved_model_" + name)), "xztar", place)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(str(Path(folder) / "model"), save_format="tf")
+        logits = model(pictures().astype(np.float32) / 255, training=False)
+        np.save(str(Path(folder) / "logits.npy"), np.asarray(logits))
+        shutil.make_archive(str(GOLDEN / ("saved_model_" + name)), "xztar", folder)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Two small cases of the tutorial's network, and what TensorFlow 2.4.4 made of them.
+"""Two small cases of the tutorial's network, computed by TensorFlow 2.4.4.
 
-The tests take the inputs from here and TensorFlow's numbers from ``golden/tutorial_tf244.npz``.
-To write that file again, run this one where TensorFlow 2.4.4 is installed (Python 3.8):
-``python tests/tensorflow_golden.py``.
+The tests take the inputs from this file and TensorFlow's numbers from
+``golden/tutorial_tf244.npz``. To regenerate that file, run ``python tests/tensorflow_golden.py`` in
+an environment with TensorFlow 2.4.4 (Python 3.8).
 
-The inputs are made with whole numbers, so that every machine has the same ones, bit for bit. Some
-scales (gamma) are negative, which turns the order of the values in a pooling window. The seeds are
-chosen so that no ReLU and no pooling window is within 5e-6 of deciding otherwise in the first
-step: there, a gradient may differ by rounding alone.
+The inputs are generated with integer arithmetic, so that they are identical on every machine, bit
+for bit. Some scales (gamma) are negative, which reverses the order of the values in a pooling
+window. The seeds are chosen so that in the first step no ReLU and no pooling decision is closer
+than 5e-6; otherwise rounding alone could change a gradient.
 
-Only a sample of each large tensor is stored, every so-manyth value.
+Large tensors are sampled at regular intervals.
 """
 
 from collections import namedtuple
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 GOLDEN = Path(__file__).parent / "golden" / "tutorial_tf244.npz"
-SAMPLE = 61  # values a tensor, at most
+SAMPLE = 61  # maximum number of values per tensor
 STEPS = 3
 
 Case = namedtuple("Case", "name shape classes batch seed")
-# unequal sides show whether the features lie in the right order; the second has grey images,
+# unequal sides reveal a wrong order of the flattened features; the second case has grey images,
 # a last pooling that drops a row, and another number of classes
 CASES = (
     Case("rgb", (32, 40, 3), 10, 3, 18),
@@ -31,7 +31,7 @@ CASES = (
 
 
 def random(shape, seed):
-    """Return float64 values from -1 to 1 by whole-number arithmetic (splitmix64)."""
+    """Return float64 values from -1 to 1, by integer arithmetic (splitmix64)."""
     with np.errstate(over="ignore"):
         x = np.arange(1, np.prod(shape) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         x += np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
@@ -42,7 +42,7 @@ def random(shape, seed):
 
 
 def images(case):
-    """Return uint8 (STEPS * batch, H, W, C) and labels int64."""
+    """Return images, uint8 (STEPS * batch, H, W, C), and labels, int64."""
     shape = (STEPS * case.batch, *case.shape)
     pixels = (random(shape, 100 * case.seed) + 1) * 127.5
     labels = (np.arange(len(pixels)) * 7 + 1) % case.classes
@@ -50,7 +50,7 @@ def images(case):
 
 
 def weights(case):
-    """Return the weights at the start, float32, in Keras's order and layout."""
+    """Return the initial weights, float32, in Keras's order and layout."""
     height, width, channels = case.shape
     for _ in range(3):
         height, width = (height - 2) // 2, (width - 2) // 2
@@ -62,7 +62,7 @@ def weights(case):
     for i, shape in enumerate(shapes):
         value = random(shape, 100 * case.seed + i + 1)
         part = i % 6 if i < 18 else (i - 18) % 2
-        if part == 0:  # a kernel: a scale that keeps the signal's size
+        if part == 0:  # kernel, scaled to preserve the size of the activations
             value *= 2 / np.prod(shape[:-1]) ** 0.5
         elif i < 18 and part == 2:  # gamma: 0.5 to 1.5, a third of them negative
             value = (1 + value / 2) * np.where(np.arange(len(value)) % 3, 1, -1)
@@ -75,13 +75,13 @@ def weights(case):
 
 
 def samples(arrays):
-    """Return the values that the file keeps of these tensors, end to end."""
+    """Return the sampled values of these tensors, concatenated."""
     flat = [np.ravel(array) for array in arrays]
     return np.concatenate([f[:: max(1, len(f) // SAMPLE)][:SAMPLE] for f in flat])
 
 
 def main():
-    """Write the file."""
+    """Write the golden file with TensorFlow."""
     import tensorflow as tf
     from tensorflow.keras import layers
 
@@ -113,7 +113,7 @@ def main():
             start = f"{case.name}/step{step + 1}/"
             found[start + "logits"] = logits.numpy()
             found[start + "loss"] = loss.numpy()
-            # in one array each: in an npz file, every array costs as much as 60 values
+            # one array for all tensors: each array in an npz file costs as much as 60 values
             found[start + "gradients"] = samples([gradient.numpy() for gradient in gradients])
             found[start + "weights"] = samples(model.get_weights())
     GOLDEN.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Random inputs and the relative error, for the kernel tests."""
+"""Inputs and error measures for the tests of the kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def images(inputs: int, height: int, width: int, count: int = 6) -> torch.Tensor:
-    """Return normally distributed numbers, (count, inputs, height, width), channels last."""
+    """Return normally distributed values, (count, inputs, height, width), channels last."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, inputs, height, width, generator=generator)
     return x.contiguous(memory_format=torch.channels_last)

@@ -1,27 +1,28 @@
-"""Peewit's tutorial against TensorFlow 2.4.4: the same mathematics, step for step.
+"""Compare training and prediction of Peewit's tutorial with TensorFlow 2.4.4, step by step.
 
-What TensorFlow computed is in two places: a small file of this project (see
-``tensorflow_golden.py``), and a longer trace whose path PEEWIT_TRACE gives. Both are compared with
-Peewit and with ``keras_reference.py``, which does the same in float64.
+TensorFlow's numbers come from two files: a small golden file in the repository (see
+``tensorflow_golden.py``), and a longer trace, whose path is in PEEWIT_TRACE. Both are compared with
+Peewit and with ``keras_reference.py``, which computes the same in float64.
 
 Tolerances
 ----------
-In prediction the two agree to float32 rounding, a few units of 1e-6 in logits of about 1.
+Predictions agree to float32 rounding, a few 1e-6 for logits of about 1.
 
-In training, TensorFlow 2.4 adds up a batch's statistics in float32, one value after another. With
-the 28,800 values of the first stage that leaves errors of up to 1e-3 in a channel's variance
-(measured), and of up to 1e-3 in the activations behind it; Peewit adds with more care, and is
-nearer to float64. The reference, told to add as TensorFlow does, meets TensorFlow's weights after
-the first step in all but 2 of 159,018 values, and stays beside it for all five (losses within
-1e-3, logits within 0.03), so the difference is this and nothing else.
+In training, TensorFlow 2.4 sums a batch's statistics sequentially in float32. With the 28,800
+values of the first stage, this causes errors of up to 1e-3 in a channel's variance (measured), and
+of up to 1e-3 in the activations after it; Peewit sums more accurately and is closer to float64. The
+reference, if it sums as TensorFlow does, agrees with TensorFlow's weights after the first step in
+all but 2 of 159,018 values, and stays close for all five steps (losses within 1e-3, logits within
+0.03). So summation is the only cause of the difference.
 
-Two things then make such an error visible. A ReLU or a pooling window whose decision it turns
-changes the gradients of everything before it. And Adam's first step is ``lr * g / (|g| + 3e-6)``:
-nearly the whole rate whatever the gradient's size, so a gradient near 0 whose sign turns moves
-its weight by 2e-3 the other way. From step to step this grows, for TensorFlow as for anybody.
-Therefore after one step nearly all values are held to a hundredth of Adam's step (and all to the
-two steps that a turned sign makes), and after five steps the distance is held to a share of
-what was learned. Each way of being wrong that the last tests try is far outside.
+Two effects amplify such an error. If it changes the decision of a ReLU or a pooling window, the
+gradients of all earlier layers change. And Adam's first step is ``lr * g / (|g| + 3e-6)``, nearly
+the full learning rate for any size of gradient, so that a gradient near 0 whose sign changes moves
+its weight 2e-3 in the opposite direction. The differences grow with each step, in any
+implementation. Therefore, after one step nearly all values must agree within a hundredth of Adam's
+step (and all within two steps, the effect of a changed sign), and after five steps the distance is
+limited to a fraction of the change since the start. The errors introduced by the last tests are far
+outside these tolerances.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ LR = 1e-3
 
 
 class Peewit:
-    """The real thing, with the reference's methods."""
+    """Peewit's own network and optimiser behind the interface of the reference."""
 
     def __init__(self, weights: Weights, shape: tuple[int, int, int] = (32, 32, 3)) -> None:
         self.model = build("tutorial", shape, len(weights[-1]), seed=0)
@@ -82,7 +83,7 @@ class Peewit:
 
     @property
     def gradients(self) -> dict[int, npt.NDArray[np.float32]]:
-        """By the weight's number; in Keras's layout, as a model with the gradients as weights."""
+        """Gradients by index of the weight, converted to Keras's layout as if they were weights."""
         like = build("tutorial", self.shape, self.model.logits.out_features, seed=0)
         for ours, parameter in zip(like.parameters(), self.model.parameters(), strict=True):
             ours.data = parameter.grad.clone()
@@ -94,12 +95,12 @@ class Peewit:
         return self.rule.height, self.rule.width, self.rule.channels
 
 
-# --- the small file -----------------------------------------------------------------------------
+# --- the golden file ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=golden.CASES, ids=lambda case: case.name)
 def small(request: pytest.FixtureRequest) -> tuple[golden.Case, Data]:
-    """A case, and what TensorFlow made of it."""
+    """A case and TensorFlow's numbers for it."""
     case = request.param
     with np.load(golden.GOLDEN) as file:
         start = f"{case.name}/"
@@ -112,7 +113,7 @@ def engine_for(kind: str, case: golden.Case) -> Peewit | KerasReference:
         return KerasReference(weights)
     engine = Peewit(weights, case.shape)
     if kind == "plain peewit":
-        # PyTorch's own layers, which do the work where the kernels cannot be built
+        # PyTorch's own layers, which are used if the kernels cannot be compiled
         for stage in engine.model.stages:
             stage.forward = stage.reference
     return engine
@@ -124,7 +125,7 @@ def first_step(engine: Peewit | KerasReference, case: golden.Case) -> float:
 
 
 def gradient_error(engine: Peewit | KerasReference, found: Data) -> float:
-    """The largest error of a gradient after the first step, in shares of its tensor's largest."""
+    """Return the largest error of a gradient after step 1, relative to the tensor's maximum."""
     ours = [engine.gradients[i] for i in TRAINED]
     return float(np.max(np.abs(golden.samples(ours) - found["step1/gradients"]) / _scale(ours)))
 
@@ -146,7 +147,9 @@ def test_tensorflow_parity_of_predictions_with_moving_statistics(
 def test_tensorflow_parity_of_the_first_step(small: tuple[golden.Case, Data], kind: str) -> None:
     case, found = small
     engine = engine_for(kind, case)
-    assert any((golden.weights(case)[i] < 0).any() for i in (2, 8, 14))  # scales below 0 too
+    assert any(
+        (golden.weights(case)[i] < 0).any() for i in (2, 8, 14)
+    )  # negative scales are covered
     assert first_step(engine, case) == pytest.approx(found["step1/loss"], abs=2e-5)
     assert gradient_error(engine, found) < 2e-4
     moving = [
@@ -169,7 +172,7 @@ def test_tensorflow_parity_of_losses_at_all_steps(small: tuple[golden.Case, Data
 
 
 def adam_error(found: Data, start: Weights, make: Callable[..., torch.optim.Optimizer]) -> float:
-    """Feed TensorFlow's gradients; return the largest error of a weight, in Adam's steps."""
+    """Apply TensorFlow's gradients; return a weight's largest error in units of Adam's step."""
     kept = golden.samples([np.full(w.shape, i in TRAINED) for i, w in enumerate(start)])
     weight = torch.nn.Parameter(torch.tensor(golden.samples(start)[kept]))
     optimizer, errors = make([weight]), []
@@ -182,12 +185,12 @@ def adam_error(found: Data, start: Weights, make: Callable[..., torch.optim.Opti
 
 
 def test_tensorflow_parity_of_adam_on_the_same_gradients(small: tuple[golden.Case, Data]) -> None:
-    # float32 keeps a weight of 1 to 6e-8, and rounds it three times: 2e-4 of a step of 1e-3
+    # float32 rounds a weight of 1 to 6e-8, three times: 2e-4 of a step of 1e-3
     case, found = small
     assert adam_error(found, golden.weights(case), KerasAdam) < 5e-4
 
 
-def test_tensorflow_parity_fails_with_epsilon_where_pytorch_has_it(
+def test_tensorflow_parity_fails_with_pytorchs_position_of_epsilon(
     small: tuple[golden.Case, Data],
 ) -> None:
     case, found = small
@@ -199,7 +202,7 @@ def test_tensorflow_parity_fails_with_epsilon_where_pytorch_has_it(
 
 
 class FlattenCHW(torch.nn.Flatten):
-    """PyTorch's own order."""
+    """Flatten in PyTorch's order, channels first."""
 
 
 def _break(engine: Peewit, how: str) -> None:
@@ -217,7 +220,7 @@ def _break(engine: Peewit, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["norm epsilon", "norm momentum", "flatten", "dropout"])
-def test_tensorflow_parity_fails_when_a_default_is_pytorchs(how: str) -> None:
+def test_tensorflow_parity_fails_with_a_default_of_pytorch(how: str) -> None:
     case = golden.CASES[0]
     with np.load(golden.GOLDEN) as file:
         found = {k.removeprefix("rgb/"): file[k] for k in file.files}
@@ -247,10 +250,10 @@ def weights_of(traced: Data, when: str) -> Weights:
 
 
 def steps_of(traced: Data) -> tuple[list[float], list[float]]:
-    """The losses and the accuracies of the five steps.
+    """Return the losses and the accuracies of the five steps.
 
-    Keras 2.4 resets its means after a batch, not before: the first that ``train_on_batch`` gives
-    still has the 160 images of the ``evaluate`` before it in it.
+    Keras 2.4 resets its running means after a batch, not before: the first result of
+    ``train_on_batch`` still includes the 160 images of the preceding ``evaluate``.
     """
     results = []
     for name, before in zip(("step_loss", "step_accuracy"), traced["evaluate_before"], strict=True):
@@ -265,7 +268,7 @@ def batch_of(traced: Data, step: int) -> tuple[npt.NDArray[np.uint8], npt.NDArra
 
 
 def distance(ours: Weights, traced: Data, when: str) -> list[float]:
-    """The distance of each tensor from TensorFlow's, in shares of what TensorFlow changed."""
+    """Return each tensor's distance from TensorFlow's, relative to its change in TensorFlow."""
     before, after = weights_of(traced, "before"), weights_of(traced, when)
     return [
         float(np.linalg.norm(o - a) / np.linalg.norm(a.astype(float) - b))
@@ -274,16 +277,16 @@ def distance(ours: Weights, traced: Data, when: str) -> list[float]:
 
 
 def farthest(ours: Weights, traced: Data, when: str) -> float:
-    """The largest distance of a single value from TensorFlow's."""
+    """Return the largest difference of a single value from TensorFlow's."""
     pairs = zip(ours, weights_of(traced, when), strict=True)
     return float(max(np.abs(mine - theirs).max() for mine, theirs in pairs))
 
 
 def strays(ours: Weights, traced: Data) -> list[int]:
-    """How many values of each tensor are over 1 % of Adam's step off after step 1."""
+    """Count the values of each tensor that differ by over 1 % of Adam's step after step 1."""
     after = weights_of(traced, "after1")
     errors = [np.abs(o - a) for o, a in zip(ours, after, strict=True)]
-    # Adam's first step is at most the rate, so the farthest is the rate the other way
+    # Adam's first step is at most the learning rate, so the worst case is the opposite sign
     assert max(error.max() for error in errors) < 2.01 * LR
     return [int((error > LR / 100).sum()) for error in errors]
 
@@ -304,7 +307,7 @@ def test_tensorflow_parity_trace_before(traced: Data, make: type) -> None:
 
 @pytest.mark.parametrize("when", ["after1", "after5"])
 def test_tensorflow_parity_trace_with_tensorflows_own_weights(traced: Data, when: str) -> None:
-    """With the weights that TensorFlow had, what follows is the same to rounding."""
+    """From TensorFlow's own weights, the next results agree to rounding."""
     engine = Peewit(weights_of(traced, when))
     if when == "after5":
         logits = engine.predict(traced["images"])
@@ -320,7 +323,7 @@ def test_tensorflow_parity_trace_first_step(traced: Data) -> None:
     for i, weight in enumerate(engine.weights):
         assert off[i] <= 2 + weight.size // 100, traced["names"][i]
     errors = distance(engine.weights, traced, "after1")
-    # a hundredth of Bessel's correction for the smallest batch of statistics, 32 x 4 x 4 values
+    # a hundredth of Bessel's correction for the smallest sample size, 32 x 4 x 4 values
     assert max(errors[i] for i in MOVING) < 2e-4
 
 
@@ -340,7 +343,7 @@ def test_tensorflow_parity_trace_all_steps(traced: Data) -> None:
 
 
 def test_tensorflow_parity_trace_differences_are_rounding(traced: Data) -> None:
-    """A float64 computation that adds as TensorFlow does meets it; an exact one is as far as us."""
+    """With TensorFlow's summation the reference agrees; exact, it differs as much as Peewit."""
     rounded = KerasReference(weights_of(traced, "before"), running_sums=True)
     for step, allowed in enumerate((2e-6, 5e-6, 5e-4, 2e-3, 2e-3)):
         loss = rounded.train(*batch_of(traced, step))
@@ -358,7 +361,7 @@ def test_tensorflow_parity_trace_differences_are_rounding(traced: Data) -> None:
 
 
 @pytest.mark.parametrize("how", ["norm epsilon", "norm momentum", "flatten", "dropout"])
-def test_tensorflow_parity_trace_fails_when_a_default_is_pytorchs(traced: Data, how: str) -> None:
+def test_tensorflow_parity_trace_fails_with_a_default_of_pytorch(traced: Data, how: str) -> None:
     engine = Peewit(weights_of(traced, "before"))
     _break(engine, how)
     with torch.random.fork_rng(devices=[]):

@@ -19,7 +19,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """An empty folder to export into."""
+    """An empty folder for exported files."""
     folder = tmp_path / "exported"
     folder.mkdir()
     return folder

@@ -1,4 +1,4 @@
-"""Files of 8 bits are smaller and nearly as good, say how good, and are whole or not there."""
+"""8-bit files are smaller and nearly as accurate, report it, and are complete or absent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from peewit.data.dataset import Dataset
 from peewit.data.sources import Splits, load
 from peewit.errors import PeewitError
 from peewit.export import agreement, int8, job
-from peewit.export.int8 import Judged, Quantised
+from peewit.export.int8 import Evaluation, Quantized
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.training import checkpoint
@@ -29,15 +29,15 @@ NAMES = ["cat", "dog", "兔"]
 
 @pytest.fixture
 def data(monkeypatch: pytest.MonkeyPatch, tiny: Dataset, tiny_test: Dataset) -> Splits:
-    """Data that any run finds, with the classes of made runs."""
+    """Data that is found for every run, with the classes of ``make_run``."""
     parts = (Dataset(part.images, part.labels, NAMES, part.origin) for part in (tiny, tiny_test))
     splits = Splits(*parts, ("it is made up",))
     monkeypatch.setattr(agreement, "load", lambda source, **_: splits)
     return splits
 
 
-def known(run: Run) -> Run:
-    """Make the run know of data of its own."""
+def with_source(run: Run) -> Run:
+    """Return the run with a data source."""
     return dataclasses.replace(run, source={"source": "digits", "data": None, "coarse": False})
 
 
@@ -54,34 +54,34 @@ def facts_of(to: str, file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_it_is_smaller_and_answers_nearly_as_the_run(
+def test_it_is_smaller_and_predicts_nearly_as_the_run_does(
     to: str, raw: bool, run: Run, place: Path, data: Splits
 ) -> None:
     out = place / f"net{SUFFIX[to]}"
-    done = int8.export(known(run), to, raw=raw, out=out)
+    done = int8.export(with_source(run), to, raw=raw, out=out)
     assert done.file == out
     assert done.pictures == "30 test images"
     assert {file.suffix for file in place.iterdir()} == (
         {".xml", ".bin"} if to == "openvino" else {".onnx"}
     )
     content = job.contents(run, raw)
-    theirs = job.find(to).answers(content, out)
+    theirs = job.find_format(to).load(content, out)
     assert theirs is not None
     assert data.test is not None
-    ours = agreement.answers_of(run)
-    right = theirs(data.test.images).argmax(1) == data.test.labels
-    assert done.after.accuracy == pytest.approx(right.mean())
-    right = ours(data.test.images).argmax(1) == data.test.labels
-    assert done.before.accuracy == pytest.approx(right.mean())
-    # the weights are bytes: their float form has four times as many
+    ours = agreement.run_predictor(run)
+    correct = theirs(data.test.images).argmax(1) == data.test.labels
+    assert done.after.accuracy == pytest.approx(correct.mean())
+    correct = ours(data.test.images).argmax(1) == data.test.labels
+    assert done.before.accuracy == pytest.approx(correct.mean())
+    # each weight takes one byte instead of four
     weights = sum(part.weight.size for part in content.operations if hasattr(part, "weight"))
     assert done.before.bytes - done.after.bytes > 2 * weights - 100_000
-    # pictures of any size, grey ones and coloured ones
+    # images of any size, grey and RGB
     for shape in ((16, 16, 3), (131, 40, 1), (1, 1, 3)):
         shown = pictures(3, *shape)
         assert np.abs(theirs(shown) - ours(shown)).max() < 0.1
-    told = json.loads(facts_of(to, out)["int8"])
-    assert told == {
+    recorded = json.loads(facts_of(to, out)["int8"])
+    assert recorded == {
         "accuracy_before": done.before.accuracy,
         "accuracy_after": done.after.accuracy,
         "measured_on": "30 test images",
@@ -91,20 +91,20 @@ def test_it_is_smaller_and_answers_nearly_as_the_run(
     assert json.loads(facts_of(to, out)["class_names"]) == NAMES
 
 
-def test_it_is_calibrated_on_training_pictures_and_the_same_each_time(
+def test_calibration_uses_training_pictures_and_is_reproducible(
     tmp_path: Path, place: Path, data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peewit.export import int8_onnx
 
-    run = known(make_run(tmp_path / "run", "fast-xs"))
+    run = with_source(make_run(tmp_path / "run", "fast-xs"))
     seen: list[np.ndarray] = []
-    true = int8_onnx.quantised
+    original = int8_onnx.quantize
 
-    def quantised(content: job.Content, batches: list[np.ndarray]) -> object:
+    def quantize(content: job.Content, batches: list[np.ndarray]) -> object:
         seen.append(np.concatenate(batches))
-        return true(content, batches)
+        return original(content, batches)
 
-    monkeypatch.setattr(int8_onnx, "quantised", quantised)
+    monkeypatch.setattr(int8_onnx, "quantize", quantize)
     monkeypatch.setattr(int8, "CALIBRATION", 20)
     int8.export(run, "onnx", out=place / "first.onnx")
     int8.export(run, "onnx", out=place / "second.onnx")
@@ -116,11 +116,11 @@ def test_it_is_calibrated_on_training_pictures_and_the_same_each_time(
     np.testing.assert_array_equal(*seen)
 
 
-def test_a_sample_and_training_pictures_are_said_to_be_that(
+def test_the_result_names_the_pictures_that_were_evaluated(
     tmp_path: Path, place: Path, data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = known(make_run(tmp_path / "run"))
-    monkeypatch.setattr(int8, "JUDGED", 10)
+    run = with_source(make_run(tmp_path / "run"))
+    monkeypatch.setattr(int8, "EVALUATED", 10)
     monkeypatch.setattr(agreement, "load", lambda source, **_: data._replace(test=None))
     done = int8.export(run, "onnx", out=place / "net.onnx")
     assert done.pictures == "a sample of 10 training images"
@@ -129,7 +129,7 @@ def test_a_sample_and_training_pictures_are_said_to_be_that(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has learned something, of real pictures."""
+    """A run trained on real pictures."""
     data = load("digits").train
     path = tmp_path_factory.mktemp("trained") / "run"
     run = make_run(
@@ -151,7 +151,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_a_trained_network_keeps_its_accuracy(to: str, trained: Path) -> None:
-    """As a user types it, in a program of its own: what the tools say is not heard."""
+    """From the command line in a new process, without the output of the vendors' tools."""
     file = trained / f"model-int8{SUFFIX[to]}"
     ended = subprocess.run(
         [sys.executable, "-m", "peewit", "export", str(trained), "--to", to, "--int8"],
@@ -160,8 +160,8 @@ def test_a_trained_network_keeps_its_accuracy(to: str, trained: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    sentence, place = ended.stdout.splitlines()
-    assert place == str(file)
+    sentence, path = ended.stdout.splitlines()
+    assert path == str(file)
     assert file.is_file()
     found = re.fullmatch(
         r"accuracy (\S+)% before and (\S+)% after, on \d+ test images; "
@@ -176,35 +176,35 @@ def test_a_trained_network_keeps_its_accuracy(to: str, trained: Path) -> None:
     assert "on this machine" in ended.stderr
 
 
-def test_gain_and_loss_are_said() -> None:
-    def said(after: Judged) -> list[str]:
-        return Quantised(Path("x"), Judged(0.75, 2.0, 4_000_000), after, "").gains()
+def test_gain_and_loss_are_reported() -> None:
+    def gains(after: Evaluation) -> list[str]:
+        return Quantized(Path("x"), Evaluation(0.75, 2.0, 4_000_000), after, "").gains()
 
-    (sentence,) = said(Judged(0.745, 1.0, 1_000_000))
-    assert sentence == "it answers 2.0 times as many pictures a second as before, on this machine"
-    (sentence,) = said(Judged(0.75, 2.0, 1_000_000))
-    assert sentence == (
-        "it is no faster than before on this machine (1.0 times), its gain is its size"
-    )
-    sentences = said(Judged(0.73, 4.0, 5_000_000))
-    assert "there is no gain in it" in sentences[0]
-    assert sentences[1].startswith("that is 2.0 points of accuracy less")
+    (sentence,) = gains(Evaluation(0.745, 1.0, 1_000_000))
+    assert "2.0 times as fast" in sentence
+    (sentence,) = gains(Evaluation(0.75, 2.0, 1_000_000))
+    assert "no faster" in sentence
+    assert "1.0 times" in sentence
+    assert "only smaller" in sentence
+    sentences = gains(Evaluation(0.73, 4.0, 5_000_000))
+    assert "no benefit" in sentences[0]
+    assert "2.0 points" in sentences[1]
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({}, "the run does not know where it lies; name its archive or folder with --data"),
+        ({}, "name its archive or folder with --data"),
         (
             {"source": "cifar10", "data": None, "coarse": False},
-            "cifar10 is not on this machine; peewit data fetch cifar10, or name its archive",
+            "cifar10 is not on this machine; run peewit data fetch cifar10, or name its archive",
         ),
         ({"source": "cifar10", "data": "gone.tar.gz", "coarse": False}, "cannot find gone.tar.gz"),
-        ({"source": "digits", "data": None, "coarse": False}, "its classes are not those of the"),
+        ({"source": "digits", "data": None, "coarse": False}, "its classes differ"),
     ],
 )
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_without_its_data_there_is_none(
+def test_unavailable_data_is_a_clean_error(
     to: str, source: dict[str, object], words: str, tmp_path: Path, place: Path
 ) -> None:
     run = dataclasses.replace(make_run(tmp_path / "run"), source=source)
@@ -225,7 +225,7 @@ def test_without_its_data_there_is_none(
         ("openvino", "nncf", "openvino-int8"),
     ],
 )
-def test_what_is_not_installed_is_named(
+def test_a_missing_package_is_named_with_its_extra(
     to: str,
     package: str,
     extra: str,
@@ -233,7 +233,7 @@ def test_what_is_not_installed_is_named(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = known(make_run(tmp_path / "run"))
+    run = with_source(make_run(tmp_path / "run"))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(PeewitError) as caught:
         int8.export(run, to, out=place / f"net{SUFFIX[to]}")
@@ -242,24 +242,24 @@ def test_what_is_not_installed_is_named(
 
 
 @pytest.mark.usefixtures("data")
-def test_a_file_that_cannot_be_written_leaves_the_older_one(
+def test_a_failed_write_keeps_the_older_file(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peewit.export import int8_onnx
 
-    run = known(make_run(tmp_path / "run"))
+    run = with_source(make_run(tmp_path / "run"))
     with pytest.raises(PeewitError, match="cannot write"):
         int8.export(run, "onnx", out=place / "missing" / "net.onnx")
-    (place / "net.onnx").write_text("an older one")
-    true = int8_onnx.save
+    (place / "net.onnx").write_text("an older file")
+    original = int8_onnx.save
 
     def save(model: object, content: job.Content, stem: Path) -> list[Path]:
         if "int8" in content.metadata:
             raise OSError(28, "No space left on device")
-        return true(model, content, stem)
+        return original(model, content, stem)
 
     monkeypatch.setattr(int8_onnx, "save", save)
     with pytest.raises(PeewitError, match="no space left on device"):
         int8.export(run, "onnx", out=place / "net.onnx")
     assert [file.name for file in place.iterdir()] == ["net.onnx"]
-    assert (place / "net.onnx").read_text() == "an older one"
+    assert (place / "net.onnx").read_text() == "an older file"

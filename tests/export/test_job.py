@@ -1,4 +1,4 @@
-"""What is written answers as the run does, in its own runtime; what does not is not kept."""
+"""An exported file predicts as the run does in its own runtime; otherwise it is not kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.evaluation.inference import softmax
 from peewit.export import agreement, job
 from peewit.export.agreement import Sample
-from peewit.export.chain import Dense
+from peewit.export.operations import Dense
 from peewit.runs.run import Run
 
 CHECKED = ("onnx", "openvino", "torch")
@@ -23,7 +23,7 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("to", CHECKED)
-def test_it_answers_as_the_run_does(to: str, raw: bool, run: Run, place: Path) -> None:
+def test_it_predicts_as_the_run_does(to: str, raw: bool, run: Run, place: Path) -> None:
     out = place / f"net{SUFFIX[to]}"
     done = job.export(run, to, raw=raw, out=out)
     assert list(done.files) == [out]
@@ -33,29 +33,29 @@ def test_it_answers_as_the_run_does(to: str, raw: bool, run: Run, place: Path) -
     assert first.difference < 1e-4
     left = {file.suffix for file in place.iterdir()}
     assert left == ({".xml", ".bin"} if to == "openvino" else {SUFFIX[to]})
-    # sizes and colours that the check itself had not
+    # sizes that the export's own check does not cover
     content = job.contents(run, raw)
-    theirs = job.find(to).answers(content, out)
+    theirs = job.find_format(to).load(content, out)
     assert theirs is not None
     channels = run.preprocessing.channels
     sizes = ((32, 32), (16, 16), (7, 90), (131, 40), (1, 1))
     sample = Sample(tuple(pictures(3, *size, channels) for size in sizes), "")
-    found = agreement.compare(agreement.answers_of(run), theirs, sample)
+    found = agreement.compare(agreement.run_predictor(run), theirs, sample)
     assert found.changed == 0
     assert found.difference < 1e-4
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_grey_and_coloured_pictures_are_both_taken(to: str, run: Run, place: Path) -> None:
+def test_grey_and_rgb_pictures_are_both_accepted(to: str, run: Run, place: Path) -> None:
     out = place / f"net{SUFFIX[to]}"
     job.export(run, to, out=out)
-    theirs = job.find(to).answers(job.contents(run, False), out)
+    theirs = job.find_format(to).load(job.contents(run, False), out)
     assert theirs is not None
     sample = Sample((pictures(2, 40, 30, 1), pictures(2, 40, 30, 3)), "")
-    assert agreement.compare(agreement.answers_of(run), theirs, sample).difference < 1e-4
+    assert agreement.compare(agreement.run_predictor(run), theirs, sample).difference < 1e-4
 
 
-def test_the_names_of_the_classes_are_in_the_file(run: Run, place: Path) -> None:
+def test_the_class_names_are_in_the_metadata(run: Run, place: Path) -> None:
     import onnxruntime
     import openvino
 
@@ -77,33 +77,33 @@ def test_a_file_that_disagrees_is_not_kept(
 ) -> None:
     run = make_run(tmp_path / "run", "fast-xs")
     out = place / f"net{SUFFIX[to]}"
-    out.write_text("an older one")
-    true = job.chain
+    out.write_text("an older file")
+    original = job.operations_of
 
-    def false(model: object) -> list[object]:
-        found = true(model)  # type: ignore[arg-type]
+    def swapped(model: object) -> list[object]:
+        found = original(model)  # type: ignore[arg-type]
         return [
             Dense(part.weight[[1, 0, 2]], part.bias) if isinstance(part, Dense) else part
             for part in found
         ]
 
-    monkeypatch.setattr(job, "chain", false)
-    with pytest.raises(PeewitError, match="does not agree with the run and was not kept") as caught:
+    monkeypatch.setattr(job, "operations_of", swapped)
+    with pytest.raises(PeewitError, match="does not agree with the run") as caught:
         job.export(run, to, out=out)
     assert str(out) in str(caught.value)
     assert [file.name for file in place.iterdir()] == [out.name]
-    assert out.read_text() == "an older one"
+    assert out.read_text() == "an older file"
 
 
-def test_answers_that_are_no_numbers_do_not_agree() -> None:
-    nothing = np.full((2, 3), np.nan, np.float32)
-    with pytest.raises(PeewitError, match="was not kept"):
-        agreement.require(agreement.agreement(nothing, nothing, ""), "x.onnx")
+def test_nan_does_not_agree() -> None:
+    nan = np.full((2, 3), np.nan, np.float32)
+    with pytest.raises(PeewitError, match=r"x\.onnx does not agree"):
+        agreement.require_agreement(agreement.compare_probabilities(nan, nan, ""), "x.onnx")
 
 
-def test_a_tie_may_go_either_way() -> None:
+def test_a_tie_may_be_decided_either_way() -> None:
     ours = np.array([[0.5, 0.4999999]], np.float32)
-    assert agreement.agreement(ours, ours[:, ::-1], "").changed == 0
+    assert agreement.compare_probabilities(ours, ours[:, ::-1], "").changed == 0
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_tie_may_go_either_way() -> None:
         ("keras", "h5py", "keras"),
     ],
 )
-def test_what_is_not_installed_is_named(
+def test_a_missing_package_is_named_with_its_extra(
     to: str,
     package: str,
     extra: str,
@@ -126,23 +126,23 @@ def test_what_is_not_installed_is_named(
     run = make_run(tmp_path / "run")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(PeewitError) as caught:
-        job.export(run, to, out=place / f"net{job.find(to).SUFFIXES[0]}")
+        job.export(run, to, out=place / f"net{job.find_format(to).SUFFIXES[0]}")
     assert f"pip install 'peewit[{extra}]'" in str(caught.value)
     assert list(place.iterdir()) == []
 
 
-def test_without_a_name_it_goes_into_the_runs_folder(tmp_path: Path, place: Path) -> None:
+def test_the_default_is_a_file_in_the_run_folder(tmp_path: Path, place: Path) -> None:
     run = make_run(tmp_path / "run")
     assert list(job.export(run, "onnx").files) == [run.path / "model.onnx"]
     assert list(job.export(run, "onnx", raw=True).files) == [run.path / "model-raw.onnx"]
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, place: Path) -> None:
+def test_an_unwritable_folder_is_a_clean_error(tmp_path: Path, place: Path) -> None:
     with pytest.raises(PeewitError, match="cannot write"):
         job.export(make_run(tmp_path / "run"), "onnx", out=place / "missing" / "net.onnx")
 
 
-def test_wrong_names_are_refused(tmp_path: Path, place: Path) -> None:
+def test_wrong_suffixes_and_formats_are_refused(tmp_path: Path, place: Path) -> None:
     run = make_run(tmp_path / "run")
     with pytest.raises(UsageError, match=r"ends in \.onnx"):
         job.export(run, "onnx", out=place / "net.h5")
@@ -159,16 +159,16 @@ SIBLINGS = [
 
 
 @pytest.mark.parametrize(("to", "name", "other"), SIBLINGS)
-def test_a_file_that_was_not_named_is_not_replaced(
+def test_a_file_that_out_does_not_name_is_not_overwritten(
     to: str, name: str, other: str, tmp_path: Path, place: Path
 ) -> None:
     run = make_run(tmp_path / "run")
-    (place / other).write_text("somebody's own")
-    with pytest.raises(UsageError, match="another name, or move that file") as caught:
+    (place / other).write_text("the user's own")
+    with pytest.raises(UsageError, match="overwrite") as caught:
         job.export(run, to, out=place / name)
-    assert f"also writes {place / other}, which is there already" in str(caught.value)
+    assert str(place / other) in str(caught.value)
     assert [file.name for file in place.iterdir()] == [other]
-    assert (place / other).read_text() == "somebody's own"
+    assert (place / other).read_text() == "the user's own"
 
 
 @pytest.mark.parametrize(("to", "name", "other"), SIBLINGS)
@@ -177,36 +177,36 @@ def test_an_export_can_be_repeated(
 ) -> None:
     run = make_run(tmp_path / "run")
     for file in (name, other):
-        (place / file).write_text("of an earlier export")
+        (place / file).write_text("from an earlier export")
     job.export(run, to, out=place / name)
     assert {file.name for file in place.iterdir()} == {name, other}
     for file in (name, other):
         assert (place / file).stat().st_size > 1_000
 
 
-def test_a_format_writes_a_file_of_each_suffix(tmp_path: Path, place: Path) -> None:
-    # which is what the refusal above goes by
+def test_a_format_writes_a_file_for_each_suffix(tmp_path: Path, place: Path) -> None:
+    # the refusal to overwrite relies on this
     run = make_run(tmp_path / "run")
     for to in job.FORMATS:
-        form = job.find(to)
+        form = job.find_format(to)
         folder = place / to
         folder.mkdir()
         form.write(job.contents(run, False), folder / "net.v1")
         assert {file.name for file in folder.iterdir()} == {f"net.v1{end}" for end in form.SUFFIXES}
 
 
-def test_only_the_tutorial_has_a_keras_form(tmp_path: Path, place: Path) -> None:
+def test_only_the_tutorial_network_can_be_exported_to_keras(tmp_path: Path, place: Path) -> None:
     with pytest.raises(PeewitError, match="Keras has no layer for its RepeatEdge"):
         job.export(make_run(tmp_path / "run", "fast-xs"), "keras", out=place / "net.keras")
     assert list(place.iterdir()) == []
 
 
-def test_what_is_exported_is_one_view(tmp_path: Path, place: Path) -> None:
+def test_the_export_has_no_test_time_augmentation(tmp_path: Path, place: Path) -> None:
     run = make_run(tmp_path / "run", "fast-xs", unsure_below=0.9, tta=True)
     job.export(run, "onnx", raw=True, out=place / "net.onnx")
-    theirs = job.find("onnx").answers(job.contents(run, True), place / "net.onnx")
+    theirs = job.find_format("onnx").load(job.contents(run, True), place / "net.onnx")
     assert theirs is not None
     images = pictures(4, 32, 32, 3)
-    single = agreement.answers_of(run)(images)
+    single = agreement.run_predictor(run)(images)
     np.testing.assert_allclose(theirs(images), single, atol=1e-4)
     assert np.abs(softmax(run.logits(images)) - single).max() > 1e-4

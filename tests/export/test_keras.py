@@ -1,4 +1,4 @@
-"""Keras's files, opened by Keras itself: what Peewit writes, and what Keras writes of that."""
+"""Keras itself opens Peewit's files, and Peewit imports what Keras saves again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from made_runs import make_run, pictures
 from peewit.errors import PeewitError
 from peewit.export import agreement, job
-from peewit.export.chain import Dense
 from peewit.export.job import Exported
+from peewit.export.operations import Dense
 from peewit.importing.keras import import_keras
 from peewit.runs.run import Run
 
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
-    """Keras on TensorFlow."""
+    """Keras with the TensorFlow backend."""
     if not find_spec("tensorflow"):
         pytest.skip("needs TensorFlow: pip install 'peewit[tensorflow]'")
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def exported(run: Run, keras: Any, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """Its bare network, ``.keras`` and ``.h5``."""
+    """The run's bare network, as ``.keras`` and ``.h5``."""
     return job.export(run, "keras", raw=True, out=tmp_path_factory.mktemp("bare") / "net.keras")
 
 
@@ -48,10 +48,12 @@ def file_of(exported: Exported, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_keras_gives_the_same_logits(suffix: str, run: Run, keras: Any, exported: Exported) -> None:
+def test_keras_computes_the_same_logits(
+    suffix: str, run: Run, keras: Any, exported: Exported
+) -> None:
     file = file_of(exported, suffix)
     found = exported.files[file]
-    assert found is not None  # the export has asked Keras too
+    assert found is not None  # the export was checked by Keras
     assert found.changed == 0
     assert found.difference < 1e-5
     model = keras.models.load_model(file)
@@ -60,28 +62,28 @@ def test_keras_gives_the_same_logits(suffix: str, run: Run, keras: Any, exported
     assert np.abs(logits).max() > 0.1
     theirs = model(run.preprocessing.array(images), training=False)
     np.testing.assert_allclose(theirs, logits, atol=1e-5)
-    # as Keras names them, and as the weights are found
+    # Keras's own names, by which the weights are found
     names = [layer.name for layer in model.layers[:3]]
     assert names == ["conv2d", "batch_normalization", "max_pooling2d"]
 
 
-def test_with_the_preparation_inside(keras: Any, tmp_path: Path, place: Path) -> None:
+def test_preprocessing_inside(keras: Any, tmp_path: Path, place: Path) -> None:
     run = make_run(tmp_path / "run", size=24, channels=1)
     done = job.export(run, "keras", out=place / "net.keras")
     assert all(found is not None and found.changed == 0 for found in done.files.values())
     model = keras.models.load_model(place / "net.keras")
-    ours = agreement.answers_of(run)
+    ours = agreement.run_predictor(run)
     for height, width in ((24, 24), (7, 90), (131, 40), (1, 1)):
         images = pictures(2, height, width, 1)
         theirs = model(images.astype(np.float32), training=False)
         np.testing.assert_allclose(theirs, ours(images), atol=1e-4)
 
 
-def test_what_keras_itself_saves_comes_back(
+def test_files_saved_by_keras_can_be_imported(
     run: Run, keras: Any, exported: Exported, place: Path
 ) -> None:
     model = keras.models.load_model(file_of(exported, ".keras"))
-    # with a loss and an optimiser, as after a training
+    # with a loss and an optimiser, as after training
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     images = pictures(9, 32, 32, 3)
     for suffix in (".keras", ".h5"):
@@ -93,23 +95,23 @@ def test_what_keras_itself_saves_comes_back(
 def test_a_file_that_disagrees_is_not_kept(
     run: Run, keras: Any, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = job.chain
+    original = job.operations_of
 
-    def false(model: object) -> list[object]:
-        found = true(model)  # type: ignore[arg-type]
+    def swapped(model: object) -> list[object]:
+        found = original(model)  # type: ignore[arg-type]
         last = found[-1]
         assert isinstance(last, Dense)
         return [*found[:-1], Dense(last.weight[[1, 0, 2]], last.bias)]
 
-    monkeypatch.setattr(job, "chain", false)
-    with pytest.raises(PeewitError, match="does not agree with the run and was not kept"):
+    monkeypatch.setattr(job, "operations_of", swapped)
+    with pytest.raises(PeewitError, match="does not agree with the run"):
         job.export(run, "keras", out=place / "net.keras")
     assert list(place.iterdir()) == []
 
 
-def test_what_keras_3_exports_has_no_layers(keras: Any, place: Path) -> None:
+def test_the_export_of_keras_3_has_no_layers(keras: Any, place: Path) -> None:
     layers = [keras.layers.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
     keras.Sequential(layers).export(str(place / "saved"), verbose=False)
-    with pytest.raises(PeewitError, match=r"model\.export.* save the model as a file"):
+    with pytest.raises(PeewitError, match=r"model\.export.*model\.save"):
         import_keras(place / "saved", ["a", "b"], out=place / "run")
     assert not (place / "run").exists()

@@ -8,24 +8,24 @@ from peewit.errors import UsageError
 from peewit.images.gallery import choose, describe, titles
 
 
-def test_random_ones_are_the_seeds(tiny: Dataset) -> None:
+def test_the_seed_determines_the_draw(tiny: Dataset) -> None:
     first, again, other = (choose(tiny, count=10, seed=seed) for seed in (1, 1, 2))
     assert len(set(first.tolist())) == 10
     assert (first == again).all()
     assert (first != other).any()
 
 
-def test_no_more_than_there_are(tiny: Dataset) -> None:
+def test_no_more_than_exist(tiny: Dataset) -> None:
     assert sorted(choose(tiny, count=1000)) == list(range(60))
     assert len(choose(tiny, classes=["dark"], count=1000)) == 20
 
 
-def test_indices_in_their_order(tiny: Dataset) -> None:
+def test_indices_keep_their_order(tiny: Dataset) -> None:
     assert choose(tiny, indices=[59, 0, 7]).tolist() == [59, 0, 7]
     assert titles(tiny, choose(tiny, indices=[59, 0, 7])) == ["bright", "dark", "middle"]
 
 
-def test_classes_have_equal_shares_in_their_order(tiny: Dataset) -> None:
+def test_classes_have_equal_shares_in_the_given_order(tiny: Dataset) -> None:
     chosen = choose(tiny, classes=["bright", "dark"], count=7)
     assert titles(tiny, chosen) == ["bright"] * 4 + ["dark"] * 3
     assert len(set(chosen.tolist())) == 7
@@ -35,22 +35,22 @@ def test_a_class_named_twice_counts_once(tiny: Dataset) -> None:
     assert len(set(choose(tiny, classes=["dark", "dark"], count=8).tolist())) == 8
 
 
-def test_classes_among_indices(tiny: Dataset) -> None:
+def test_classes_filter_indices(tiny: Dataset) -> None:
     assert choose(tiny, indices=range(6), classes=["middle"]).tolist() == [1, 4]
 
 
 @pytest.mark.parametrize("index", [60, -1])
-def test_an_index_that_is_not_there(tiny: Dataset, index: int) -> None:
+def test_an_unknown_index(tiny: Dataset, index: int) -> None:
     with pytest.raises(UsageError, match=f"no picture {index}: the 60 pictures .* from 0 to 59"):
         choose(tiny, indices=[0, index])
 
 
-def test_a_class_that_is_not_there(tiny: Dataset) -> None:
+def test_an_unknown_class(tiny: Dataset) -> None:
     with pytest.raises(UsageError, match="no class 'dim': the classes are dark, middle, bright"):
         choose(tiny, classes=["dim"])
 
 
-def test_a_seed_below_zero(tiny: Dataset) -> None:
+def test_a_negative_seed(tiny: Dataset) -> None:
     with pytest.raises(UsageError, match="seed is -1: it must be at least 0"):
         choose(tiny, seed=-1)
 
@@ -65,7 +65,7 @@ def test_nothing_to_show(tiny: Dataset) -> None:
         choose(tiny.take(np.zeros(60, bool)))
 
 
-def test_describe_counts_and_measures(tiny: Dataset) -> None:
+def test_describe_has_counts_and_statistics(tiny: Dataset) -> None:
     text = describe(tiny)
     assert text.startswith("60 images of 32 x 32, RGB, in 3 classes\n")
     rows = [line.split() for line in text.splitlines()]

@@ -17,7 +17,7 @@ def pixels(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
-def test_the_tutorials_rule_is_a_division_by_255_as_numpy_rounds_it() -> None:
+def test_the_tutorials_preprocessing_is_a_division_by_255_rounded_as_by_numpy() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     x = Preprocessing(16, 16, 1, (0,), (1,)).tensor(images)
     assert x.dtype == torch.float32
@@ -32,7 +32,7 @@ def test_the_result_is_nchw_in_channels_last_memory() -> None:
     assert x[1, 2, 5, 7].item() == pytest.approx(images[1, 5, 7, 2] / 255)
 
 
-def test_mean_and_deviation_are_taken_a_channel() -> None:
+def test_mean_and_std_are_applied_per_channel() -> None:
     rule = Preprocessing(2, 2, 3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2))
     images = pixels(4, 2, 2, 3)
     expected = (images / 255 - np.array(rule.mean)) / np.array(rule.std)
@@ -40,7 +40,7 @@ def test_mean_and_deviation_are_taken_a_channel() -> None:
     np.testing.assert_allclose(x, expected, atol=1e-6)
 
 
-def test_images_are_left_as_they_are_and_may_be_read_only() -> None:
+def test_images_are_not_modified_and_may_be_read_only() -> None:
     images = pixels(2, 32, 32, 3)
     images.flags.writeable = False
     before = images.copy()
@@ -65,14 +65,14 @@ def test_rgb_becomes_grey_by_luma_and_grey_stays_grey() -> None:
     assert x == pytest.approx([0.299, 0.587, 0.114, 90 / 255], abs=1e-6)
 
 
-def test_another_size_is_resized_whole_and_without_aliasing() -> None:
-    # at a quarter of the size these stripes are half white and half black, so all grey; a
-    # resizer that looks at the middle pixels only would see black
+def test_resizing_neither_crops_nor_aliases() -> None:
+    # at a quarter of the size these stripes are half white and half black, so all grey; without
+    # antialiasing, from the middle pixels alone, they would be black
     stripes = np.tile(np.array([255, 0, 0, 255], np.uint8), 32)
     x = Preprocessing(32, 32, 1, (0,), (1,)).tensor(np.tile(stripes, (1, 128, 1))[..., None])
     assert x.shape == (1, 1, 32, 32)
     assert x.sub(0.5).abs().max() < 0.15
-    # left black and right white stay on their sides, whatever the shape
+    # a black left and a white right half stay in place for any shape
     halves = np.zeros((1, 10, 50, 3), np.uint8)
     halves[:, :, 25:] = 255
     x = RGB.tensor(halves)
@@ -89,7 +89,7 @@ def test_enlarging_stays_within_the_range() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 32, 32, 3), (0, 8, 8, 1), (0, 9, 9, 3)])
-def test_no_images_give_no_rows(shape: tuple[int, ...]) -> None:
+def test_an_empty_batch(shape: tuple[int, ...]) -> None:
     assert RGB.tensor(np.zeros(shape, np.uint8)).shape == (0, 3, 32, 32)
 
 
@@ -101,12 +101,12 @@ def test_no_images_give_no_rows(shape: tuple[int, ...]) -> None:
         np.zeros((1, 4, 4, 4), "u1"),
     ],
 )
-def test_what_are_no_images_is_refused(images: np.ndarray) -> None:
-    with pytest.raises(PeewitError, match="cannot be prepared"):
+def test_other_arrays_are_refused(images: np.ndarray) -> None:
+    with pytest.raises(PeewitError, match="cannot prepare these images"):
         RGB.tensor(images)
 
 
-def test_it_survives_json() -> None:
+def test_it_can_be_stored_as_json() -> None:
     rule = Preprocessing(22, 40, 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert Preprocessing.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
 
@@ -116,7 +116,7 @@ def test_it_survives_json() -> None:
     [
         ({"height": 0}, "at least 1"),
         ({"channels": 2}, "neither 1 nor 3"),
-        ({"mean": [0.0]}, "one value a channel"),
+        ({"mean": [0.0]}, "one value per channel"),
         ({"std": [1.0, 1.0, 0.0]}, "not positive"),
         ({"mean": [0.0, 0.0, float("nan")]}, "not finite"),
         ({"mean": ["a", "b", "c"]}, "not a preprocessing"),
@@ -125,28 +125,28 @@ def test_it_survives_json() -> None:
         ({"surprise": 1}, "not a preprocessing"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(change: dict[str, object], why: str) -> None:
+def test_invalid_values_are_refused(change: dict[str, object], why: str) -> None:
     with pytest.raises(PeewitError, match=why):
         Preprocessing.from_dict(RGB.to_dict() | change)
 
 
-def test_a_missing_value_is_refused() -> None:
+def test_a_missing_field_is_refused() -> None:
     values = RGB.to_dict()
     del values["std"]
     with pytest.raises(PeewitError, match="std"):
         Preprocessing.from_dict(values)
 
 
-def test_large_pictures_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pixels(5, 40, 50, 3)
     whole, sizes = RGB.tensor(images), []
     interpolate = torch.nn.functional.interpolate
 
-    def watched(x: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
+    def recorded(x: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
         sizes.append(len(x))
         return interpolate(x, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(torch.nn.functional, "interpolate", watched)
+    monkeypatch.setattr(torch.nn.functional, "interpolate", recorded)
     monkeypatch.setattr("peewit.images.preprocessing._RESIZED_AT_ONCE", 2 * 40 * 50 * 3)
     parts = RGB.tensor(images)
     assert sizes == [2, 2, 1]

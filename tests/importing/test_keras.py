@@ -6,7 +6,7 @@ import peewit
 from peewit.importing.keras import import_keras
 
 
-def test_tensorflows_own_model_scores_what_tensorflow_gave_it(
+def test_a_model_of_tensorflow_has_the_accuracy_that_tensorflow_measured(
     keras_h5: Path, archive: Path, tmp_path: Path
 ) -> None:
     test = peewit.load(str(archive)).test

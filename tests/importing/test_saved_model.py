@@ -1,4 +1,4 @@
-"""SavedModel folders: those that Keras wrote, and those that would harm, mislead or crash."""
+"""SavedModel folders: those written by Keras, and malicious or damaged ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import saved_models as made
+import saved_model_files as made
 from peewit.errors import PeewitError
 from peewit.importing.keras import import_keras, read_model
 from saved_model_golden import CLASSES, GOLDEN, pictures
@@ -22,8 +22,8 @@ NAMES = ["cat", "dog", "hare"]
 
 
 @pytest.fixture(scope="session", params=["tf244", "tf_keras"])
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``model``, as TensorFlow's Keras wrote it, and its logits."""
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``model``, a SavedModel written by TensorFlow's Keras, and its logits."""
     place = tmp_path_factory.mktemp(request.param)
     shutil.unpack_archive(GOLDEN / f"saved_model_{request.param}.tar.xz", place, filter="data")
     return place
@@ -31,7 +31,7 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A sound folder of one dense layer."""
+    """A valid SavedModel with one dense layer."""
     return made.write_saved_model(tmp_path / "small")
 
 
@@ -41,9 +41,9 @@ def refused(folder: Path, why: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_it_answers_as_the_keras_that_wrote_it(kept: Path, tmp_path: Path) -> None:
-    run = import_keras(kept / "model", NAMES, out=tmp_path / "run")
-    logits = np.load(kept / "logits.npy")
+def test_logits_agree_with_the_keras_that_wrote_it(golden: Path, tmp_path: Path) -> None:
+    run = import_keras(golden / "model", NAMES, out=tmp_path / "run")
+    logits = np.load(golden / "logits.npy")
     assert logits.shape == (4, CLASSES)
     np.testing.assert_allclose(run.logits(pictures()), logits, atol=1e-5)
     facts = json.loads((run.path / "run.json").read_text(encoding="utf-8"))["imported"]
@@ -52,21 +52,21 @@ def test_it_answers_as_the_keras_that_wrote_it(kept: Path, tmp_path: Path) -> No
     assert run.status == "imported"
 
 
-def test_the_run_is_named_after_the_folder(kept: Path, tmp_path: Path) -> None:
-    os.chdir(kept / "model")  # the fixture `isolated` goes back
+def test_the_run_is_named_after_the_folder(golden: Path, tmp_path: Path) -> None:
+    os.chdir(golden / "model")  # the fixture `isolated` restores it
     run = import_keras(".", NAMES, out=None)
     assert run.path == Path("runs/model")
     shutil.rmtree("runs")
 
 
-def test_names_that_do_not_fit_leave_nothing(kept: Path, tmp_path: Path) -> None:
+def test_a_wrong_number_of_names_leaves_nothing(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(PeewitError, match="the model has 3 outputs"):
-        import_keras(kept / "model", NAMES[:2], out=tmp_path / "run")
+        import_keras(golden / "model", NAMES[:2], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_what_is_written_by_hand_is_read(new: bool, tmp_path: Path) -> None:
+def test_the_hand_written_folder_is_read(new: bool, tmp_path: Path) -> None:
     found = read_model(made.write_saved_model(tmp_path / "small", new=new))
     assert found.architecture.input_shape == (2, 2, 1)
     assert found.architecture.outputs == 2
@@ -74,7 +74,7 @@ def test_what_is_written_by_hand_is_read(new: bool, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.arrays[1], made.BIAS)
 
 
-def test_the_sentence_names_the_folder(small: Path, tmp_path: Path) -> None:
+def test_the_error_names_the_folder(small: Path, tmp_path: Path) -> None:
     with pytest.raises(PeewitError) as caught:
         import_keras(small, NAMES[:2], out=tmp_path / "run")
     assert str(caught.value).startswith(f"cannot import {small}: ")
@@ -83,27 +83,27 @@ def test_the_sentence_names_the_folder(small: Path, tmp_path: Path) -> None:
 
 def test_a_folder_without_the_layers(small: Path) -> None:
     (small / "keras_metadata.pb").unlink()
-    refused(small, r"not the layers .*, as model\.export .*save the model as a file")
+    refused(small, r"not the layers .* model\.export .*model\.save")
 
 
-def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    refused(tmp_path, "no SavedModel; name the folder that model.save wrote")
+def test_another_folder(tmp_path: Path) -> None:
+    refused(tmp_path, r"not a SavedModel: it has no saved_model\.pb")
 
 
-def test_layers_that_are_code(tmp_path: Path) -> None:
+def test_layers_with_code_are_refused(tmp_path: Path) -> None:
     layer = {"class_name": "Lambda", "config": {"name": "evil", "function": ["4wEAAAAA"]}}
     config = {"class_name": "Sequential", "config": {"layers": [*first_layer(), layer]}}
-    refused(made.write_saved_model(tmp_path / "x", config), "is a Lambda, which is code")
+    refused(made.write_saved_model(tmp_path / "x", config), "is a Lambda")
 
 
 def first_layer() -> list[Any]:
     return made.CONFIG["config"]["layers"][:1]  # type: ignore[index]
 
 
-def test_keras_own_classes_only(tmp_path: Path) -> None:
+def test_custom_classes_are_refused(tmp_path: Path) -> None:
     layer = {"class_name": "Evil>Dense", "config": {"name": "evil"}}
     config = {"class_name": "Sequential", "config": {"layers": [*first_layer(), layer]}}
-    refused(made.write_saved_model(tmp_path / "x", config), "layers that are read")
+    refused(made.write_saved_model(tmp_path / "x", config), "supported layers")
 
 
 ONE = np.float32([[1]])
@@ -121,24 +121,24 @@ ONE = np.float32([[1]])
         ({"size": 31}, "not stored in one piece"),
         ({"size": 2**62}, "not stored in one piece"),
         ({"more": made.field(7, b"")}, "not stored in one piece"),
-        ({"offset": 9}, "cut short"),
-        ({"offset": 2**64 - 1}, "cut short"),
-        ({"offset": 8}, "checksum is wrong"),
-        ({"checksum": b"\0\0\0\0"}, "checksum is wrong"),
+        ({"offset": 9}, "truncated"),
+        ({"offset": 2**64 - 1}, "truncated"),
+        ({"offset": 8}, "checksum does not match"),
+        ({"checksum": b"\0\0\0\0"}, "checksum does not match"),
         ({"shard": 1}, "has no variables/variables.data-00001-of-00001"),
         ({"shard": 2**64 - 1}, "has no variables/variables.data-18446744073709551615-of"),
         ({"header": b""}, "has no variables/variables.data-00000-of-00000"),
         ({"header": made.field(1, 2**63)}, "has no variables/variables.data"),
-        ({"header": made.field(2, 1)}, "the other order of bytes"),
-        ({"header": b"\xff"}, "structures are damaged"),
+        ({"header": made.field(2, 1)}, "big-endian"),
+        ({"header": b"\xff"}, "message in it is damaged"),
     ],
 )
-def test_entries_that_lie(change: dict[str, Any], why: str, tmp_path: Path) -> None:
+def test_false_entries_are_refused(change: dict[str, Any], why: str, tmp_path: Path) -> None:
     index = made.table(made.block(made.entries(**change)))
     refused(made.write_saved_model(tmp_path / "x", index=index), why)
 
 
-def test_values_that_are_not_finite(small: Path) -> None:
+def test_non_finite_values_are_refused(small: Path) -> None:
     bad = made.KERNEL.copy()
     bad[0, 0] = np.inf
     index = made.entries(checksum=made.stored(bad.tobytes()))
@@ -147,7 +147,7 @@ def test_values_that_are_not_finite(small: Path) -> None:
     refused(small, "not finite")
 
 
-def test_an_array_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_array(tmp_path: Path) -> None:
     index = made.table(made.block(made.entry_bytes(b"", made.HEADER)))
     refused(made.write_saved_model(tmp_path / "x", index=index), "checkpoint has no layer_with")
 
@@ -157,64 +157,64 @@ def test_an_array_that_is_missing(tmp_path: Path) -> None:
     "name",
     ["keras_metadata.pb", "variables/variables.index", f"variables/{made.DATA}", "variables"],
 )
-def test_links_to_outside(name: str, small: Path, tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_refused(name: str, small: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (small / name).rename(outside)
     (small / name).symlink_to(outside)
-    refused(small, "is a link to outside the folder")
+    refused(small, "leads out of the folder")
     (small / name).unlink()
     (small / name).symlink_to(small / name)
     refused(small, "cannot be found|has no")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-def test_links_within_and_to_the_folder(small: Path, tmp_path: Path) -> None:
+def test_links_within_and_to_the_folder_are_followed(small: Path, tmp_path: Path) -> None:
     (small / "keras_metadata.pb").rename(small / "real")
     (small / "keras_metadata.pb").symlink_to("real")
     (tmp_path / "link").symlink_to(small)
     assert len(read_model(tmp_path / "link").arrays) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in the file system here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["keras_metadata.pb", f"variables/{made.DATA}"])
 def test_pipes_and_folders_instead_of_files(name: str, small: Path) -> None:
     (small / name).unlink()
-    os.mkfifo(small / name)  # to read it would wait for ever
+    os.mkfifo(small / name)  # reading it would block for ever
     refused(small, "it has no")
     (small / name).unlink()
     (small / name).mkdir()
     refused(small, "it has no")
 
 
-def test_files_without_end(small: Path) -> None:
+def test_oversized_files_are_refused(small: Path) -> None:
     with (small / "keras_metadata.pb").open("r+b") as file:
-        file.truncate(2**24 + 1)  # sparse: it takes no room
-    refused(small, "has more than 16 MB")
+        file.truncate(2**24 + 1)  # sparse: it takes no disk space
+    refused(small, "larger than 16 MB")
     (small / "keras_metadata.pb").unlink()
     (small / "saved_model.pb").write_bytes(made.graph(b" " * (2**24 + 1)))
-    refused(small, "has more than 16 MB")
+    refused(small, "larger than 16 MB")
 
 
 @pytest.mark.parametrize(
     "config",
     [b"", b"{", b"[]", b"null", b"[" * 99_999, b"\xff\xfe", b'{"class_name": "__tuple__"}'],
 )
-def test_configurations_that_are_none(config: bytes, small: Path) -> None:
+def test_invalid_configurations_are_refused(config: bytes, small: Path) -> None:
     (small / "keras_metadata.pb").write_bytes(made.metadata(config))
-    refused(small, "not whole JSON|not Keras's|not the layers")
+    refused(small, "not valid JSON|not a Keras configuration|not the layers")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"hello, I am no model", b"\xff" * 99])
-def test_files_that_are_none(content: bytes, small: Path) -> None:
+def test_invalid_files_are_refused(content: bytes, small: Path) -> None:
     (small / "keras_metadata.pb").write_bytes(content)
-    refused(small, "describes no model|structures are")
+    refused(small, "does not describe a model|message in it is")
     (small / "keras_metadata.pb").unlink()
     (small / "saved_model.pb").write_bytes(content)
-    refused(small, "is empty|structures are")
+    refused(small, "is empty|message in it is")
 
 
 def survives(folder: Path) -> None:
-    """Read a folder that is sound or not: the only failure is a sentence."""
+    """Read a folder that may be damaged: the only exception is a PeewitError of one line."""
     try:
         read_model(folder)
     except PeewitError as error:
@@ -225,7 +225,7 @@ FILES = ["saved_model.pb", "keras_metadata.pb", "variables/variables.index"]
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_cut_anywhere(new: bool, tmp_path: Path) -> None:
+def test_truncation_at_any_position(new: bool, tmp_path: Path) -> None:
     folder = made.write_saved_model(tmp_path / "x", new=new)
     for name in [*FILES, f"variables/{made.DATA}"]:
         if (folder / name).exists():
@@ -238,7 +238,7 @@ def test_cut_anywhere(new: bool, tmp_path: Path) -> None:
 
 
 def changed(content: bytes, random: np.random.Generator) -> bytes:
-    """Return the content with some bytes changed, put in, taken out or doubled."""
+    """Return the content with some bytes changed, inserted, removed or repeated."""
     found = bytearray(content)
     for _ in range(random.integers(1, 5)):
         at = int(random.integers(len(found) + 1))
@@ -255,7 +255,7 @@ def changed(content: bytes, random: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_bytes_that_fell_over(new: bool, tmp_path: Path) -> None:
+def test_random_changes(new: bool, tmp_path: Path) -> None:
     folder = made.write_saved_model(tmp_path / "x", new=new)
     random = np.random.default_rng(0)
     for name in FILES[1:] if new else FILES[:1]:
@@ -269,8 +269,8 @@ def test_bytes_that_fell_over(new: bool, tmp_path: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def test_damage_with_right_checksums(small: Path) -> None:
-    # what an attacker does: the checksums are no secret
+def test_random_changes_with_valid_checksums(small: Path) -> None:
+    # as an attacker would do, since the checksums can be computed by anybody
     random = np.random.default_rng(1)
     good = made.entries()
     handles = made.entry_bytes(b"0", made.varint(0) + made.varint(len(made.block(good)) - 5))
@@ -283,11 +283,11 @@ def test_damage_with_right_checksums(small: Path) -> None:
         survives(small)
 
 
-def test_bits_that_fell_over_in_a_real_one(kept: Path, tmp_path: Path) -> None:
+def test_random_changes_to_a_real_model(golden: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(kept / "model", folder)
+    shutil.copytree(golden / "model", folder)
     random = np.random.default_rng(2)
-    data: Callable[[str], bytes] = lambda name: (kept / "model" / name).read_bytes()  # noqa: E731
+    data: Callable[[str], bytes] = lambda name: (golden / "model" / name).read_bytes()  # noqa: E731
     for name in [*FILES, f"variables/{made.DATA}"]:
         if (folder / name).exists():
             for _ in range(5):

@@ -1,1 +1,1 @@
-"""A Run's network for other programs, each format checked by the runtime that is to read it."""
+"""Export a Run's network to other runtimes; each file is checked in its own runtime."""

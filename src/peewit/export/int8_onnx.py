@@ -1,4 +1,4 @@
-"""ONNX in 8 bits, by ONNX Runtime's static quantisation."""
+"""8-bit ONNX files, by ONNX Runtime's static quantisation."""
 
 from __future__ import annotations
 
@@ -10,75 +10,76 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit.export import graph, onnx
-from peewit.export.missing import needed
+from peewit.export import onnx
+from peewit.export.packages import import_required
 
 if TYPE_CHECKING:
-    from peewit.export.agreement import Pictures
+    from peewit.export.agreement import Images
     from peewit.export.job import Content
 
-WHAT = "an 8-bit ONNX file"
+PURPOSE = "export to ONNX in 8 bits"
 
 
-def quantised(content: Content, batches: Sequence[Pictures]) -> Any:
+def quantize(content: Content, batches: Sequence[Images]) -> Any:
     """Return the ``onnx.ModelProto`` in 8 bits.
 
-    Only what it has kernels of 8 bits for on processors: convolutions, ReLUs and dense layers. What
-    is between them stays in float, as does what prepares the pictures.
+    Only convolutions, ReLUs and dense layers are quantised, for which ONNX Runtime has 8-bit CPU
+    kernels. The operations between them and the preprocessing stay in float.
     """
-    library = needed("onnx", "onnx", WHAT)
-    needed("onnxruntime", "onnx", WHAT)
+    library = import_required("onnx", "onnx", PURPOSE)
+    import_required("onnxruntime", "onnx", PURPOSE)
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name = graph.RAW_INPUT if content.raw else graph.INPUT
+    name = onnx.RAW_INPUT if content.raw else onnx.INPUT
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Gives the pictures, batch by batch."""
+        """Supplies the calibration images batch by batch."""
 
         def __init__(self) -> None:
-            self.rest: Iterator[Pictures] = iter(batches)
+            self.remaining: Iterator[Images] = iter(batches)
 
         def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-            """Return the next batch by the input's name; None at the end."""
-            batch = next(self.rest, None)
-            return None if batch is None else {name: fed(content, batch)}
+            """Return the next batch by input name, or None at the end."""
+            batch = next(self.remaining, None)
+            return None if batch is None else {name: network_input(content, batch)}
 
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        prepared, small = Path(folder) / "prepared.onnx", Path(folder) / "small.onnx"
-        # a normalisation right after a convolution becomes part of it; the shapes need no sympy
-        (whole,) = onnx.write(content, Path(folder) / "whole")
-        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+        # folds batch normalisation into the convolution before it; skipping symbolic shape
+        # inference avoids a dependency on sympy
+        (original,) = onnx.write(content, Path(folder) / "original")
+        quant_pre_process(original, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
-            small,
+            quantized,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            # with the ReLUs, which go into the convolutions: 1.15 times as fast as without
+            # ReLUs are fused into the convolutions: 1.15 times as fast as without them
             op_types_to_quantize=["Conv", "Relu", "Gemm"],
-            # one scale for all channels costs the fast networks 2.4 points, one for each nothing
+            # one scale for all channels costs the fast networks 2.4 points, one per channel nothing
             per_channel=True,
-            # weights of 7 bits: sums of 8 overflow on processors without VNNI; it costs nothing
+            # 7-bit weights: with 8 bits, sums overflow on CPUs without VNNI; costs no accuracy
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-        return library.load(small)
+        return library.load(quantized)
 
 
 def save(model: Any, content: Content, stem: Path) -> list[Path]:
     """Write ``stem.onnx`` with the metadata."""
-    library = needed("onnx", "onnx", WHAT)
+    library = import_required("onnx", "onnx", PURPOSE)
     library.helper.set_model_props(model, content.metadata)
     file = stem.with_name(stem.name + onnx.SUFFIXES[0])
     file.write_bytes(model.SerializeToString())
     return [file]
 
 
-def fed(content: Content, batch: Pictures) -> npt.NDArray[Any]:
-    """Return what the file's input is given for pictures (N, H, W, C).
+def network_input(content: Content, batch: Images) -> npt.NDArray[Any]:
+    """Return the input of the file for images (N, H, W, C).
 
-    The pictures themselves; of a raw file what they are prepared to, (N, C, H, W) float32.
+    The images themselves, or, for raw files, the prepared images, (N, C, H, W) float32.
     """
     if not content.raw:
         return np.ascontiguousarray(batch)

@@ -1,4 +1,4 @@
-"""Exporting: write the file aside, ask it and the Run about the same pictures, put it in place."""
+"""Export a run: write the files aside, compare them with the run, then move them into place."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from peewit import __version__
 from peewit.errors import PeewitError, UsageError
 from peewit.evaluation.inference import softmax
 from peewit.export import agreement
-from peewit.export.agreement import Agreement, Answers
-from peewit.export.chain import Operation, chain
+from peewit.export.agreement import Agreement, Predictor
+from peewit.export.operations import Operation, operations_of
 from peewit.images.preprocessing import Preprocessing
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.files import cannot_write, check_text
 
-# name on the command line -> module, and what it is called
+# name on the command line, which is also that of the module -> display name
 FORMATS = {
     "onnx": "ONNX",
     "openvino": "OpenVINO",
@@ -37,7 +37,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Content:
-    """What goes into a file.
+    """What is written to a file.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class Content:
         The network.
     preprocessing : Preprocessing
     raw : bool
-        The bare network, from prepared float32 pictures to logits; else everything, from uint8
-        pictures of any size to probabilities.
+        If true, the bare network, from prepared float32 images to logits; otherwise with the
+        preprocessing inside, from uint8 images of any size to probabilities.
     metadata : dict of str to str
         Class names and provenance.
     """
@@ -56,129 +56,131 @@ class Content:
     raw: bool
     metadata: dict[str, str]
 
-    def answers(self, forward: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]) -> Answers:
-        """Return probabilities of pictures by ``forward``, which is the file in its runtime.
+    def predictor(
+        self, forward: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+    ) -> Predictor:
+        """Return a function from uint8 images to probabilities.
 
-        Raw files are given what they expect, (N, H, W, C) float32, and their logits made
-        probabilities.
+        ``forward`` runs the file in its runtime. For raw files, the images are prepared first,
+        (N, H, W, C) float32, and the logits are converted to probabilities.
         """
         if self.raw:
-            return lambda pictures: softmax(forward(self.preprocessing.array(pictures)))
+            return lambda images: softmax(forward(self.preprocessing.array(images)))
         return forward
 
 
 class Format(Protocol):
-    """A module of one format."""
+    """The interface of a format's module."""
 
     SUFFIXES: tuple[str, ...]
-    NOTE: str  # what whoever uses the file should know; empty for nothing
+    NOTE: str  # what users of the file should know; may be empty
 
     def write(self, content: Content, stem: Path) -> list[Path]:
-        """Write the files ``stem`` + suffix; return those to be checked, the main one first."""
+        """Write the files ``stem`` + suffix; return those to check, the main one first."""
 
-    def answers(self, content: Content, file: Path) -> Answers | None:
-        """Load a file in its own runtime; None where that is not installed."""
+    def load(self, content: Content, file: Path) -> Predictor | None:
+        """Load a file in its own runtime; return None if that is not installed."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What came of it: the files with how each agrees, and sentences for the user."""
+    """The files, each with its agreement (None if unchecked), and notes for the user."""
 
     files: dict[Path, Agreement | None]
     notes: list[str] = field(default_factory=list)
 
 
 def export(run: Run, to: str, *, raw: bool = False, out: str | Path | None = None) -> Exported:
-    """Write the run's network for another program, and check it there.
+    """Export the run's network to another format, and check the file in its own runtime.
 
     Parameters
     ----------
     run : Run
-        With weights.
+        A run with weights.
     to : str
         onnx, openvino, keras or torch.
     raw : bool
-        The bare network (float32 prepared pictures -> logits); by default the preprocessing is
-        inside (uint8 pictures of any size -> probabilities).
+        Export the bare network (prepared float32 images -> logits); by default the preprocessing
+        is inside (uint8 images of any size -> probabilities).
     out : path, optional
-        The file; ``model`` with the format's suffix in the run folder by default.
+        The file; by default ``model`` with the format's suffix in the run folder.
 
     Raises
     ------
     PeewitError
-        A package is missing, the network has a layer that the format has no form for, the file
-        cannot be written, or it does not agree with the run: then nothing is kept.
+        A package is missing, the format does not support one of the network's layers, the file
+        cannot be written, or it does not agree with the run. No file is kept.
     UsageError
-        There is no such format, ``out`` has another format's suffix, or it is new and a file that
-        would be written beside it is there.
+        There is no such format, ``out`` has another format's suffix, or the export would overwrite
+        a file other than ``out``.
     """
-    form = find(to)
+    form = find_format(to)
     target = target_file(run, form, "model-raw" if raw else "model", out)
     content = contents(run, raw)
-    pictures = agreement.sample(run)
-    ours = agreement.answers_of(run)
+    sample = agreement.sample_pictures(run)
+    ours = agreement.run_predictor(run)
 
     def check(file: Path) -> Agreement | None:
-        theirs = form.answers(content, file)
+        theirs = form.load(content, file)
         if theirs is None:
             return None
-        result = agreement.compare(ours, theirs, pictures)
-        agreement.require(result, str(target.with_suffix(file.suffix)))
+        result = agreement.compare(ours, theirs, sample)
+        agreement.require_agreement(result, str(target.with_suffix(file.suffix)))
         return result
 
-    files = placed(target, lambda stem: form.write(content, stem), check)
-    looks = one_view(run) if run.unsure_below else ""
-    return Exported(files, [sentence for sentence in (looks, form.NOTE) if sentence])
+    files = write_checked(target, lambda stem: form.write(content, stem), check)
+    augmentation = single_view_note(run) if run.unsure_below else ""
+    return Exported(files, [sentence for sentence in (augmentation, form.NOTE) if sentence])
 
 
-def one_view(run: Run) -> str:
-    """Say what a file has not that the run has: second looks at pictures it is unsure of."""
-    single, whole = run.metrics.get("single_view_accuracy"), run.metrics.get("accuracy")
-    known = isinstance(single, float) and isinstance(whole, float)
-    once, twice = (f" (accuracy {single:.1%})", f" ({whole:.1%})") if known else ("", "")
+def single_view_note(run: Run) -> str:
+    """Return a note that the file lacks the run's test-time augmentation."""
+    single, augmented = run.metrics.get("single_view_accuracy"), run.metrics.get("accuracy")
+    known = isinstance(single, float) and isinstance(augmented, float)
+    without, with_ = (f" (accuracy {single:.1%})", f" ({augmented:.1%})") if known else ("", "")
     return (
-        f"the file looks at each picture once{once}; the run looks again at those it is "
-        f"unsure of{twice}"
+        f"the file evaluates each picture once{without}; the run uses test-time augmentation for "
+        f"uncertain pictures{with_}"
     )
 
 
-def find(to: str) -> Format:
+def find_format(to: str) -> Format:
     """Return the module of a format."""
     if to not in FORMATS:
-        raise UsageError(f"there is no export to {to}", todo=f"choose one of {', '.join(FORMATS)}")
+        raise UsageError(f"cannot export to {to}", todo=f"choose one of {', '.join(FORMATS)}")
     module: Format = import_module(f"peewit.export.{to}")
     return module
 
 
 def target_file(run: Run, form: Format, name: str, out: str | Path | None) -> Path:
-    """Return where the main file goes; refuse to replace another that ``out`` does not name."""
+    """Return the path of the main file; refuse to overwrite a file that ``out`` does not name."""
     target = Path(out) if out is not None else run.path / name
-    check_text(target.absolute())  # PyTorch would end the process, without a word to the user
+    check_text(target.absolute())  # PyTorch would abort the process on such a path
     if out is None:
         return target.with_name(name + form.SUFFIXES[0])
     if target.suffix not in form.SUFFIXES:
         raise UsageError(
             f"cannot export to {target}", todo=f"give a name that ends in {form.SUFFIXES[0]}"
         )
-    # every format writes a file of each of its suffixes. Where the named one is there too, they
-    # are an earlier export's; alone, the other is somebody's own, such as the model of an import
+    # Every format writes one file per suffix. If the named file exists, the others are from an
+    # earlier export; if only another one does, it is the user's own, such as an imported model.
     for other in map(target.with_suffix, form.SUFFIXES):
         if other.exists() and not target.exists():
             raise UsageError(
                 f"cannot export to {target}",
-                f"the export also writes {other}, which is there already",
+                f"the export would also overwrite {other}",
                 "give another name, or move that file",
             )
     return target
 
 
 def contents(run: Run, raw: bool) -> Content:
-    """Return what goes into a file of ``run``."""
-    return Content(chain(run.model()), run.preprocessing, raw, metadata(run))
+    """Return the content of a file for ``run``."""
+    return Content(operations_of(run.model()), run.preprocessing, raw, metadata(run))
 
 
 def metadata(run: Run) -> dict[str, str]:
-    """Return class names and provenance: what, from which data, how good, by which program."""
+    """Return class names and provenance: model, data, date, result and version of Peewit."""
     keep = ("accuracy", "accuracy_interval", "images", "split")
     return {
         "class_names": json.dumps(run.class_names, ensure_ascii=False),
@@ -194,17 +196,17 @@ def metadata(run: Run) -> dict[str, str]:
 
 
 def weights_checksum(run: Run) -> str:
-    """Return the SHA-256 of the file of the run's weights."""
+    """Return the SHA-256 checksum of the run's weights file."""
     try:
         return hashlib.sha256((run.path / runfolder.WEIGHTS).read_bytes()).hexdigest()
     except OSError as error:
-        raise PeewitError(f"the run {run.path} has no weights", str(error.strerror)) from error
+        raise PeewitError(f"cannot read the weights of {run.path}", str(error.strerror)) from error
 
 
-def placed(
+def write_checked(
     target: Path, write: Callable[[Path], list[Path]], check: Callable[[Path], Agreement | None]
 ) -> dict[Path, Agreement | None]:
-    """Write and check in a folder beside ``target``; move the files there if all went well."""
+    """Write and check files in a temporary folder beside ``target``, then move them into place."""
     try:
         folder = Path(
             tempfile.mkdtemp(prefix=f".{target.stem}.", suffix=".part", dir=target.parent)

@@ -1,22 +1,51 @@
-"""ONNX: one file that ONNX Runtime, OpenVINO, TensorRT and others read."""
+"""ONNX: one file for ONNX Runtime, OpenVINO, TensorRT and others."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from peewit.export import graph
-from peewit.export.agreement import Answers
-from peewit.export.missing import needed
+from peewit.export.agreement import Predictor
+from peewit.export.operations import (
+    Array,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GeluTanh,
+    GlobalMax,
+    MaxPool,
+    Norm,
+    Operation,
+    Relu,
+    RepeatEdge,
+    Scale,
+)
+from peewit.export.packages import import_required
+from peewit.images.preprocessing import (
+    LUMA,
+    ConvertChannels,
+    Divide,
+    Preprocessing,
+    Resize,
+    Subtract,
+)
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
 
 SUFFIXES = (".onnx",)
 NOTE = ""
+# Gelu is an operator since opset 20, which ONNX Runtime 1.18 and OpenVINO 2024.4 support
+OPSET, IR_VERSION = 20, 9
+RAW_INPUT, RAW_OUTPUT = "input", "logits"
+INPUT, OUTPUT = "pictures", "probabilities"
+FLOAT = 1  # onnx.TensorProto.FLOAT
+Shape = list[str | int]  # sizes, and the names of dynamic dimensions
 
 
 def write(content: Content, stem: Path) -> list[Path]:
@@ -27,23 +56,193 @@ def write(content: Content, stem: Path) -> list[Path]:
 
 
 def model(content: Content) -> Any:
-    """Return the ``onnx.ModelProto``."""
-    needed("onnx", "onnx", "export to ONNX")
-    make = graph.raw_model if content.raw else graph.whole_model
-    return make(content.operations, content.preprocessing, content.metadata)
+    """Return the ``onnx.ModelProto``.
+
+    Raw: prepared float32 images (N, C, H, W) -> logits (N, classes). Otherwise with the
+    preprocessing inside: uint8 images (N, H, W, C) of any size -> probabilities (N, classes).
+    """
+    import_required("onnx", "onnx", "export to ONNX")
+    graph, rule = Graph(), content.preprocessing
+    classes = len([step for step in content.operations if isinstance(step, Dense)][-1].weight)
+    dtype: type[np.generic]
+    if content.raw:
+        name, dtype = RAW_INPUT, np.float32
+        shape: Shape = ["N", rule.channels, rule.height, rule.width]
+        logits = add_network(graph, name, content.operations, rule)
+        output = graph.add("Identity", logits, output=RAW_OUTPUT)
+    else:
+        name, dtype, shape = INPUT, np.uint8, ["N", "H", "W", "C"]
+        prepared = add_preprocessing(graph, name, rule)
+        logits = add_network(graph, prepared, content.operations, rule)
+        output = graph.add("Softmax", logits, output=OUTPUT, axis=1)
+    return graph.model((name, dtype, shape), (output, ["N", classes]), content.metadata)
 
 
-def answers(content: Content, file: Path) -> Answers:
+def load(content: Content, file: Path) -> Predictor:
     """Load the file in ONNX Runtime."""
-    runtime = needed("onnxruntime", "onnx", "checking an ONNX file")
+    runtime = import_required("onnxruntime", "onnx", "checking an ONNX file")
     session = runtime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
 
-    def forward(pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def forward(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if content.raw:
-            given = {graph.RAW_INPUT: np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))}
+            feed = {RAW_INPUT: np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
         else:
-            given = {graph.INPUT: pictures}
-        result: npt.NDArray[np.float32] = session.run(None, given)[0]
+            feed = {INPUT: images}
+        result: npt.NDArray[np.float32] = session.run(None, feed)[0]
         return result
 
-    return content.answers(forward)
+    return content.predictor(forward)
+
+
+class Graph:
+    """Nodes and constants of an ONNX graph under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node and return the name of its output."""
+        from onnx import helper
+
+        output = output or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, values: npt.ArrayLike, dtype: type[np.generic] = np.float32) -> str:
+        """Add a constant and return its name."""
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        array = np.ascontiguousarray(np.asarray(values, dtype))
+        # ascontiguousarray turns a scalar into an array of shape (1,)
+        array = array.reshape(np.shape(values))
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def model(
+        self,
+        input_: tuple[str, type[np.generic], Shape],
+        output: tuple[str, Shape],
+        metadata: dict[str, str],
+    ) -> Any:
+        """Return the graph as an ``onnx.ModelProto`` that ONNX's checker has accepted."""
+        import onnx
+        from onnx import helper
+
+        from peewit import __version__
+
+        name, dtype, shape = input_
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        inputs = [helper.make_tensor_value_info(name, kind, shape)]
+        outputs = [helper.make_tensor_value_info(output[0], FLOAT, output[1])]
+        model = helper.make_model(
+            helper.make_graph(self.nodes, "peewit", inputs, outputs, self.constants),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="peewit",
+            producer_version=__version__,
+        )
+        helper.set_model_props(model, metadata)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def add_preprocessing(graph: Graph, images: str, rule: Preprocessing) -> str:
+    """Add the steps of ``rule``: uint8 (N, H, W, C) -> float32 (N, channels, height, width)."""
+    x = graph.add("Cast", images, to=FLOAT)
+    for step in rule.steps:
+        match step:
+            case ConvertChannels(channels=channels):
+                # grey is repeated to three channels; LUMA sums to 1 and converts them back
+                x = graph.add("Expand", x, graph.constant([1, 1, 1, 3], np.int64))
+                if channels == 1:
+                    x = graph.add("MatMul", x, graph.constant(np.reshape(LUMA, (3, 1))))
+                x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
+            case Resize(height=height, width=width):
+                size = graph.add("Shape", images)
+                x = graph.add("MatMul", _add_resize_weights(graph, size, 1, height), x)
+                columns = _add_resize_weights(graph, size, 2, width)
+                x = graph.add("MatMul", x, graph.add("Transpose", columns, perm=[1, 0]))
+            case Subtract(values=values):
+                x = graph.add("Sub", x, _channel_constant(graph, values))
+            case Divide(values=values):
+                x = graph.add("Div", x, _channel_constant(graph, values))
+    return x
+
+
+def _channel_constant(graph: Graph, values: tuple[float, ...]) -> str:
+    """Add a scalar, or one value per channel in the shape (1, C, 1, 1)."""
+    single = len(values) == 1
+    return graph.constant(values[0] if single else np.reshape(values, (1, -1, 1, 1)))
+
+
+def _add_resize_weights(graph: Graph, shape: str, axis: int, target: int) -> str:
+    """Add ``preprocessing.resize_weights`` for a size that is known only at run time.
+
+    Plain arithmetic gives the same result in every runtime; their own antialiased resizing
+    operators do not.
+    """
+    size = graph.add("Gather", shape, graph.constant(axis, np.int64))
+    length = graph.add("Cast", size, to=FLOAT)
+    scale = graph.add("Div", length, graph.constant(float(target)))
+    half_width = graph.add("Max", scale, graph.constant(1.0))
+    half = (np.arange(target, dtype=np.float32) + 0.5).reshape(target, 1)
+    centres = graph.add("Mul", graph.constant(half), scale)
+    places = graph.add("Range", graph.constant(0.5), length, graph.constant(1.0))
+    distance = graph.add("Abs", graph.add("Sub", places, centres))
+    height = graph.add("Sub", graph.constant(1.0), graph.add("Div", distance, half_width))
+    triangle = graph.add("Max", height, graph.constant(0.0))
+    total = graph.add("ReduceSum", triangle, graph.constant([1], np.int64), keepdims=1)
+    return graph.add("Div", triangle, total)
+
+
+def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Preprocessing) -> str:
+    """Add the network: (N, C, H, W) -> logits."""
+    channels, height, width = rule.channels, rule.height, rule.width
+    flattened: tuple[int, int, int] | None = None
+    for operation in operations:
+        match operation:
+            case Conv(weight=weight, bias=bias, padding=padding):
+                names = [graph.constant(array) for array in (weight, bias) if array is not None]
+                x = graph.add("Conv", x, *names, pads=[padding] * 4)
+                channels = weight.shape[0]
+                height += 2 * padding - weight.shape[2] + 1
+                width += 2 * padding - weight.shape[3] + 1
+            case Norm(epsilon=epsilon):
+                arrays = (operation.gamma, operation.beta, operation.mean, operation.variance)
+                names = [graph.constant(array) for array in arrays]
+                x = graph.add("BatchNormalization", x, *names, epsilon=epsilon)
+            case Relu():
+                x = graph.add("Relu", x)
+            case GeluTanh():
+                x = graph.add("Gelu", x, approximate="tanh")
+            case MaxPool(size=size):
+                x = graph.add("MaxPool", x, kernel_shape=[size, size], strides=[size, size])
+                height, width = height // size, width // size
+            case GlobalMax():
+                x = graph.add("ReduceMax", x, graph.constant([2, 3], np.int64), keepdims=0)
+            case RepeatEdge():
+                pads = graph.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64)
+                x = graph.add("Pad", x, pads, mode="edge")
+                height, width = height + 1, width + 1
+            case Flatten():
+                x = graph.add("Flatten", x, axis=1)
+                flattened = (height, width, channels)
+            case Dense(weight=weight, bias=bias):
+                if flattened is not None:
+                    # reorder the weights once instead of the activations in every run
+                    weight = _channels_first(weight, flattened)
+                    flattened = None
+                names = [graph.constant(array) for array in (weight, bias) if array is not None]
+                x = graph.add("Gemm", x, *names, transB=1)
+            case Scale(by=by):
+                x = graph.add("Mul", x, graph.constant(by))
+            case Dropout():
+                pass
+    return x
+
+
+def _channels_first(weight: Array, shape: tuple[int, int, int]) -> Array:
+    """Reorder the inputs of a dense layer from (height, width, channels) to channels first."""
+    return weight.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(len(weight), -1)

@@ -9,19 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.export import onnx
-from peewit.export.agreement import Answers
-from peewit.export.compiled import compiled
-from peewit.export.missing import needed
+from peewit.export.agreement import Predictor
+from peewit.export.openvino_runtime import compile_network
+from peewit.export.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
 
 SUFFIXES = (".xml", ".bin")
-# what OpenVINO must be told to answer as the run does (measured: the tutorial's network takes 34
-# of 10,000 test pictures for another class in bfloat16)
+# measured: in bfloat16 the tutorial's network predicts another class for 34 of 10,000 test pictures
 NOTE = (
-    'OpenVINO by itself computes in bfloat16 where the processor can: compile_model(file, "CPU", '
-    '{"INFERENCE_PRECISION_HINT": "f32"}) gives the run\'s own answers'
+    "OpenVINO computes in bfloat16 by default where the processor supports it; to get the run's "
+    'predictions, use compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})'
 )
 
 
@@ -32,29 +31,29 @@ def write(content: Content, stem: Path) -> list[Path]:
 
 def model(content: Content) -> Any:
     """Return the ``openvino.Model``."""
-    openvino = needed("openvino", "openvino", "export to OpenVINO")
+    openvino = import_required("openvino", "openvino", "export to OpenVINO")
     return openvino.Core().read_model(onnx.model(content).SerializeToString())
 
 
-def save(found: Any, content: Content, stem: Path) -> list[Path]:
+def save(network: Any, content: Content, stem: Path) -> list[Path]:
     """Write an ``openvino.Model`` with the metadata."""
-    openvino = needed("openvino", "openvino", "export to OpenVINO")
+    openvino = import_required("openvino", "openvino", "export to OpenVINO")
     for name, value in content.metadata.items():
-        found.set_rt_info(value, ["peewit", name])
+        network.set_rt_info(value, ["peewit", name])
     file = stem.with_name(stem.name + SUFFIXES[0])
-    # weights as they are: half precision would change the answers
-    openvino.save_model(found, file, compress_to_fp16=False)
+    # float16 weights, OpenVINO's default, would change the predictions
+    openvino.save_model(network, file, compress_to_fp16=False)
     return [file]
 
 
-def answers(content: Content, file: Path) -> Answers:
+def load(content: Content, file: Path) -> Predictor:
     """Load the files in OpenVINO."""
-    needed("openvino", "openvino", "checking an OpenVINO file")
-    network = compiled(file)
+    import_required("openvino", "openvino", "checking an OpenVINO file")
+    network = compile_network(file)
 
-    def forward(pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        given = pictures.transpose(0, 3, 1, 2) if content.raw else pictures
-        result: npt.NDArray[np.float32] = network(np.ascontiguousarray(given))[0]
-        return result.copy()  # OpenVINO uses its memory again
+    def forward(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        x = images.transpose(0, 3, 1, 2) if content.raw else images
+        result: npt.NDArray[np.float32] = network(np.ascontiguousarray(x))[0]
+        return result.copy()  # OpenVINO reuses its output buffer
 
-    return content.answers(forward)
+    return content.predictor(forward)

@@ -1,4 +1,4 @@
-"""PyTorch's own portable form, ``.pt2``: a graph that runs without Peewit."""
+"""PyTorch's portable format, ``.pt2`` by ``torch.export``: it runs without Peewit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peewit.export.agreement import Answers
-from peewit.export.chain import (
+from peewit.export.agreement import Predictor
+from peewit.export.operations import (
     Conv,
     Dense,
     Dropout,
@@ -29,7 +29,7 @@ from peewit.export.chain import (
     RepeatEdge,
     Scale,
 )
-from peewit.images.preprocessing import Preprocessing
+from peewit.images.preprocessing import ConvertChannels, Divide, Preprocessing, Resize, Subtract
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -40,16 +40,16 @@ METADATA = "peewit.json"
 
 
 def write(content: Content, stem: Path) -> list[Path]:
-    """Write ``stem.pt2``; ``torch.export.load`` reads it, and pickles nothing."""
+    """Write ``stem.pt2``, which ``torch.export.load`` reads; it contains no pickle."""
     file = stem.with_name(stem.name + SUFFIXES[0])
-    network: nn.Module = Plain(content.operations)
+    network: nn.Module = PlainNetwork(content.operations)
     rule = content.preprocessing
     batch = torch.export.Dim("N")
     if content.raw:
         example: torch.Tensor = torch.zeros(2, rule.channels, rule.height, rule.width)
         dynamic: dict[int, Any] = {0: batch}
     else:
-        network = Whole(network, rule)
+        network = nn.Sequential(PreprocessingModule(rule), network, nn.Softmax(1))
         example = torch.zeros(2, 50, 60, rule.channels, dtype=torch.uint8)
         dynamic = {0: batch, 1: torch.export.Dim("H"), 2: torch.export.Dim("W")}
     logging.getLogger("torch.export").setLevel(logging.ERROR)
@@ -58,27 +58,50 @@ def write(content: Content, stem: Path) -> list[Path]:
     return [file]
 
 
-def answers(content: Content, file: Path) -> Answers:
-    """Load the file as PyTorch does."""
-    # this process has just written it
+def load(content: Content, file: Path) -> Predictor:
+    """Load the file with PyTorch."""
+    # safe to load: this process has just written it
     module = torch.export.load(file).module()
 
-    def forward(pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        given = torch.from_numpy(np.ascontiguousarray(pictures))
+    def forward(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        x = torch.from_numpy(np.ascontiguousarray(images))
         with torch.no_grad():
-            result = module(given.permute(0, 3, 1, 2).contiguous() if content.raw else given)
+            result = module(x.permute(0, 3, 1, 2).contiguous() if content.raw else x)
         values: npt.NDArray[np.float32] = result.numpy()
         return values
 
-    return content.answers(forward)
+    return content.predictor(forward)
 
 
-class Plain(nn.Module):
-    """A chain of operations by PyTorch's own functions, for (N, C, H, W)."""
+class PreprocessingModule(nn.Module):
+    """The steps of a preprocessing in operations that ``torch.export`` can trace."""
+
+    def __init__(self, rule: Preprocessing) -> None:
+        super().__init__()
+        self.steps = rule.steps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Prepare uint8 images (N, H, W, channels): float32 (N, channels, height, width)."""
+        x = images.permute(0, 3, 1, 2).float()
+        for step in self.steps:
+            match step:
+                case ConvertChannels():
+                    pass  # a traced program accepts only the network's own number of channels
+                case Resize(height=height, width=width):
+                    x = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
+                case Subtract(values=values):
+                    x = x - torch.tensor(values).view(1, -1, 1, 1)
+                case Divide(values=values):
+                    x = x / torch.tensor(values).view(1, -1, 1, 1)
+        return x
+
+
+class PlainNetwork(nn.Module):
+    """A list of operations in PyTorch's own functions: (N, C, H, W) -> logits."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         super().__init__()
-        self.operations = [part for part in operations if not isinstance(part, Dropout)]
+        self.operations = [step for step in operations if not isinstance(step, Dropout)]
         for index, operation in enumerate(self.operations):
             for name, value in vars(operation).items():
                 if isinstance(value, np.ndarray):
@@ -91,17 +114,17 @@ class Plain(nn.Module):
         return x
 
     def _step(self, x: torch.Tensor, operation: Operation, index: int) -> torch.Tensor:
-        def own(name: str) -> Any:
+        def buffer(name: str) -> Any:
             return getattr(self, f"{name}_{index}", None)
 
         match operation:
             case Conv(padding=padding):
-                return F.conv2d(x, own("weight"), own("bias"), padding=padding)
+                return F.conv2d(x, buffer("weight"), buffer("bias"), padding=padding)
             case Norm(epsilon=epsilon):
-                statistics = own("mean"), own("variance"), own("gamma"), own("beta")
+                statistics = buffer("mean"), buffer("variance"), buffer("gamma"), buffer("beta")
                 return F.batch_norm(x, *statistics, eps=epsilon)
             case Dense():
-                return F.linear(x, own("weight"), own("bias"))
+                return F.linear(x, buffer("weight"), buffer("bias"))
             case Relu():
                 return F.relu(x)
             case GeluTanh():
@@ -117,20 +140,3 @@ class Plain(nn.Module):
             case Scale(by=by):
                 return x * by
         return x
-
-
-class Whole(nn.Module):
-    """What ``Preprocessing.tensor`` does, then the network, then probabilities."""
-
-    def __init__(self, network: nn.Module, rule: Preprocessing) -> None:
-        super().__init__()
-        self.network = network
-        self.rule = rule
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return probabilities of uint8 pictures (N, H, W, C)."""
-        rule, shape = self.rule, (1, -1, 1, 1)
-        x = pictures.permute(0, 3, 1, 2).float()
-        x = F.interpolate(x, (rule.height, rule.width), mode="bilinear", antialias=True)
-        x = (x / 255 - torch.tensor(rule.mean).view(shape)) / torch.tensor(rule.std).view(shape)
-        return torch.softmax(self.network(x), 1)

@@ -1,1 +1,1 @@
-"""Picture files, and what a network reads of them."""
+"""Read picture files and prepare them for a network."""

@@ -1,4 +1,4 @@
-"""Which pictures of a data set to show, and what the data set holds, in words."""
+"""Choose pictures of a data set to show, and describe the data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from peewit.data.dataset import Dataset
 from peewit.errors import UsageError
 
-# in one picture
+# maximum number of pictures in one figure
 MOST = 10_000
 
 
@@ -27,25 +27,25 @@ def choose(
     ----------
     dataset : Dataset
     indices : sequence of int, optional
-        These pictures, in this order; ``count`` and ``seed`` then mean nothing.
+        Exactly these pictures, in this order; ``count`` and ``seed`` are ignored.
     classes : sequence of str, optional
-        Only pictures of these classes, as many of each as there are (give or take one), class by
-        class in the order given. With ``indices``: those of them in these classes.
+        Only pictures of these classes, in equal numbers (give or take one), class by class in the
+        order given. With ``indices``: filter them by these classes.
     count : int
-        How many to draw at random, at most ``MOST``; all where there are fewer.
+        Number of pictures to draw at random, at most ``MOST``; all if there are fewer.
     seed : int
-        Which ones; the same seed, the same pictures.
+        Random seed; the same seed draws the same pictures.
 
     Returns
     -------
     int64 array, shape (pictures,)
-        Positions in ``dataset``.
+        Indices into ``dataset``.
 
     Raises
     ------
     UsageError
         An index or a class is not in the data set, ``count`` is less than 1 or more than ``MOST``,
-        ``seed`` is less than 0, or nothing is left.
+        ``seed`` is negative, or no picture is left.
 
     Examples
     --------
@@ -57,18 +57,18 @@ def choose(
     """
     if seed < 0:
         raise UsageError(f"seed is {seed}", "it must be at least 0")
-    wanted = _class_numbers(dataset, classes)
+    labels = _labels_of(dataset, classes)
     if indices is not None:
-        chosen = _checked(dataset, indices)
+        chosen = _checked_indices(dataset, indices)
         if classes is not None:
-            chosen = chosen[np.isin(dataset.labels[chosen], wanted)]
+            chosen = chosen[np.isin(dataset.labels[chosen], labels)]
     elif not 1 <= count <= MOST:
         raise UsageError(f"cannot show {count:,} pictures", "", f"give 1 to {MOST:,}")
     elif classes is not None:
         random = np.random.default_rng(seed)
-        # 10 of 3 classes are 4, 3 and 3
-        shares = [len(part) for part in np.array_split(np.arange(count), len(wanted))]
-        members = [np.flatnonzero(dataset.labels == number) for number in wanted]
+        # for example, 10 pictures of 3 classes: 4, 3 and 3
+        shares = [len(part) for part in np.array_split(np.arange(count), len(labels))]
+        members = [np.flatnonzero(dataset.labels == label) for label in labels]
         chosen = np.concatenate(
             [
                 np.sort(random.permutation(part)[:share])
@@ -79,34 +79,34 @@ def choose(
         random = np.random.default_rng(seed)
         chosen = random.choice(len(dataset), size=min(count, len(dataset)), replace=False)
     if not len(chosen):
-        raise UsageError("there is no picture to show", "no picture is left by this choice")
+        raise UsageError("there is no picture to show", "no picture matches the selection")
     return chosen.astype(np.int64)
 
 
 def surest_mistakes(
     labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """Return the positions of the wrong answers, the most confident first.
+    """Return the indices of the wrong predictions, the most confident first.
 
     Parameters
     ----------
     labels : int array, shape (N,)
-        The right classes.
+        True classes.
     probabilities : float array, shape (N, classes)
 
     Examples
     --------
-    >>> answers = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)
-    >>> surest_mistakes(np.array([0, 1, 0]), answers).tolist()
+    >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)
+    >>> surest_mistakes(np.array([0, 1, 0]), probabilities).tolist()
     [2, 1]
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    # stable, so that the same answers give the same pictures
+    # stable, so that the same predictions always select the same pictures
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
 def least_sure(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Return all positions, those first whose likeliest class is least likely.
+    """Return all indices, the least confident predictions first.
 
     >>> least_sure(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32)).tolist()
     [1, 2, 0]
@@ -117,7 +117,7 @@ def least_sure(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 def in_turn(
     labels: npt.NDArray[np.int64], among: npt.NDArray[np.int64], count: int, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Draw up to ``count`` of the positions ``among``: of each class one, then of each another.
+    """Draw up to ``count`` of the indices ``among``, one of each class in each round.
 
     Examples
     --------
@@ -126,11 +126,11 @@ def in_turn(
     [0, 1, 2, 0]
     """
     drawn = np.random.default_rng(seed).permutation(among)
-    turn = np.empty(len(drawn), np.int64)
+    round_ = np.empty(len(drawn), np.int64)
     for label in np.unique(labels[drawn]):
         members = labels[drawn] == label
-        turn[members] = np.arange(members.sum())
-    return drawn[np.lexsort((labels[drawn], turn))][:count].astype(np.int64)
+        round_[members] = np.arange(members.sum())
+    return drawn[np.lexsort((labels[drawn], round_))][:count].astype(np.int64)
 
 
 def titles(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[str]:
@@ -139,7 +139,7 @@ def titles(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[str]:
 
 
 def describe(dataset: Dataset) -> str:
-    """Return what the data set holds: size, images of each class, mean and deviation a channel.
+    """Describe a data set: size, images per class, mean and standard deviation per channel.
 
     >>> data = Dataset(np.full((2, 4, 4, 1), 51, np.uint8), np.array([0, 1]), ["no", "yes"])
     >>> print(describe(data))
@@ -176,7 +176,7 @@ def describe(dataset: Dataset) -> str:
     )
 
 
-def _checked(dataset: Dataset, indices: Sequence[int]) -> npt.NDArray[np.int64]:
+def _checked_indices(dataset: Dataset, indices: Sequence[int]) -> npt.NDArray[np.int64]:
     for index in indices:
         if not 0 <= index < len(dataset):
             raise UsageError(
@@ -186,10 +186,10 @@ def _checked(dataset: Dataset, indices: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.asarray(indices, dtype=np.int64)
 
 
-def _class_numbers(dataset: Dataset, classes: Sequence[str] | None) -> list[int]:
+def _labels_of(dataset: Dataset, classes: Sequence[str] | None) -> list[int]:
     names = list(dataset.class_names)
     for name in classes or ():
         if name not in names:
             raise UsageError(f"there is no class {name!r}", f"the classes are {', '.join(names)}")
-    # a class that is named twice is still one class
+    # duplicates are ignored
     return [names.index(name) for name in dict.fromkeys(classes or ())]

@@ -1,4 +1,10 @@
-"""From pixels to what a network reads: one rule, kept with the network that was trained on it."""
+"""From pixels to the input of a network; stored with the network that was trained on it.
+
+``Preprocessing.steps`` is the definition: the ordered steps with their constants. ``reference``
+applies them one by one in float64. ``tensor`` and ``array`` compute the same, fast, with PyTorch
+and with NumPy. The exporters walk the steps and write each one in the operators of their format.
+``tests/export/test_preprocessing_forms.py`` compares every form with ``reference``.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +23,93 @@ if TYPE_CHECKING:
 
 # ITU-R BT.601, the weights that Pillow's and Keras's greyscale conversions use as well
 LUMA = (0.299, 0.587, 0.114)
-# rows of a picture that are made floats at once, about: of 4,000 pixels each, 24 MB
+# approximate number of input rows converted to float at once: 24 MB for rows of 4,000 RGB pixels
 _BAND = 512
-# rows of the result that are computed at once: the more, the more zeros are multiplied
+# output rows computed at once: the more rows, the more zero weights are multiplied
 _ROWS = 8
-# multiplications of one product: OpenBLAS does up to so many in this thread; for a larger one it
-# waits for all its threads, which on a busy machine takes ten times as long as the work
+# multiplications in one matrix product: up to this size OpenBLAS stays in the calling thread; for
+# larger ones it waits for all of its threads, which takes ten times as long on a busy machine
 _PRODUCT = 4 * 65536
-# values that are made floats at once to be resized: 200 MB, a picture of 4,000 x 4,000
+# values converted to float at once for resizing: 200 MB, one RGB picture of 4,000 x 4,000
 _RESIZED_AT_ONCE = 50_000_000
+
+Float64s = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ConvertChannels:
+    """Convert RGB to grey by ``LUMA``, or grey to RGB by repeating it, if the number differs."""
+
+    channels: int
+
+    def apply(self, x: Float64s) -> Float64s:
+        """Convert ``x``, (N, H, W, C)."""
+        if x.shape[3] > self.channels:
+            grey: Float64s = (x @ np.array(LUMA))[..., None]
+            return grey
+        return np.repeat(x, self.channels // x.shape[3], axis=3)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resize by the weights of ``resize_weights``, without keeping the aspect ratio."""
+
+    height: int
+    width: int
+
+    def apply(self, x: Float64s) -> Float64s:
+        """Resize ``x``, (N, H, W, C)."""
+        rows = resize_weights(x.shape[1], self.height)
+        columns = resize_weights(x.shape[2], self.width)
+        resized: Float64s = np.einsum("hy,nyxc,wx->nhwc", rows, x, columns)
+        return resized
+
+
+@dataclass(frozen=True)
+class Subtract:
+    """Subtract ``values``: one for all channels, or one per channel."""
+
+    values: tuple[float, ...]
+
+    def apply(self, x: Float64s) -> Float64s:
+        """Subtract from ``x``, (N, H, W, C)."""
+        difference: Float64s = x - np.array(self.values)
+        return difference
+
+
+@dataclass(frozen=True)
+class Divide:
+    """Divide by ``values``: one for all channels, or one per channel."""
+
+    values: tuple[float, ...]
+
+    def apply(self, x: Float64s) -> Float64s:
+        """Divide ``x``, (N, H, W, C)."""
+        quotient: Float64s = x / np.array(self.values)
+        return quotient
+
+
+Step = ConvertChannels | Resize | Subtract | Divide
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, channels and scale of a network's input.
+    """Size, channels and normalisation of a network's input.
 
     Parameters
     ----------
     height, width : int
-        The network's input size in pixels. Pictures of another size are resized whole.
+        Input size in pixels. Images of another size are resized without cropping.
     channels : int
-        1 (grey) or 3 (RGB). Pictures with the other number are converted.
+        1 (grey) or 3 (RGB). Images with the other number are converted.
     mean, std : tuple of float
-        One value a channel, in units of the full range (0 to 1): the network reads
+        One value per channel, in units of the full range (0 to 1). The network's input is
         ``(pixel / 255 - mean) / std``. The tutorial only divides by 255: mean 0, std 1.
 
     Raises
     ------
     PeewitError
-        A value makes no sense.
+        A value is invalid.
 
     Examples
     --------
@@ -64,7 +128,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        # JSON and numpy hand over lists and numpy scalars; plain tuples compare and serialise
+        # JSON and NumPy supply lists and NumPy scalars; plain tuples can be compared and serialised
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         wrong = (
@@ -72,7 +136,7 @@ class Preprocessing:
             if self.height < 1 or self.width < 1
             else "channels is neither 1 nor 3"
             if self.channels not in (1, 3)
-            else "mean and std do not have one value a channel"
+            else "mean and std do not have one value per channel"
             if not len(self.mean) == len(self.std) == self.channels
             else "a mean or std is not finite"
             if not np.isfinite((*self.mean, *self.std)).all()
@@ -81,43 +145,89 @@ class Preprocessing:
             else ""
         )
         if wrong:
-            raise PeewitError(f"{self} cannot prepare pictures", wrong)
+            raise PeewitError(f"{self} is not a valid preprocessing", wrong)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values by name, ready for JSON or YAML (mean and std as lists)."""
+        """Return the fields as a dict for JSON or YAML, with mean and std as lists."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """Return what ``to_dict`` gave.
+        """Create a Preprocessing from the dict that ``to_dict`` returned.
 
         Raises
         ------
         PeewitError
-            A value is missing, unknown or makes no sense.
+            A field is missing, unknown or invalid.
         """
         try:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise PeewitError(f"{dict(values)} is not a preprocessing", str(error)) from error
 
-    def tensor(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Return what the network reads for ``images``.
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The definition of the preprocessing: its steps in order.
+
+        >>> for step in Preprocessing(32, 48, 1, mean=(0.5,), std=(0.25,)).steps:
+        ...     print(step)
+        ConvertChannels(channels=1)
+        Resize(height=32, width=48)
+        Divide(values=(255.0,))
+        Subtract(values=(0.5,))
+        Divide(values=(0.25,))
+        """
+        steps: list[Step] = [
+            ConvertChannels(self.channels),
+            Resize(self.height, self.width),
+            Divide((255.0,)),
+        ]
+        if any(self.mean):
+            steps.append(Subtract(self.mean))
+        if any(value != 1 for value in self.std):
+            steps.append(Divide(self.std))
+        return tuple(steps)
+
+    def reference(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Apply ``steps`` one by one: slow, readable, in float64. Every fast form is tested on it.
 
         Parameters
         ----------
         images : uint8 array, shape (N, H, W, 1) or (N, H, W, 3)
-            Any size; grey or RGB.
+            Grey or RGB images of any size.
 
         Returns
         -------
-        float32 tensor, shape (N, channels, height, width)
-            In channels_last memory (the order of the bytes is still N, H, W, C).
+        float64 array, shape (N, height, width, channels)
 
         Raises
         ------
         PeewitError
-            ``images`` has another type or shape.
+            ``images`` has another dtype or shape.
+        """
+        _check(images)
+        x = images.astype(np.float64)
+        for step in self.steps:
+            x = step.apply(x)
+        return x
+
+    def tensor(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Prepare ``images`` for the network with PyTorch.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (N, H, W, 1) or (N, H, W, 3)
+            Grey or RGB images of any size.
+
+        Returns
+        -------
+        float32 tensor, shape (N, channels, height, width)
+            In channels_last memory format (the order in memory is still N, H, W, C).
+
+        Raises
+        ------
+        PeewitError
+            ``images`` has another dtype or shape.
         """
         import torch
         from torch.nn import functional as F
@@ -128,12 +238,12 @@ class Preprocessing:
         if resized and len(images) > few:
             parts = [self.tensor(images[n : n + few]) for n in range(0, len(images), few)]
             return torch.cat(parts).contiguous(memory_format=torch.channels_last)
-        # one pass from uint8 into new memory: `images` may be read-only, which from_numpy dislikes
+        # one pass from uint8 to new memory: `images` may be read-only, and from_numpy would warn
         nhwc = torch.empty(images.shape, dtype=torch.float32)
         np.copyto(nhwc.numpy(), images)
         if images.shape[3] > self.channels:
             nhwc = (nhwc @ torch.tensor(LUMA)).unsqueeze(3)
-        x = nhwc.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W), the same memory
+        x = nhwc.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W), a view
         if resized and len(images):
             size = (self.height, self.width)
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
@@ -142,8 +252,8 @@ class Preprocessing:
         if x.shape[1] < self.channels:
             x = x.expand(-1, self.channels, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = x.div_(255)  # a true division: times 1/255 would be off by one unit in the last place
-        # in rows of W * C values, which the processor takes 8 at a time; 3 channels it would not
+        x = x.div_(255)  # multiplying by 1/255 would be off by one unit in the last place
+        # as rows of W * C values, which are vectorised 8 at a time; rows of 3 channels are not
         rows = x.permute(0, 2, 3, 1).view(len(x) * self.height, self.width * self.channels)
         if any(self.mean):
             rows.sub_(torch.tensor(self.mean).repeat(self.width))
@@ -152,15 +262,15 @@ class Preprocessing:
         return x
 
     def array(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return what ``tensor`` does, without PyTorch: for runtimes that do not need it.
+        """Prepare ``images`` for the network with NumPy, for runtimes that do not need PyTorch.
 
-        Where nothing is resized or made grey the values are the same, bit for bit; elsewhere sums
-        are taken in another order, and differ by 1e-6 of the full range.
+        The values are those of ``tensor``, bit for bit, unless images are resized or converted to
+        grey: the order of summation is then different, and values differ by 1e-6 of the full range.
 
         Parameters
         ----------
         images : uint8 array, shape (N, H, W, 1) or (N, H, W, 3)
-            Any size; grey or RGB.
+            Grey or RGB images of any size.
 
         Returns
         -------
@@ -169,7 +279,7 @@ class Preprocessing:
         Raises
         ------
         PeewitError
-            ``images`` has another type or shape.
+            ``images`` has another dtype or shape.
         """
         _check(images)
         n, height, width, channels = images.shape
@@ -177,14 +287,14 @@ class Preprocessing:
             x = images.astype(np.float32, order="C")
         else:
             x = np.empty((n, self.height, self.width, channels), np.float32)
-            for place, image in zip(x, images, strict=True):
-                place[:] = _resized(image, self.height, self.width)
+            for resized, image in zip(x, images, strict=True):
+                resized[:] = _resize(image, self.height, self.width)
         if channels > self.channels:
             x = (x @ np.array(LUMA, np.float32))[..., None]
         elif channels < self.channels:
             x = np.repeat(x, self.channels, axis=3)
         x /= 255
-        # in rows of W * C values, as in `tensor`; the same memory
+        # as rows of W * C values, as in `tensor`; a view
         rows = x.reshape(n * self.height, self.width * self.channels)
         if any(self.mean):
             rows -= _repeated(self.mean, self.width)
@@ -194,17 +304,18 @@ class Preprocessing:
 
 
 class AsTheyAre(Preprocessing):
-    """For pictures that have been prepared already."""
+    """The identity, for images that have already been prepared."""
 
     def tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
-        """Return ``images``, float32 (N, H, W, C), as (N, C, H, W): the same memory."""
+        """Return ``images``, float32 (N, H, W, C), as an (N, C, H, W) view."""
         import torch
 
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=8)  # those of one network: for a small picture they take as long as its division
+@lru_cache(maxsize=8)  # computing them takes as long as the division of a small picture
 def _repeated(values: tuple[float, ...], times: int) -> npt.NDArray[np.float32]:
+    """Return ``values`` repeated ``times`` times, read-only."""
     row = np.tile(np.array(values, np.float32), times)
     row.flags.writeable = False
     return row
@@ -213,26 +324,26 @@ def _repeated(values: tuple[float, ...], times: int) -> npt.NDArray[np.float32]:
 def _check(images: npt.NDArray[np.uint8]) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise PeewitError(
-            "these images cannot be prepared for the network",
-            f"they are {images.dtype} with shape {images.shape}",
-            "give uint8 with shape (N, H, W, 1) or (N, H, W, 3)",
+            "cannot prepare these images for the network",
+            f"the array is {images.dtype} with shape {images.shape}",
+            "pass uint8 with shape (N, H, W, 1) or (N, H, W, 3)",
         )
 
 
-def _resized(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Resize one picture, a band of rows at a time: as floats it would take four times the room."""
+def _resize(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Resize one image in bands of rows, because as floats it takes four times the memory."""
     old_height, old_width, channels = image.shape
     rows, columns = resize_weights(old_height, height), resize_weights(old_width, width)
-    # (height, old width * C): the rows first, over memory in its own order
+    # (old height, old width * C): rows first, in memory order
     flat = image.reshape(old_height, old_width * channels)
     x = np.empty((height, old_width * channels), np.float32)
     step = max(1, min(_ROWS, _BAND * height // old_height - 1))
     for first in range(0, height, step):
         weights = rows[first : first + step]
-        seen = np.flatnonzero(weights.any(axis=0))
-        band = slice(seen[0], seen[-1] + 1)
+        used = np.flatnonzero(weights.any(axis=0))
+        band = slice(used[0], used[-1] + 1)
         _multiply(weights[:, band], flat[band].astype(np.float32), x[first : first + step])
-    # (height, old width, C) -> (height * C, old width): one product, not one a row
+    # (height, old width, C) -> (height * C, old width): one product instead of one per row
     x = x.reshape(height, old_width, channels).transpose(0, 2, 1).reshape(-1, old_width)
     resized = np.empty((width, len(x)), np.float32)
     _multiply(columns, x.T, resized)
@@ -249,12 +360,12 @@ def _multiply(
         out[:, part] = a @ b[:, part]
 
 
-@lru_cache(maxsize=8)  # pictures of one camera: it takes as long as a small picture's products
+@lru_cache(maxsize=8)  # computing them takes as long as resizing a small picture
 def resize_weights(size: int, target: int) -> npt.NDArray[np.float32]:
-    """Return how much each of ``size`` pixels counts in each of ``target``, (target, size).
+    """Return the weights of the ``size`` old pixels in the ``target`` new ones, (target, size).
 
-    The antialiased bilinear rule of Pillow and PyTorch: a triangle that reaches over one new
-    pixel when the picture shrinks, and over one old pixel when it grows.
+    Antialiased bilinear interpolation as in Pillow and PyTorch: a triangle filter whose half-width
+    is one new pixel when the image shrinks, and one old pixel when it grows.
 
     >>> resize_weights(4, 2).astype(float).round(3).tolist()
     [[0.429, 0.429, 0.143, 0.0], [0.0, 0.143, 0.429, 0.429]]
@@ -262,7 +373,8 @@ def resize_weights(size: int, target: int) -> npt.NDArray[np.float32]:
     scale = size / target
     centres = (np.arange(target) + 0.5)[:, None] * scale
     distance = np.abs(np.arange(size) + 0.5 - centres)
-    weights = np.maximum(0, 1 - distance / max(scale, 1))
-    shares: npt.NDArray[np.float32] = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
-    shares.flags.writeable = False
-    return shares
+    triangle = np.maximum(0, 1 - distance / max(scale, 1))
+    normalised = triangle / triangle.sum(1, keepdims=True)
+    weights: npt.NDArray[np.float32] = normalised.astype(np.float32)
+    weights.flags.writeable = False
+    return weights

@@ -1,1 +1,1 @@
-"""Models of other programs -> Runs. Their files are read as data: none of their code is run."""
+"""Import models of other programs as Runs; their files are only parsed, and no code is run."""

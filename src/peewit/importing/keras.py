@@ -1,4 +1,4 @@
-"""A Keras model -> a Run: find out what it is, check it against Peewit's networks, keep it."""
+"""Import a Keras model as a Run: read it, match it with Peewit's networks, write the run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from peewit.errors import PeewitError, UsageError
 from peewit.images.preprocessing import Preprocessing
-from peewit.importing import keras_archive, keras_h5, saved_model
-from peewit.importing.keras_config import THIS_MODEL, Architecture, read_architecture
-from peewit.importing.keras_h5 import Array
+from peewit.importing import keras_files
+from peewit.importing.architecture import THIS_MODEL, Architecture, Array, read_architecture
 from peewit.importing.match import matching_network
+from peewit.importing.saved_model import folder as saved_model
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.files import check_text
@@ -26,7 +26,7 @@ from peewit.training.state import TrainState
 
 
 class KerasModel(NamedTuple):
-    """What was read of a model: its layers, all weights in Keras's order, the format's name."""
+    """A parsed model: its architecture, all weights in Keras's order, the name of the format."""
 
     architecture: Architecture
     arrays: list[Array]
@@ -34,46 +34,33 @@ class KerasModel(NamedTuple):
 
 
 def read_model(path: str | Path) -> KerasModel:
-    """Read a ``.h5`` or ``.keras`` file or a SavedModel folder, without running any of its code.
+    """Read a ``.h5`` or ``.keras`` file or a SavedModel folder without running its code.
 
     Raises
     ------
     PeewitError
-        There is no such file or folder, it is damaged, or the model has something that Peewit
-        cannot take.
+        There is no such file or folder, it is damaged, or the model is not supported.
     """
     path = Path(path)
     check_there(path)
     if path.is_dir():
         architecture = read_architecture(saved_model.read_config(path))
-        return KerasModel(
-            architecture, saved_model.read_arrays(path, architecture.layers), "SavedModel"
-        )
-    start = _beginning(path)
-    if start.startswith(b"PK"):
-        config, weights = keras_archive.read_archive(path)
-        architecture = read_architecture(config)
-        arrays = keras_archive.archive_arrays(weights, architecture.layers)
-        return KerasModel(architecture, arrays, ".keras")
-    if start == b"\x89HDF\r\n\x1a\n":
-        with keras_h5.opened(path) as file:
-            architecture = read_architecture(keras_h5.model_config(file))
-            arrays = [
-                array
-                for layer in architecture.layers
-                if layer.weights
-                for array in keras_h5.legacy_arrays(file, layer)
-            ]
-        return KerasModel(architecture, arrays, ".h5")
+        arrays = saved_model.read_arrays(path, architecture.layers)
+        return KerasModel(architecture, arrays, "SavedModel")
+    magic = _first_bytes(path)
+    if magic.startswith(b"PK"):
+        return KerasModel(*keras_files.read_archive(path), ".keras")
+    if magic == b"\x89HDF\r\n\x1a\n":
+        return KerasModel(*keras_files.read_h5(path), ".h5")
     raise PeewitError(
         f"cannot import {path}",
-        "it is neither HDF5 (.h5) nor a .keras archive" if start else "it is empty",
+        "it is neither HDF5 (.h5) nor a .keras archive" if magic else "it is empty",
         "save the model with model.save",
     )
 
 
 def check_there(path: Path) -> None:
-    """Raise PeewitError if there is no file or folder of this name."""
+    """Raise PeewitError if ``path`` is neither a file nor a folder."""
     if not path.is_dir() and not path.is_file():
         raise PeewitError(
             f"cannot import {path}", "there is no such file or folder", "check the path"
@@ -87,31 +74,36 @@ def import_keras(
     out: str | Path | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Make a Run of a Keras model, to evaluate, explain, serve, export or train on.
+    """Import a Keras model as a Run, which can be evaluated, explained, served and trained further.
 
     Parameters
     ----------
     path : path
-        What ``model.save`` wrote: ``.h5``, ``.keras``, or a SavedModel folder of Keras 2.
+        A model saved by ``model.save``: ``.h5``, ``.keras``, or a SavedModel folder of Keras 2.
     class_names : sequence of str
-        The classes, in the order of the model's outputs.
+        Class names in the order of the model's outputs.
     out : path, optional
-        The run folder to make; ``runs/<its name>`` by default.
+        The new run folder; by default ``runs/`` and the model's name.
     source : mapping, optional
-        The arguments of ``peewit.load`` that give the data that it was trained on.
+        The arguments of ``peewit.load`` for the data that the model was trained on.
+
+    Returns
+    -------
+    Run
+        With the status ``imported``.
 
     Raises
     ------
     PeewitError
-        It cannot be read, or the model is none of Peewit's networks.
+        The file cannot be read, or the model is not one of Peewit's networks.
     UsageError
-        The number of names is not that of the outputs, ``out`` is taken, or a name is not in
-        UTF-8.
+        The number of names differs from the number of outputs, two names are equal, ``out``
+        already exists, or a name is not valid UTF-8.
     """
     path, names = Path(path), [str(name) for name in class_names]
     for given in (str(path), *names):
         check_text(given)
-    lasting = runfolder.lasting_source(source or {})
+    absolute_source = runfolder.lasting_source(source or {})
     folder = Path(out) if out is not None else Path("runs") / _name(path)
     runfolder.check_free(folder)
     try:
@@ -124,20 +116,20 @@ def import_keras(
     outputs = found.architecture.outputs
     if len(names) != outputs:
         raise UsageError(
-            f"{len(names)} class names are given",
+            f"there are {len(names)} class names",
             f"the model has {outputs} outputs",
-            "give a different name for each, in their order",
+            "give one name per output, in their order",
         )
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
         raise UsageError(
-            f"two classes have the name {twice!r}", todo="give each class a name of its own"
+            f"two classes have the name {duplicate!r}", todo="give each class a different name"
         )
-    _keep(folder, name, model, found, names, path, lasting)
+    _write_run(folder, name, model, found, names, path, absolute_source)
     return Run.open(folder)
 
 
-def _keep(
+def _write_run(
     folder: Path,
     name: str,
     model: nn.Module,
@@ -161,7 +153,7 @@ def _keep(
     runfolder.create(folder, facts, recipe)
     try:
         checkpoint.write_tensors(folder / runfolder.WEIGHTS, model.state_dict(), {})
-        # training on starts from here
+        # the starting point if training is resumed
         optimizer = make_optimizer(model, recipe)
         checkpoint.save(folder / runfolder.CHECKPOINT, model, optimizer, TrainState())
     except PeewitError:
@@ -173,7 +165,7 @@ def _name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def _beginning(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(8)
@@ -182,6 +174,6 @@ def _beginning(path: Path) -> bytes:
 
 
 def _checksum(path: Path) -> str:
-    """Return that of a file; of a folder, that of its index, which has one for each array."""
-    whole = saved_model.read_index(path) if path.is_dir() else path.read_bytes()
-    return hashlib.sha256(whole).hexdigest()
+    """Return the SHA-256 of a file, or of a folder's index, which has a checksum of each array."""
+    content = saved_model.read_index(path) if path.is_dir() else path.read_bytes()
+    return hashlib.sha256(content).hexdigest()

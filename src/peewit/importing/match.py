@@ -1,4 +1,4 @@
-"""Which of Peewit's networks a Keras model is: two chains of operations, compared link by link."""
+"""Match a Keras model with Peewit's networks by comparing their operations one by one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from peewit.errors import UsageError
-from peewit.export.chain import (
+from peewit.export.operations import (
     Conv,
     Dense,
     Dropout,
@@ -17,10 +17,9 @@ from peewit.export.chain import (
     Norm,
     Operation,
     Relu,
-    chain,
+    operations_of,
 )
-from peewit.importing.keras_config import Architecture, Layer, unsupported
-from peewit.importing.keras_h5 import Array
+from peewit.importing.architecture import Architecture, Array, Layer, unsupported
 from peewit.models.keras_weights import load_keras_weights
 from peewit.models.registry import build
 
@@ -28,52 +27,52 @@ NETWORK = "tutorial"
 
 
 def matching_network(architecture: Architecture, arrays: Sequence[Array]) -> tuple[str, nn.Module]:
-    """Return the name of the network that the model is, and that network with its weights.
+    """Return the name of the network that the model matches, and the network with its weights.
 
     Raises
     ------
     PeewitError
-        It is none of them; the first difference is named.
+        The model matches none of them; the message names the first difference.
     """
     try:
         model = build(NETWORK, architecture.input_shape, architecture.outputs, seed=0)
     except UsageError as error:
         raise unsupported(str(error)) from error
     found = list(_operations(architecture.layers, arrays))
-    ours = [describe(operation) for operation in chain(model)]
+    ours = [describe(operation) for operation in operations_of(model)]
     theirs = [(layer, describe(operation)) for layer, operation in found]
-    for index, wanted in enumerate(ours):
+    for index, expected in enumerate(ours):
         if index == len(theirs):
-            raise unsupported(f"it ends where the network of the tutorial has {wanted}")
-        layer, given = theirs[index]
-        if given != wanted:
+            raise unsupported(f"it ends where the tutorial's network has {expected}")
+        layer, actual = theirs[index]
+        if actual != expected:
             raise unsupported(
-                f"its layer {layer.name} is {given}, where the network of the tutorial, the only "
-                f"one that can be imported, has {wanted}"
+                f"its layer {layer.name} is {actual}, but the tutorial's network, the only one "
+                f"that can be imported, has {expected} there"
             )
     if len(theirs) > len(ours):
-        layer, given = theirs[len(ours)]
+        layer, actual = theirs[len(ours)]
         raise unsupported(
-            f"its layer {layer.name} is {given}, after the end of the network of the tutorial"
+            f"its layer {layer.name} is {actual}, after the end of the tutorial's network"
         )
-    # not simply the file's arrays: a normalisation without scale has none, and here it has ones
-    load_keras_weights(model, [array for _, part in found for array in _keras_arrays(part)])
+    # not `arrays` as they are: a normalisation without scale has no gamma, where this one has ones
+    load_keras_weights(model, [array for _, step in found for array in _keras_arrays(step)])
     return NETWORK, model
 
 
 def describe(operation: Operation) -> str:
-    """Say what an operation is, with all that decides what it computes except the weights.
+    """Describe an operation by everything that determines its result except the weights.
 
     >>> describe(MaxPool(2))
-    'pooling over 2 x 2'
+    'max pooling over 2 x 2'
     """
     match operation:
         case Conv(weight=weight, bias=bias, padding=padding):
             out, inputs, height, width = weight.shape
-            edges = f"padded by {padding}" if padding else "without padding"
+            edges = f"padding {padding}" if padding else "no padding"
             return (
-                f"a {height} x {width} convolution from {inputs} to {out} channels, {edges}"
-                f"{'' if bias is not None else ' or bias'}"
+                f"a {height} x {width} convolution from {inputs} to {out} channels with {edges}"
+                f"{'' if bias is not None else ' and no bias'}"
             )
         case Norm(epsilon=epsilon):
             return f"batch normalisation with epsilon {epsilon:g}"
@@ -83,13 +82,13 @@ def describe(operation: Operation) -> str:
                 f"{'' if bias is not None else ' without bias'}"
             )
         case MaxPool(size=size):
-            return f"pooling over {size} x {size}"
+            return f"max pooling over {size} x {size}"
         case Relu():
             return "relu"
         case Flatten():
             return "flattening"
         case Dropout(rate=rate):
-            return f"dropout of {rate:g}"
+            return f"dropout with rate {rate:g}"
         case _:
             return type(operation).__name__
 
@@ -110,15 +109,15 @@ def _keras_arrays(operation: Operation) -> list[Array]:
 def _operations(
     layers: Sequence[Layer], arrays: Sequence[Array]
 ) -> Iterator[tuple[Layer, Operation]]:
-    rest = iter(arrays)
+    remaining = iter(arrays)
     last = layers[-1]
     for layer in layers:
         settings = layer.settings
-        weights = {name: next(rest) for name in layer.weights}
+        weights = {name: next(remaining) for name in layer.weights}
         if layer.kind == "Conv2D":
             height, width = settings["kernel"]
             if settings["same"] and (height != width or height % 2 == 0):
-                raise unsupported(f"its layer {layer.name} pads its sides differently")
+                raise unsupported(f"its layer {layer.name} has unequal padding")
             kernel = np.ascontiguousarray(weights["kernel"].transpose(3, 2, 0, 1))  # HWIO -> OIHW
             padding = height // 2 if settings["same"] else 0
             yield layer, Conv(kernel, weights.get("bias"), padding)
@@ -142,5 +141,5 @@ def _operations(
         if activation == "relu":
             yield layer, Relu()
         elif activation == "softmax" and layer is not last:
-            raise unsupported(f"its layer {layer.name} has softmax before the end")
-        # softmax at the end turns logits into probabilities: the network is what gives the logits
+            raise unsupported(f"its layer {layer.name} applies softmax before the end")
+        # a final softmax is dropped: Peewit's networks end with the logits

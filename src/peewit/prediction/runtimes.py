@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from peewit.export.compiled import compiled
-from peewit.export.quiet import quiet
+from peewit.export.openvino_runtime import compile_network
+from peewit.export.packages import import_quietly
 from peewit.system.cpu import usable_cores
 from peewit.system.files import replacing
 
@@ -41,7 +41,7 @@ def write_network(run: Run, file: Path) -> None:
 
 def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
     """Load a network into ONNX Runtime; see ``LOADERS``."""
-    onnxruntime = quiet("onnxruntime")
+    onnxruntime = import_quietly("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if many:
@@ -60,7 +60,7 @@ def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
 
 def _openvino(content: bytes, many: bool) -> tuple[Forward, int]:
     """Load a network into OpenVINO; see ``LOADERS``."""
-    network = compiled(content, PERFORMANCE_HINT="THROUGHPUT" if many else "LATENCY")
+    network = compile_network(content, PERFORMANCE_HINT="THROUGHPUT" if many else "LATENCY")
     own = threading.local()
 
     def forward(x: Floats) -> Floats:

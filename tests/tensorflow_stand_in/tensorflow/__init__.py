@@ -1,7 +1,7 @@
-"""Stands in for TensorFlow in the notebook, where it is not installed: tests/test_notebooks.py.
+"""A stub of TensorFlow for running the notebook without it: tests/test_notebooks.py.
 
-It knows the calls that the tutorial makes and no others. Nothing is trained: the network is
-Peewit's own with its first weights, so that what it answers and saves is a network's.
+It supports only the calls that the tutorial makes. Nothing is trained: the network is Peewit's own
+with its initial weights, so that predictions and saved files are those of a real network.
 """
 
 from tensorflow import keras as keras

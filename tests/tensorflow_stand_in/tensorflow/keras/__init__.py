@@ -1,4 +1,4 @@
-"""The loss that the tutorial names."""
+"""The loss that the tutorial uses."""
 
 from types import SimpleNamespace
 

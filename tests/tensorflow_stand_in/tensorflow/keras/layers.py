@@ -1,11 +1,11 @@
-"""Layers are only remembered."""
+"""Layers that only record their arguments."""
 
 
-def _remembered(kind):
+def _recorder(kind):
     return lambda *arguments, **options: (kind, arguments, options)
 
 
 Conv2D, BatchNormalization, MaxPooling2D, Flatten, Dropout, Dense = map(
-    _remembered,
+    _recorder,
     ("Conv2D", "BatchNormalization", "MaxPooling2D", "Flatten", "Dropout", "Dense"),
 )

@@ -1,4 +1,4 @@
-"""A Sequential that is the tutorial's network, once the tutorial's layers have been added."""
+"""A Sequential model that is the tutorial's network, and checks that its layers are added."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from peewit.evaluation.metrics import evaluate
-from peewit.export.chain import chain
-from peewit.export.keras import keras_file
-from peewit.export.keras_layers import Naming, network
+from peewit.export.keras import LayerNames, keras_file, network_layers
+from peewit.export.operations import operations_of
 from peewit.models.registry import build
 
 RELU = {"activation": "relu"}
@@ -62,7 +61,7 @@ class Sequential:
             return self.network(pixels.contiguous(memory_format=torch.channels_last)).numpy()
 
     def save(self, path):
-        layers = network(chain(self.network), Naming())
+        layers = network_layers(operations_of(self.network), LayerNames())
         Path(path).write_bytes(keras_file(layers, [32, 32, 3], {}))
 
 

@@ -1,8 +1,9 @@
-"""A network as a chain of plain operations with their weights: what every format is made from.
+"""A network as a list of plain operations with their weights, from which all formats are built.
 
-PyTorch's own exporters trace a network as it runs. Peewit's networks run compiled kernels, which
-nothing can trace, so each kind of block says here what it computes. A format then only has to know
-the few operations below, and what it gives is checked against the Run itself.
+PyTorch's exporters trace a network while it runs. Peewit's networks run compiled kernels, which
+cannot be traced, so each kind of block is translated here into the operations that it computes. An
+exporter then only has to support the few operations below, and its output is checked against the
+Run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """A convolution with stride 1. ``weight`` is (out, in, height, width); zeros pad all sides."""
+    """Convolution with stride 1, ``weight`` (out, in, height, width), zero padding on all sides."""
 
     weight: Array
     bias: Array | None
@@ -34,7 +35,7 @@ class Conv:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """Batch normalisation by fixed statistics, one value a channel each."""
+    """Batch normalisation with fixed statistics, one value per channel."""
 
     gamma: Array
     beta: Array
@@ -45,7 +46,7 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A product with ``weight`` (out, in), on rows."""
+    """Dense layer with ``weight`` (out, in)."""
 
     weight: Array
     bias: Array | None
@@ -58,41 +59,41 @@ class Relu:
 
 @dataclass(frozen=True)
 class GeluTanh:
-    """GELU in its approximation by tanh."""
+    """GELU in its tanh approximation."""
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The maximum of each ``size`` x ``size`` square, without overlap or padding."""
+    """Max pooling over ``size`` x ``size`` windows, without overlap or padding."""
 
     size: int
 
 
 @dataclass(frozen=True)
 class GlobalMax:
-    """The maximum over all pixels: (N, C, H, W) -> (N, C)."""
+    """Global max pooling: (N, C, H, W) -> (N, C)."""
 
 
 @dataclass(frozen=True)
 class RepeatEdge:
-    """One more row at the bottom and one more column at the right, which repeat the last."""
+    """Pad by one row at the bottom and one column at the right, repeating the last ones."""
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """Rows in the order height, width, channels."""
+    """Flatten in the order height, width, channels."""
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Nothing, once trained. Kept for formats that can be trained on."""
+    """Identity at inference; kept for formats in which the network can be trained."""
 
     rate: float
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A product with a number."""
+    """Multiply by a constant."""
 
     by: float
 
@@ -113,106 +114,111 @@ Operation = (
 
 
 @singledispatch
-def chain(model: nn.Module) -> list[Operation]:
-    """Return what ``model`` computes, from (N, C, H, W) to logits, in evaluation mode.
+def operations_of(model: nn.Module) -> list[Operation]:
+    """Return the operations of ``model`` in evaluation mode, from (N, C, H, W) to logits.
 
     Raises
     ------
     PeewitError
-        It has a layer that no export knows.
+        It has a layer that cannot be exported.
 
     Examples
     --------
     >>> from peewit.models.registry import build
-    >>> [type(part).__name__ for part in chain(build("tutorial", (32, 32, 3), 10, seed=0))[:5]]
+    >>> model = build("tutorial", (32, 32, 3), 10, seed=0)
+    >>> [type(operation).__name__ for operation in operations_of(model)][:5]
     ['Conv', 'Relu', 'Norm', 'MaxPool', 'Conv']
     """
     raise PeewitError(
-        f"cannot export this network: no export knows its layer {type(model).__name__}"
+        "cannot export this network", f"its layer {type(model).__name__} is not supported"
     )
 
 
-@chain.register
+@operations_of.register
 def _(model: nn.Sequential) -> list[Operation]:
-    return [operation for layer in model for operation in chain(layer)]
+    return [operation for layer in model for operation in operations_of(layer)]
 
 
-@chain.register
+@operations_of.register
 def _(model: Tutorial) -> list[Operation]:
     parts = (model.stages, model.flatten, model.dropout, model.hidden, nn.ReLU(), model.logits)
-    return [operation for part in parts for operation in chain(part)]
+    return [operation for part in parts for operation in operations_of(part)]
 
 
-@chain.register
+@operations_of.register
 def _(stage: ConvReluNormPool) -> list[Operation]:
-    return [*chain(stage.conv), Relu(), *chain(stage.norm), MaxPool(2)]
+    return [*operations_of(stage.conv), Relu(), *operations_of(stage.norm), MaxPool(2)]
 
 
-@chain.register
+@operations_of.register
 def _(model: Fast) -> list[Operation]:
     parts = (model.whitening, model.blocks, model.pool, model.head)
-    return [*(operation for part in parts for operation in chain(part)), Scale(LOGITS_SCALE)]
+    operations = [operation for part in parts for operation in operations_of(part)]
+    return [*operations, Scale(LOGITS_SCALE)]
 
 
-@chain.register
+@operations_of.register
 def _(layer: WhiteningConv) -> list[Operation]:
-    return [RepeatEdge(), Conv(array(layer.weight), _maybe(layer.bias)), GeluTanh()]
+    return [RepeatEdge(), Conv(_array(layer.weight), _optional_array(layer.bias)), GeluTanh()]
 
 
-@chain.register
+@operations_of.register
 def _(stage: ConvPoolNormGelu) -> list[Operation]:
     pooling: list[Operation] = [MaxPool(stage.pool)] if stage.pool > 1 else []
-    return [*chain(stage.conv), *pooling, *chain(stage.norm), GeluTanh()]
+    return [*operations_of(stage.conv), *pooling, *operations_of(stage.norm), GeluTanh()]
 
 
-@chain.register
+@operations_of.register
 def _(layer: GlobalMaxPool) -> list[Operation]:
     return [GlobalMax()]
 
 
-@chain.register
+@operations_of.register
 def _(layer: nn.Conv2d) -> list[Operation]:
     plain = layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.groups == 1
     padding = layer.padding
     if not plain or isinstance(padding, str) or padding[0] != padding[1]:
-        raise PeewitError("cannot export this network: no export knows such a convolution")
-    return [Conv(array(layer.weight), _maybe(layer.bias), int(padding[0]))]
+        raise PeewitError(
+            "cannot export this network",
+            "it has a convolution with a stride, dilation, groups or unequal padding",
+        )
+    return [Conv(_array(layer.weight), _optional_array(layer.bias), int(padding[0]))]
 
 
-@chain.register
+@operations_of.register
 def _(layer: nn.BatchNorm2d) -> list[Operation]:
     assert layer.running_mean is not None and layer.running_var is not None
     ones = torch.ones(layer.num_features)
     gamma = layer.weight if layer.weight is not None else ones
     beta = layer.bias if layer.bias is not None else torch.zeros_like(ones)
-    statistics = array(layer.running_mean), array(layer.running_var)
-    return [Norm(array(gamma), array(beta), *statistics, layer.eps)]
+    statistics = _array(layer.running_mean), _array(layer.running_var)
+    return [Norm(_array(gamma), _array(beta), *statistics, layer.eps)]
 
 
-@chain.register
+@operations_of.register
 def _(layer: nn.Linear) -> list[Operation]:
-    return [Dense(array(layer.weight), _maybe(layer.bias))]
+    return [Dense(_array(layer.weight), _optional_array(layer.bias))]
 
 
-@chain.register
+@operations_of.register
 def _(layer: nn.ReLU) -> list[Operation]:
     return [Relu()]
 
 
-@chain.register
+@operations_of.register
 def _(layer: nn.Dropout) -> list[Operation]:
     return [Dropout(layer.p)]
 
 
-@chain.register
+@operations_of.register
 def _(layer: FlattenHWC) -> list[Operation]:
     return [Flatten()]
 
 
-def array(tensor: torch.Tensor) -> Array:
+def _array(tensor: torch.Tensor) -> Array:
     """Return a copy of ``tensor`` as float32, in C order."""
     return np.array(tensor.detach().numpy(), np.float32, order="C")
 
 
-def _maybe(tensor: torch.Tensor | None) -> Array | None:
-    return None if tensor is None else array(tensor)
+def _optional_array(tensor: torch.Tensor | None) -> Array | None:
+    return None if tensor is None else _array(tensor)

@@ -1,4 +1,4 @@
-"""SavedModel folders written by hand, so that tests can write them wrongly."""
+"""Write SavedModel folders byte by byte, so that tests can write invalid ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 def crc32c(data: bytes) -> int:
-    """Return the checksum, bit by bit."""
+    """Return the CRC-32C, computed bit by bit."""
     state = 0xFFFFFFFF
     for byte in data:
         state ^= byte
@@ -25,7 +25,7 @@ def crc32c(data: bytes) -> int:
 
 
 def stored(data: bytes) -> bytes:
-    """Return the checksum as TensorFlow stores it."""
+    """Return the masked checksum of ``data`` as TensorFlow stores it."""
     value = crc32c(data)
     return (((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
@@ -39,26 +39,26 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, value: int | bytes) -> bytes:
-    """Return a field of a message: a whole number, or bytes."""
+    """Return a field of a message: a varint, or bytes with their length."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def entry_bytes(key: bytes, value: bytes, shared: int = 0) -> bytes:
-    """Return an entry of a block, which takes ``shared`` bytes from the key before."""
+    """Return an entry of a block that shares ``shared`` bytes with the previous key."""
     return varint(shared) + varint(len(key)) + varint(len(value)) + key + value
 
 
 def block(content: bytes, restarts: int = 1, compression: int = 0) -> bytes:
-    """Return a block with its places of whole keys, its compression and its checksum."""
+    """Return a block with its restart offsets, compression type and checksum."""
     content += b"\0\0\0\0" * restarts + restarts.to_bytes(4, "little")
     signed = content + bytes([compression])
     return signed + stored(signed)
 
 
 def table(*blocks: bytes) -> bytes:
-    """Return a table of these data blocks."""
+    """Return a table with these data blocks."""
     handles, at = b"", 0
     for number, data in enumerate(blocks):
         handle = varint(at) + varint(len(data) - 5)
@@ -68,7 +68,7 @@ def table(*blocks: bytes) -> bytes:
 
 
 def table_of(data: bytes, handles: bytes) -> bytes:
-    """Return a table whose index block has these entries."""
+    """Return a table whose index block contains these entries."""
     index, nothing = block(handles), block(b"")
     footer = varint(len(data)) + varint(len(nothing) - 5)
     footer += varint(len(data) + len(nothing)) + varint(len(index) - 5)
@@ -76,7 +76,7 @@ def table_of(data: bytes, handles: bytes) -> bytes:
 
 
 def tensor(array: npt.NDArray[np.float32], offset: int = 0, **changes: Any) -> bytes:
-    """Return what the index says of an array; ``changes`` are fields: kind, shape, shard ..."""
+    """Return an array's entry in the index; ``changes`` override fields: kind, shape, shard ..."""
     data = array.tobytes()
     dims = b"".join(field(2, field(1, size)) for size in changes.get("shape", array.shape))
     return (
@@ -116,7 +116,7 @@ def key(name: str) -> bytes:
 
 
 def entries(**changes: Any) -> bytes:
-    """Return the entries of the two arrays, with changes to that of the kernel."""
+    """Return the entries of the two arrays, with changes to the kernel's."""
     return (
         entry_bytes(b"", changes.pop("header", HEADER))
         + entry_bytes(key("bias"), tensor(BIAS, KERNEL.nbytes))
@@ -125,7 +125,7 @@ def entries(**changes: Any) -> bytes:
 
 
 def graph(config: bytes) -> bytes:
-    """Return a ``saved_model.pb`` as TensorFlow 2.4 writes it, of nothing but configuration."""
+    """Return a ``saved_model.pb`` as TensorFlow 2.4 writes it, with only the configuration."""
     node = field(4, field(1, b"_tf_keras_sequential") + field(3, config))
     return field(1, 1) + field(2, field(7, field(1, node)))
 
@@ -139,13 +139,13 @@ def metadata(config: bytes) -> bytes:
 def write_saved_model(
     folder: Path, config: Any = CONFIG, index: bytes | None = None, new: bool = True
 ) -> Path:
-    """Write a folder of a dense layer; ``new`` as TensorFlow from 2.5 on does."""
+    """Write a model of one dense layer, in the layout of TensorFlow 2.5 and later if ``new``."""
     text = json.dumps(config).encode()
-    place = folder / "variables"
-    place.mkdir(parents=True)
+    variables = folder / "variables"
+    variables.mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(graph(b"" if new else text))
     if new:
         (folder / "keras_metadata.pb").write_bytes(metadata(text))
-    (place / "variables.index").write_bytes(table(block(entries())) if index is None else index)
-    (place / DATA).write_bytes(KERNEL.tobytes() + BIAS.tobytes())
+    (variables / "variables.index").write_bytes(table(block(entries())) if index is None else index)
+    (variables / DATA).write_bytes(KERNEL.tobytes() + BIAS.tobytes())
     return folder

@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli), the checksum of TensorFlow's files: reflected polynomial 0x82F63B78."""
+"""CRC-32C (Castagnoli), the checksum in TensorFlow's files: reflected polynomial 0x82F63B78."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 POLYNOMIAL, ONES = 0x82F63B78, 0xFFFFFFFF
-# so many stretches of the data are worked through at once: 100 MB take a second, not twelve
+# number of stretches of the data processed in parallel: 100 MB take one second instead of twelve
 LANES = 1024
 
 
@@ -18,16 +18,16 @@ def _table() -> npt.NDArray[np.uint32]:
 
 
 TABLE = _table()
-STEPS: list[int] = TABLE.tolist()
+TABLE_LIST: list[int] = TABLE.tolist()
 
 
 def crc32c(data: bytes | memoryview) -> int:
-    """Return the checksum of ``data``.
+    """Return the CRC-32C of ``data``.
 
-    The state after some bytes is a linear function, over the field of two elements, of the state
-    before and of the bytes. So the lanes start from 0 together, and are then put one behind the
-    other: what a lane's length of zero bytes makes of each of the 32 bits, which runs beside them,
-    moves a state over that length.
+    The state after some bytes is a linear function, over GF(2), of the previous state and the
+    bytes. So all lanes are processed in parallel from state 0 and then chained: a state is advanced
+    over a lane by the images of its bits, which are found by processing a lane of zero bytes from
+    each of the 32 one-bit states.
 
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
@@ -41,20 +41,20 @@ def crc32c(data: bytes | memoryview) -> int:
         for column in values[: LANES * length].reshape(LANES, length).T:
             states[:LANES] ^= column
             states = TABLE[states & np.uint32(0xFF)] ^ (states >> np.uint32(8))
-        moved = states[LANES:].tolist()
+        images = states[LANES:].tolist()
         for end in states[:LANES].tolist():
-            for bit, image in enumerate(moved):
+            for bit, image in enumerate(images):
                 if state >> bit & 1:
                     end ^= image
             state = end
     for byte in values[LANES * length :].tolist():
-        state = STEPS[(state ^ byte) & 0xFF] ^ (state >> 8)
+        state = TABLE_LIST[(state ^ byte) & 0xFF] ^ (state >> 8)
     return state ^ ONES
 
 
-def masked(checksum: int) -> int:
-    """Return a checksum as TensorFlow stores it: turned by 15 bits, and moved.
+def mask(checksum: int) -> int:
+    """Return a checksum as TensorFlow stores it: rotated right by 15 bits plus a constant.
 
-    So the checksum of data that holds its own checksum is no special number.
+    Masking avoids the problems of a CRC over data that contains its own CRC.
     """
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & ONES

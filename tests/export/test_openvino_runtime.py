@@ -1,4 +1,4 @@
-"""Ctrl-C after a library has taken away the signal stack that it gave."""
+"""Ctrl-C works after a library has freed the alternate signal stack that it installed."""
 
 import ctypes
 import os
@@ -11,23 +11,23 @@ from peewit.prediction.runtimes import LOADERS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no signal stacks")
 
-# what OpenVINO leaves behind: a stack whose memory is gone; then Ctrl-C
-LEFT = """
+# what OpenVINO leaves behind, an alternate stack in freed memory; then Ctrl-C
+SCRIPT = """
 import ctypes, mmap, signal
 from contextlib import nullcontext
-from peewit.signal_stack import kept_signal_stack
+from peewit.export.openvino_runtime import preserved_signal_stack
 
 class Stack(ctypes.Structure):
-    places = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
-    _fields_ = places if {linux} else [places[0], places[2], places[1]]
+    fields = [("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+    _fields_ = fields if {linux} else [fields[0], fields[2], fields[1]]
 
 library = ctypes.CDLL(None)
 library.mmap.restype = ctypes.c_void_p
 with {block}:
     memory = mmap.mmap(-1, 1 << 16)
-    place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    assert library.sigaltstack(ctypes.byref(Stack(place, 0, 1 << 16)), None) == 0
-    assert library.munmap(ctypes.c_void_p(place), ctypes.c_size_t(1 << 16)) == 0
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert library.sigaltstack(ctypes.byref(Stack(address, 0, 1 << 16)), None) == 0
+    assert library.munmap(ctypes.c_void_p(address), ctypes.c_size_t(1 << 16)) == 0
 try:
     signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
@@ -38,18 +38,18 @@ os._exit(0)
 
 
 def run(block: str) -> subprocess.CompletedProcess[str]:
-    script = LEFT.format(linux=sys.platform.startswith("linux"), block=block)
-    # a parent that ignores Ctrl-C would have its children ignore it too
+    script = SCRIPT.format(linux=sys.platform.startswith("linux"), block=block)
+    # children inherit it if the parent ignores SIGINT
     script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + script
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
-def test_ctrl_c_reaches_python_again() -> None:
-    assert run("kept_signal_stack()").stdout == "alive\n"
-    assert run("nullcontext()").returncode < 0  # so that is what it saves from
+def test_ctrl_c_raises_keyboard_interrupt() -> None:
+    assert run("preserved_signal_stack()").stdout == "alive\n"
+    assert run("nullcontext()").returncode < 0  # without it the process crashes
 
 
-def test_compiling_with_openvino_leaves_the_stack_alone() -> None:
+def test_compiling_with_openvino_preserves_the_signal_stack() -> None:
     pytest.importorskip("openvino")
     helper = pytest.importorskip("onnx").helper
     shape = helper.make_tensor_type_proto(1, [1, 1, 2, 2])
@@ -62,4 +62,4 @@ def test_compiling_with_openvino_leaves_the_stack_alone() -> None:
     forward, _ = LOADERS["OpenVINO"](model.SerializeToString(), False)
     library.sigaltstack(None, after)
     assert after.raw == before.raw
-    assert forward is not None  # as long as it is there, it would have changed it
+    assert forward is not None  # keeps the network, and with it OpenVINO's stack, alive until here
