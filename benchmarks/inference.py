@@ -77,7 +77,7 @@ def synthetic(random, count, height, width, channels):
 def prepare(run, folder):
     """Write the network in every format, the images and ``facts.json`` to ``folder``."""
     from peewit.errors import PeewitError
-    from peewit.evaluation.inference import unsure_below
+    from peewit.evaluation.inference import confidence_threshold
     from peewit.export import job, keras, onnx, torch
 
     content, rule = job.contents(run, raw=True), run.preprocessing
@@ -102,7 +102,7 @@ def prepare(run, folder):
         "class_names": list(run.class_names),
         "run": str(run.path.resolve()),
         # test-time augmentation for a quarter of these images
-        "unsure_below": unsure_below(run.logits(pixels)),
+        "unsure_below": confidence_threshold(run.logits(pixels)),
     }
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 

@@ -20,7 +20,6 @@ import rawlog
 
 import peewit
 from peewit.models.registry import FAST_WIDTHS
-from peewit.training.progress import Silent
 
 
 def measure(training, model, minutes, seed, changes):
@@ -30,7 +29,7 @@ def measure(training, model, minutes, seed, changes):
     )
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run = peewit.train(training, recipe, out=Path(folder, "run"), progress=Silent())
+        run = peewit.train(training, recipe, out=Path(folder, "run"), progress=peewit.Callback())
     last = run.history[-1]
     return {
         "model": model,

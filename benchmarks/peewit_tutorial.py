@@ -18,18 +18,17 @@ from memory import page_faults, peak_memory
 
 import peewit
 from peewit import kernels
-from peewit.training.progress import Silent
 
 
-class Stopwatch(Silent):
+class Stopwatch(peewit.Callback):
     """Measure the time from the start of training to the end of its last step."""
 
     steps = 0
 
-    def start(self, *_):
+    def on_train_begin(self, *_):
         self.faults, self.began = page_faults(), time.perf_counter()
 
-    def step(self, _):
+    def on_step_end(self, _):
         self.steps, self.ended = self.steps + 1, time.perf_counter()
         self.faults_ended = page_faults()
 

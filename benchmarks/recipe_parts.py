@@ -15,6 +15,7 @@ the log; trainings that are in the log are skipped.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import rawlog
@@ -25,11 +26,14 @@ import peewit
 from peewit import Recipe
 from peewit.evaluation.metrics import evaluate
 from peewit.models.registry import FAST_WIDTHS
-from peewit.report.final_test import answer
+from peewit.report.final_test import final_logits
 from peewit.system.malloc import freed_memory_kept
-from peewit.training.build import make_job
-from peewit.training.checkpoint import Position
-from peewit.training.environment import isolated, usable_threads
+from peewit.training.budget.benchmark import Machine
+from peewit.training.build import build_setup
+from peewit.training.callbacks import CallbackList
+from peewit.training.environment import isolated
+from peewit.training.resolve import resolve
+from peewit.training.state import TrainState
 
 AS_IT_IS = "as it is"
 TRAINING, HELD_OUT = 45_000, 5_000
@@ -88,12 +92,13 @@ def measure(dataset, part, model, epochs, seed, changes, training_images):
         validation_fraction=HELD_OUT / used,
         **changes,
     )
-    with isolated(usable_threads()), freed_memory_kept():
+    recipe = resolve(recipe, dataset, Machine(time.perf_counter()))
+    with isolated(recipe.threads), freed_memory_kept():
         torch.manual_seed(seed)
-        job, position = make_job(dataset, None, recipe, lambda sentence: None), Position()
-        train(job, position, **tried)
-        answers = answer(job, job.validation, lambda: False)
-    names, labels = dataset.class_names, job.validation.labels
+        setup, state = build_setup(dataset, None, recipe, lambda sentence: None), TrainState()
+        train(setup, state, **tried)
+        found = final_logits(setup, setup.validation, CallbackList())
+    names, labels = dataset.class_names, setup.validation.labels
     return {
         "part": part,
         "model": model,
@@ -101,10 +106,10 @@ def measure(dataset, part, model, epochs, seed, changes, training_images):
         "seed": seed,
         "changes": everywhere,
         "training_images": training_images,
-        "accuracy": evaluate(answers.logits, labels, names).accuracy,
-        "single_view_accuracy": evaluate(answers.single, labels, names).accuracy,
-        "images": position.seen,
-        "flops": position.flops,
+        "accuracy": evaluate(found.logits, labels, names).accuracy,
+        "single_view_accuracy": evaluate(found.single, labels, names).accuracy,
+        "images": state.seen,
+        "flops": state.flops,
         **rawlog.machine(),
     }
 

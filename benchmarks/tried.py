@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peewit.training.loop import fit
-from peewit.training.progress import Silent
-from peewit.training.schedules import StepSchedule
+from peewit.training.schedules import EpochSchedule
 
 # keys that `recipe_parts.PARTS` may use in addition to recipe fields
 TRIED = (
@@ -28,8 +27,8 @@ TRIED = (
 
 
 def train(
-    job,
-    position,
+    setup,
+    state,
     average=None,
     lookahead=None,
     small_epochs=0,
@@ -42,8 +41,8 @@ def train(
 
     Parameters
     ----------
-    job : Job
-    position : Position
+    setup : TrainSetup
+    state : TrainState
     average : float, optional
         Decay per step of an exponential moving average of the weights, which the model ends with.
     lookahead : int, optional
@@ -69,35 +68,35 @@ def train(
     .. [2] M. Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", arXiv 1907.08610,
        algorithm 1.
     """
-    _initialise(job, drawn_patches, drawn_filters, bias_rate)
+    _initialise(setup, drawn_patches, drawn_filters, bias_rate)
     if lookahead:
-        Lookahead(job.optimizer, lookahead)
-    kept = Average(job.model, job.optimizer, average) if average else None
+        Lookahead(setup.optimizer, lookahead)
+    kept = Average(setup.model, setup.optimizer, average) if average else None
     if small_epochs:
-        rule = job.preprocessing
+        rule = setup.preprocessing
         small = replace(rule, height=rule.height * 3 // 4, width=rule.width * 3 // 4)
-        _fit(replace(job, preprocessing=small), position, small_epochs)
+        _fit(replace(setup, preprocessing=small), state, small_epochs)
     if easy_share:
-        _without_easy(job, position, easy_share)
+        _without_easy(setup, state, easy_share)
     else:
-        _fit(job, position, job.recipe.epochs)
+        _fit(setup, state, setup.recipe.epochs)
     if kept:
         kept.apply()
 
 
-def _initialise(job, drawn_patches, drawn_filters, bias_rate):
+def _initialise(setup, drawn_patches, drawn_filters, bias_rate):
     """Apply the variants of initialisation and learning rates."""
-    generator = torch.Generator().manual_seed(job.recipe.seed)
-    drawn = [job.model.whitening.weight] if drawn_patches else []
+    generator = torch.Generator().manual_seed(setup.recipe.seed)
+    drawn = [setup.model.whitening.weight] if drawn_patches else []
     if drawn_filters:
-        drawn += [stage.conv.weight for stage in job.model.blocks]
+        drawn += [stage.conv.weight for stage in setup.model.blocks]
     for weight in drawn:
         nn.init.kaiming_uniform_(weight.data, a=math.sqrt(5), generator=generator)
     if bias_rate != 1:
-        biases = {id(stage.norm.bias) for stage in job.model.blocks}
+        biases = {id(stage.norm.bias) for stage in setup.model.blocks}
         (group,) = [
             group
-            for group in job.optimizer.param_groups
+            for group in setup.optimizer.param_groups
             if {id(parameter) for parameter in group["params"]} == biases
         ]
         group["first_lr"] *= bias_rate
@@ -143,43 +142,30 @@ class Average:
 
 
 @dataclass(frozen=True)
-class Until(StepSchedule):
+class Until(EpochSchedule):
     """The schedule of all epochs, paused before the epoch ``end``."""
 
     end: int
 
-    def done(self, position):
+    def is_over(self, state):
         """Return whether ``end`` is reached."""
-        return position.epoch >= self.end
+        return state.epoch >= self.end
 
 
-def _fit(job, position, end):
-    steps = job.recipe.steps(len(job.training.images))
-    schedule = Until(job.recipe.epochs, steps, end)
-    _run(job, position, schedule)
-
-
-def _run(job, position, schedule):
-    fit(
-        job,
-        position,
-        progress=Silent(),
-        stop=lambda: False,
-        save=lambda: None,
-        schedule=schedule,
-    )
+def _fit(setup, state, end):
+    fit(setup, state, schedule=Until(setup.recipe.epochs, setup.steps_per_epoch, end))
 
 
 class Losses:
-    """Record the last loss of each training image, in place of the job's augmentation."""
+    """Record the last loss of each training image, in place of the augmentation."""
 
-    def __init__(self, job):
-        self.augment, self.labels = job.augment, torch.tensor(job.training.labels)
-        self.smoothing = job.recipe.label_smoothing
+    def __init__(self, setup):
+        self.augment, self.labels = setup.augment, torch.tensor(setup.training.labels)
+        self.smoothing = setup.recipe.label_smoothing
         self.last = torch.full((len(self.labels),), float("inf"))
         self.chosen = np.arange(len(self.labels))
         self.numbers = None
-        job.model.register_forward_hook(self._seen)
+        setup.model.register_forward_hook(self._seen)
 
     def batch(self, indices, epoch):
         """Return the augmented images at ``indices`` among the chosen ones."""
@@ -195,25 +181,28 @@ class Losses:
             self.last[self.numbers] = losses
 
 
-def _without_easy(job, position, share):
+def _without_easy(setup, state, share):
     """Train on as many images as the recipe's epochs have, leaving out the easy ones."""
-    losses, images = Losses(job), len(job.training.images)
-    total = job.recipe.epochs * images
+    losses, images = Losses(setup), len(setup.training.images)
+    total = setup.recipe.epochs * images
 
     class ByImages:
         """End after ``total`` images, and pause at the end of each epoch."""
 
-        def share(self, position):
-            return min(1.0, position.seen / total)
+        def observe(self, state):
+            pass
 
-        def done(self, position):
-            return position.seen >= total or position.epoch > self.epoch
+        def fraction_done(self, state):
+            return min(1.0, state.seen / total)
+
+        def is_over(self, state):
+            return state.seen >= total or state.epoch > self.epoch
 
     schedule = ByImages()
-    while position.seen < total:
-        schedule.epoch = position.epoch
-        if position.epoch >= 2:
+    while state.seen < total:
+        schedule.epoch = state.epoch
+        if state.epoch >= 2:
             order = torch.argsort(losses.last, descending=True)[: round(images * (1 - share))]
             losses.chosen = np.sort(order.numpy())
-        part = job.training.take(losses.chosen)
-        _run(replace(job, training=part, augment=losses), position, schedule)
+        part = setup.training.take(losses.chosen)
+        fit(replace(setup, training=part, augment=losses), state, schedule=schedule)

@@ -12,7 +12,7 @@ import child
 import pytest
 
 from peewit import Recipe
-from peewit.report.final_test import costs
+from peewit.report.final_test import training_costs
 from peewit.training.state import TrainState
 
 
@@ -75,13 +75,13 @@ def test_a_killed_benchmark_leaves_no_process_behind(monkeypatch: pytest.MonkeyP
 
 
 def test_facts_cover_the_whole_run() -> None:
-    position = Position()
+    position = TrainState()
     for images, flops, gflops, share in ((90, 20e9, 10.0, 0.5), (225, 50e9, 15.0, 0.75)):
         row = {"images": images, "flops": flops, "gflops": gflops, "share_of_best": share}
         position.add_row({"seconds": 9.0, **row}, 1.0)
     run = SimpleNamespace(
         history=position.history,
-        metrics={"accuracy": 0.5, **costs(position)},
+        metrics={"accuracy": 0.5, **training_costs(position)},
         recipe=Recipe(),
         dataset={"images": {"training": 90}},
     )

@@ -111,10 +111,10 @@ def without_position(path: Path) -> None:
     ("spoil", "sentence"),
     [
         (lambda path: path.unlink(), "there is no .*copy.safetensors"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "copy.safetensors: it is truncated"),
-        (lambda path: path.write_bytes(path.read_bytes()[:100]), "copy.safetensors: it is truncated"),
-        (lambda path: path.write_bytes(b""), "copy.safetensors: it is truncated"),
-        (lambda path: path.write_bytes(b"<!doctype html>" * 9), "copy.safetensors: it is truncated"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "copy.safetensors: .*truncated"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "copy.safetensors: .*truncated"),
+        (lambda path: path.write_bytes(b""), "copy.safetensors: .*truncated"),
+        (lambda path: path.write_bytes(b"<!doctype html>" * 9), "copy.safetensors: .*truncated"),
         (newer, r"a newer Peewit wrote it \(format 2, this one reads up to 1\); upgrade"),
         (without_position, "it is not a checkpoint of this training"),
         (
