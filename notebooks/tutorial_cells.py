@@ -231,13 +231,11 @@ predictions after every epoch:
     """
 import numpy as np
 
-from peewit.training.progress import Silent
-
 few = train.take(range(PART))
 answers, folder = [], None
 for epochs in range(1, EPOCHS + 1):
     recipe = peewit.Recipe.preset("tutorial", epochs=epochs)
-    watched = peewit.train(few, recipe, resume=folder, progress=Silent())
+    watched = peewit.train(few, recipe, resume=folder, progress=peewit.Callback())
     folder = watched.path
     answers.append(watched.logits(test.images).argmax(1) == test.labels)
 right = np.array(answers)  # (epochs, test images): whether the prediction is correct

@@ -175,7 +175,7 @@ def test_fallback_trains_on_another_source(
     assert main(["train", "cifar10", "--fallback", "digits"]) == 0
     error = capsys.readouterr().err
     assert error.startswith("note: cannot download CIFAR-10")
-    assert error.endswith("going on with digits\n")
+    assert error.endswith("using digits instead\n")
     assert error.count("\n") == 1
     assert training["source"]["source"] == "digits"
     assert training["dataset"].image_shape == (8, 8, 1)
@@ -189,7 +189,7 @@ def test_fallback_is_used_if_the_download_cannot_be_saved(
     assert main(["train", "cifar10", "--fallback", "digits"]) == 0
     error = capsys.readouterr().err
     assert error.startswith("note: cannot write")
-    assert "give its path with --data; going on with digits" in error
+    assert "using digits instead" in error
     assert training["source"]["source"] == "digits"
 
 

@@ -51,7 +51,7 @@ def test_export_says_if_a_file_was_not_checked(
         (["--to", "keras"], 1, "Keras has no layer"),
         (["--to", "keras", "--int8"], 2, "cannot export to keras in 8 bits"),
         (["--to", "torch", "--int8"], 2, "cannot export to torch in 8 bits"),
-        (["--to", "onnx", "--data", "x"], 2, "--data goes with --int8"),
+        (["--to", "onnx", "--data", "x"], 2, "--data is only for --int8"),
         (["--to", "onnx", "--int8", "--out", "x.xml"], 2, "ends in .onnx"),
         (["--to", "torch", "--out", "d\udce8/m.pt2"], 2, "d\\udce8/m.pt2' is not in UTF-8"),
         (["--to", "onnx", "--int8", "--out", "d\udce8.onnx"], 2, "d\\udce8.onnx' is not in UTF-8"),
@@ -167,7 +167,7 @@ def test_the_first_evaluation_of_an_import_is_stored(
     assert run.metrics["accuracy"] == Run.open(trained).metrics["accuracy"]
     assert (imported / "confusion.png").is_file()
     page = (imported / "report.html").read_text("utf-8")
-    assert "test pictures got the right class" in page
+    assert "test images are classified correctly" in page
     assert "not been tested" not in page
     # only once: another evaluation is printed, and the run does not change
     before = {file.name: file.stat().st_mtime_ns for file in imported.iterdir()}

@@ -187,7 +187,7 @@ def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Pat
     _, held_out = MANY.split(0.5, CALIBRATED.seed)
     for run, error in ((plain, "error_before"), (calibrated, "error_after")):
         model, rule = run.model(), run.preprocessing
-        logits = np.concatenate(list(logits_in_batches(model, rule, held_out.images)))
+        logits = np.concatenate(list(logits_in_batches(model, rule.tensor, held_out.images)))
         judged = evaluate(logits, held_out.labels, MANY.class_names)
         assert judged.calibration_error == pytest.approx(found[error], abs=1e-6)
     whole = evaluate(calibrated.logits(TEST.images), TEST.labels, TEST.class_names)

@@ -13,6 +13,7 @@ from peewit.images.preprocessing import Preprocessing
 from peewit.models.registry import MODELS, build, native_size
 
 RULE = Preprocessing(2, 2, 1, mean=(0.0,), std=(1.0,))
+PREPARE = RULE.tensor
 
 
 def small() -> nn.Sequential:
@@ -36,7 +37,7 @@ def test_maps_equal_those_computed_by_hand() -> None:
     # after the ReLU: 0, 0.2, 0.6, 1 and 0, 0, 0.2, 1
     # class 0: 1 a - 1 b = 0, 0.2, 0.4, 0; divided by the maximum: 0, 0.5, 1, 0
     # class 1: 0.5 b = 0, 0, 0.1, 0.5; divided by the maximum: 0, 0, 0.2, 1
-    first, second = heat_maps(small(), RULE, images, [0, 1])
+    first, second = heat_maps(small(), PREPARE, images, [0, 1])
     assert np.allclose(first, [[0, 0.5], [1, 0]], atol=1e-6)
     assert np.allclose(second, [[0, 0], [0.2, 1]], atol=1e-6)
 
@@ -44,21 +45,23 @@ def test_maps_equal_those_computed_by_hand() -> None:
 def test_explains_the_predicted_class_by_default() -> None:
     images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
     # the bias makes class 0 the prediction
-    assert np.array_equal(heat_maps(small(), RULE, images), heat_maps(small(), RULE, images, [0]))
+    assert np.array_equal(
+        heat_maps(small(), PREPARE, images), heat_maps(small(), PREPARE, images, [0])
+    )
 
 
 def test_no_evidence_for_the_class_is_all_zero() -> None:
     network = small()
     with torch.no_grad():
         network[3].weight[0] = -1
-    maps = heat_maps(network, RULE, np.full((1, 2, 2, 1), 200, np.uint8), [0])
+    maps = heat_maps(network, PREPARE, np.full((1, 2, 2, 1), 200, np.uint8), [0])
     assert not maps.any()
 
 
 def test_frozen_weights_have_heat_maps_too() -> None:
     images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
     network = small().requires_grad_(False)
-    assert np.allclose(heat_maps(network, RULE, images, [0])[0], [[0, 0.5], [1, 0]], atol=1e-6)
+    assert np.allclose(heat_maps(network, PREPARE, images, [0])[0], [[0, 0.5], [1, 0]], atol=1e-6)
 
 
 def test_uses_the_features_before_pooling() -> None:
@@ -68,7 +71,7 @@ def test_uses_the_features_before_pooling() -> None:
     pooled = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), dense)
     images = np.array([[0, 51], [153, 255]], np.uint8)[None, :, :, None]
     # channel 0 alone, at all four pixels
-    assert np.allclose(heat_maps(pooled, RULE, images, [0])[0], [[0, 0.2], [0.6, 1]], atol=1e-6)
+    assert np.allclose(heat_maps(pooled, PREPARE, images, [0])[0], [[0, 0.2], [0.6, 1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -79,7 +82,7 @@ def test_every_network(name: str, channels: int) -> None:
     network = build(name, (size, size, channels), classes=4, seed=0)
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 30, channels), np.uint8)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    every = np.stack([heat_maps(network, rule, images, [label] * 3) for label in range(4)])
+    every = np.stack([heat_maps(network, rule.tensor, images, [label] * 3) for label in range(4)])
     assert every.shape == (4, 3, 40, 30)
     assert every.min() >= 0
     # the maximum of each map is 1 after upsampling
@@ -88,7 +91,7 @@ def test_every_network(name: str, channels: int) -> None:
     assert (every.max(axis=(0, 2, 3)) > 0).all()
     assert np.ptp(every, axis=(2, 3)).max() > 0.1
     # each map is independent of the other images, and the network is unchanged
-    alone = heat_maps(network, rule, images[1:2], [0])
+    alone = heat_maps(network, rule.tensor, images[1:2], [0])
     assert np.allclose(alone[0], every[0, 1], atol=1e-4)
     after = network.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
@@ -96,13 +99,13 @@ def test_every_network(name: str, channels: int) -> None:
 
 
 def test_no_images() -> None:
-    assert heat_maps(small(), RULE, np.empty((0, 5, 6, 1), np.uint8)).shape == (0, 5, 6)
+    assert heat_maps(small(), PREPARE, np.empty((0, 5, 6, 1), np.uint8)).shape == (0, 5, 6)
 
 
 def test_a_network_without_spatial_positions_is_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(PeewitError, match="heat map"):
-        heat_maps(network, RULE, np.zeros((1, 2, 2, 1), np.uint8))
+        heat_maps(network, PREPARE, np.zeros((1, 2, 2, 1), np.uint8))
 
 
 def test_overlay_is_grey_where_cold() -> None:

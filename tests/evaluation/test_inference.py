@@ -25,7 +25,7 @@ RULE = Preprocessing(2, 2, 1, (0.0,), (1.0,))
 def test_all_images_are_returned_once_and_in_order() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3)).train()
     images = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), dtype=np.uint8)
-    parts = list(logits_in_batches(model, RULE, images, 3))
+    parts = list(logits_in_batches(model, RULE.tensor, images, 3))
     assert [part.shape for part in parts] == [(3, 3), (3, 3), (1, 3)]
     assert not model.training
     with torch.no_grad():
@@ -36,13 +36,16 @@ def test_all_images_are_returned_once_and_in_order() -> None:
 
 def test_the_caller_keeps_its_gradients_between_batches() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    for _ in logits_in_batches(model, RULE, np.zeros((4, 2, 2, 1), np.uint8), 2):
+    for _ in logits_in_batches(model, RULE.tensor, np.zeros((4, 2, 2, 1), np.uint8), 2):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
 
 def test_no_images_have_no_batches() -> None:
-    assert list(logits_in_batches(nn.Flatten(), RULE, np.zeros((0, 2, 2, 1), np.uint8), 2)) == []
+    assert (
+        list(logits_in_batches(nn.Flatten(), RULE.tensor, np.zeros((0, 2, 2, 1), np.uint8), 2))
+        == []
+    )
 
 
 def average_by_hand(model: nn.Module, x: torch.Tensor, mirror: bool) -> torch.Tensor:
@@ -69,7 +72,7 @@ def test_only_uncertain_images_get_more_views(mirror: bool) -> None:
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     rule = Preprocessing(4, 4, 1, (0.0,), (1.0,))
     images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 1), dtype=np.uint8)
-    logits = np.concatenate(list(logits_in_batches(model, rule, images)))
+    logits = np.concatenate(list(logits_in_batches(model, rule.tensor, images)))
     threshold, before = confidence_threshold(logits), logits.copy()
     uncertain = np.flatnonzero(softmax(logits).max(1) < threshold)
     assert len(uncertain) == 5  # a quarter

@@ -68,7 +68,7 @@ def job(**changes: Any) -> TrainSetup:
 
 
 def single(of: TrainSetup, images: Dataset) -> np.ndarray:
-    return np.concatenate(list(logits_in_batches(of.model, of.preprocessing, images.images)))
+    return np.concatenate(list(logits_in_batches(of.model, of.preprocessing.tensor, images.images)))
 
 
 def learn(of: TrainSetup) -> None:

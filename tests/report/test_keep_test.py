@@ -68,5 +68,5 @@ def test_a_folder_that_cannot_be_written_to_is_a_note(
     assert main(["evaluate", str(imported.path)]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("accuracy")
-    assert "the disk is full; so the run does not know of this test" in said.err
+    assert "the disk is full; the result was not saved in the run" in said.err
     assert Run.open(imported.path).metrics == {}

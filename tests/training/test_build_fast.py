@@ -117,7 +117,7 @@ def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
         fit(job, position, CallbackList([StopAfter(2 * recipe.batch_size)]))
     assert np.isfinite(position.loss)
     assert not torch.equal(job.model.get_parameter("blocks.0.conv.weight"), before)
-    logits = next(logits_in_batches(job.model, rule, data.images))
+    logits = next(logits_in_batches(job.model, rule.tensor, data.images))
     assert logits.shape[1] == len(data.class_names)
     assert np.isfinite(logits).all()
 

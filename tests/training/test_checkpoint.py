@@ -149,5 +149,5 @@ def test_the_weights_of_another_model_are_refused(
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(PeewitError, match=r"cannot write .*none.x: no such file.*make the folder"):
+    with pytest.raises(PeewitError, match=r"cannot write .*none.x: no such file"):
         checkpoint.write_tensors(tmp_path / "none" / "x", {"a": torch.zeros(1)}, {})

@@ -51,7 +51,7 @@ def test_small_last_steps_are_left_out_with_muon_only() -> None:
         ({"epochs": "ten"}, "epochs is 'ten': it must be a whole number"),
         (
             {"epochs": None},
-            "nothing says how long to train; give epochs, minutes or",
+            "no length; give epochs, minutes or",
         ),
         ({"batch_size": -1}, "batch_size is -1: it must be at least 1"),
         ({"lr": -0.1}, r"lr is -0\.1: it must be more than 0"),
@@ -137,7 +137,7 @@ def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path)
         ("epochs: [1", "cannot read the recipe .*r.yaml: it is not YAML; see its line 1"),
         ("epochs: \x00", "it is not YAML"),
         ("a: !!python/object/apply:os.system ['true']", "it is not YAML"),
-        ("", "it is not a list of fields and values; write one a line"),
+        ("", "it is not a list of fields and values; write one per line"),
         ("- epochs", "it is not a list of fields and values"),
         ("epochs: 2\nlr: 1.0\nepochs: 3", "r.yaml: epochs is given twice, in its lines 1 and 3"),
         ("[" * 1500, "it is not YAML"),

@@ -36,16 +36,18 @@ def summary(model: str, explain: bool, as_json: bool) -> None:
     from peewit.models.registry import MODELS, build, find, native_size
     from peewit.models.summary import summarise
     from peewit.runs.run import Run
+    from peewit.training.optimizers import default_optimizer
 
     if model not in MODELS and Path(model).exists():
         run = Run.open(model)
-        model, classes, optimizer = run.recipe.model, len(run.class_names), run.recipe.optimizer
+        model, classes = run.recipe.model, len(run.class_names)
+        optimizer: str = run.recipe.optimizer
         rule = run.preprocessing
         shape = (rule.height, rule.width, rule.channels)
     else:
         size, classes = native_size(model), 10
         shape = (size, size, 3)
-        optimizer = "muon" if find(model).family == "fast" else "adam"
+        optimizer = default_optimizer(find(model).family)
     # built, not loaded: a run without weights has layers too
     network = build(model, shape, classes, seed=0)
     result = summarise(network, shape, optimizer)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=RecipeCommand,
-    short_help="Train a classifier, and test it.",
+    short_help="Train and test a classifier.",
     epilog=examples(
         "peewit train cifar10 --epochs 20",
         "peewit train cifar10 --minutes 5",
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     metavar="NAME|FILE.yaml",
-    help="What to train and how; the flags below change it. [tutorial; with --minutes or "
-    "--until-accuracy: fast]",
+    help="Recipe to start from; the options below change it. [default: tutorial; with --minutes "
+    "or --until-accuracy: fast]",
     shell_complete=complete_recipe,
 )
 @recipe_flags
@@ -47,26 +47,26 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the run, which must not be there yet. [runs/DATE-TIME-SOURCE-RECIPE]",
+    help="New folder for the run. [default: runs/DATE-TIME-SOURCE-RECIPE]",
 )
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Go on with a run that was stopped, or train a finished one for more --epochs.",
+    help="Resume an interrupted run, or train a finished one for more --epochs.",
     shell_complete=complete_run,
 )
 @click.option(
     "--fallback",
     metavar="SOURCE",
-    help="Train on this where SOURCE is not to be had.",
+    help="Train on this source if SOURCE is unavailable.",
     shell_complete=complete_source,
 )
 @click.option(
     "--tensorboard",
     "logged",
     is_flag=True,
-    help="Keep logs for TensorBoard, in the run's folder tensorboard.",
+    help="Write TensorBoard logs to the folder tensorboard of the run.",
 )
 def train(
     source: str | None,
@@ -81,7 +81,7 @@ def train(
 ) -> None:
     """Train a classifier on SOURCE: cifar10, cifar100, digits, or the path of an archive or folder.
 
-    The run's folder gets the weights, the history, the pictures and the result on the test set.
+    The run folder gets the weights, the history, the test results, pictures and a report.
     """
     from peewit.cli.output import note, print_run
     from peewit.cli.usage import flags_named
@@ -93,7 +93,7 @@ def train(
     place = {"source": source, "data": data, "coarse": coarse}
     with flags_named(changes):
         if resume is not None:
-            settings, place = _going_on(resume, place, recipe, out, changes)
+            settings, place = _resumed(resume, place, recipe, out, changes)
         elif source is not None:
             on_time = "minutes" in changes or "until_accuracy" in changes
             start = find_recipe(recipe or ("fast" if on_time else "tutorial"))
@@ -101,7 +101,7 @@ def train(
         else:
             raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
     if logged:
-        # before the data is loaded, so that nobody waits for what cannot be
+        # before the data is loaded, so that the error comes at once
         summary_writer()
     splits, place = _load(place, fallback)
     for sentence in splits.notes:
@@ -123,14 +123,14 @@ def train(
     print_run(run)
 
 
-def _going_on(
+def _resumed(
     path: Path,
     place: dict[str, Any],
     recipe: str | None,
     out: Path | None,
     changes: dict[str, Any],
 ) -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe and the source that the run ``path`` goes on with."""
+    """Return the recipe and the source of the resumed run ``path``."""
     from peewit.data.sources import moved
     from peewit.errors import PeewitError
     from peewit.runs.run import Run
@@ -138,26 +138,26 @@ def _going_on(
 
     earlier, source = Run.open(path), place["source"]
     kept = {"recipe": recipe and "--recipe", "folder": out and "--out"}
-    if earlier.source:  # an imported one may have none
+    if earlier.source:  # imported runs may have none
         kept["source"] = source
         kept["classes"] = "--coarse" if place["coarse"] else None
     for what, typed in kept.items():
         if typed:
-            raise click.UsageError(f"a run that goes on keeps its {what}: leave out {typed}")
+            raise click.UsageError(f"a resumed run keeps its {what}: omit {typed}")
     same = {name: getattr(earlier.recipe, name) for name in ("model", "validation_fraction")}
     settings = earlier.recipe.budgeted(**(same | {"threads": None} | changes))
     if earlier.source:
         place = moved(earlier.source, place["data"])
     elif not source:
         raise PeewitError(
-            f"{path} does not say how its data is loaded",
-            todo=f"name the source: {command(['peewit', 'train', 'SOURCE', '--resume', path])}",
+            f"{path} does not record the source of its data",
+            todo=f"name it: {command(['peewit', 'train', 'SOURCE', '--resume', path])}",
         )
     return settings, place
 
 
 def _load(place: dict[str, Any], fallback: str | None) -> tuple[Splits, dict[str, Any]]:
-    """Load the source, or the fallback where it is not to be had; return what was loaded."""
+    """Load the source, or the fallback if it is unavailable; return which it was too."""
     from peewit.cli.output import download_shown, note
     from peewit.data.sources import SourceNotAvailable, load
 
@@ -167,6 +167,6 @@ def _load(place: dict[str, Any], fallback: str | None) -> tuple[Splits, dict[str
     except SourceNotAvailable as error:
         if fallback is None:
             raise
-        note(f"{error}; going on with {fallback}")
+        note(f"{error}; using {fallback} instead")
     place = {"source": fallback, "data": None, "coarse": False}
     return load(**place), place

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from peewit.errors import PeewitError
-from peewit.images.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +21,8 @@ RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 def heat_maps(
     model: nn.Module,
-    preprocessing: Preprocessing,
-    images: npt.NDArray[np.uint8],
+    prepare: Callable[[npt.NDArray[Any]], torch.Tensor],
+    images: npt.NDArray[Any],
     classes: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return a Grad-CAM heat map of each image: how much each pixel supports a class.
@@ -39,8 +39,10 @@ def heat_maps(
     ----------
     model : Module
         Left in evaluation mode.
-    preprocessing : Preprocessing
-    images : uint8 array, shape (N, H, W, C)
+    prepare : callable
+        Returns the model's input for ``images``, float32 (N, C, h, w): ``Preprocessing.tensor``, or
+        ``peewit.images.preprocessing.from_prepared``.
+    images : array, shape (N, H, W, C)
     classes : int array, shape (N,), optional
         The class to explain for each image; by default the predicted class.
 
@@ -57,9 +59,10 @@ def heat_maps(
     Examples
     --------
     >>> from peewit.models.registry import build
+    >>> from peewit.images.preprocessing import Preprocessing
     >>> rule = Preprocessing(22, 22, 1, mean=(0.0,), std=(1.0,))
     >>> images = np.zeros((2, 30, 40, 1), np.uint8)
-    >>> heat_maps(build("tutorial", (22, 22, 1), 3, seed=0), rule, images).shape
+    >>> heat_maps(build("tutorial", (22, 22, 1), 3, seed=0), rule.tensor, images).shape
     (2, 30, 40)
     """
     import torch
@@ -71,7 +74,7 @@ def heat_maps(
         return np.empty((0, *size), np.float32)
     with torch.enable_grad():
         # so that there is a gradient even if all weights are frozen
-        pixels = preprocessing.tensor(images).requires_grad_()
+        pixels = prepare(images).requires_grad_()
         logits, features = _with_features(model, pixels)
         chosen = logits.argmax(1) if classes is None else torch.tensor(np.asarray(classes))
         score = logits.gather(1, chosen.long()[:, None]).sum()

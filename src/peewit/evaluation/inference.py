@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit.images.preprocessing import Preprocessing
-
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 Floats = npt.NDArray[np.float32]
@@ -27,8 +26,8 @@ UNCERTAIN = 0.25
 
 def logits_in_batches(
     model: nn.Module,
-    preprocessing: Preprocessing,
-    images: npt.NDArray[np.uint8],
+    prepare: Callable[[npt.NDArray[Any]], torch.Tensor],
+    images: npt.NDArray[Any],
     batch_size: int = BATCH,
 ) -> Iterator[Floats]:
     """Yield the logits of ``images``, ``batch_size`` images at a time, in order.
@@ -38,10 +37,10 @@ def logits_in_batches(
     Parameters
     ----------
     model : torch.nn.Module
-    preprocessing : Preprocessing
-        Applied to each batch.
-    images : uint8 array, shape (N, H, W, C)
-        Any size.
+    prepare : callable
+        Applied to each batch of images; returns the model's input, (n, C, H, W):
+        ``Preprocessing.tensor``, or ``peewit.images.preprocessing.from_prepared``.
+    images : array, shape (N, H, W, C)
     batch_size : int
 
     Yields
@@ -55,7 +54,7 @@ def logits_in_batches(
     for first in range(0, len(images), batch_size):
         # not around the loop: the mode would leak to the consumer of this iterator
         with torch.inference_mode():
-            logits = model(preprocessing.tensor(images[first : first + batch_size]))
+            logits = model(prepare(images[first : first + batch_size]))
         yield logits.numpy()
 
 

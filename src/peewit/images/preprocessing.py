@@ -303,14 +303,11 @@ class Preprocessing:
         return x
 
 
-class AsTheyAre(Preprocessing):
-    """The identity, for images that have already been prepared."""
+def from_prepared(images: npt.NDArray[np.float32]) -> torch.Tensor:
+    """Return the output of ``Preprocessing.array``, (N, H, W, C), as an (N, C, H, W) view."""
+    import torch
 
-    def tensor(self, images: npt.NDArray[Any]) -> torch.Tensor:
-        """Return ``images``, float32 (N, H, W, C), as an (N, C, H, W) view."""
-        import torch
-
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=8)  # computing them takes as long as the division of a small picture

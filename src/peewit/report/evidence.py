@@ -174,8 +174,8 @@ def explain(
     data = evidence.judged
     images = np.asarray(data.images[chosen])
     labels, predicted = data.labels[chosen], evidence.predicted[chosen]
-    predicted_maps = heat_maps(model, preprocessing, images, predicted)
-    true_maps = heat_maps(model, preprocessing, images, labels)
+    predicted_maps = heat_maps(model, preprocessing.tensor, images, predicted)
+    true_maps = heat_maps(model, preprocessing.tensor, images, labels)
     return [
         Explanation(
             image=images[n],

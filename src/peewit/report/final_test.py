@@ -80,7 +80,7 @@ def final_logits(
 
     def single_view(images: npt.NDArray[np.uint8]) -> Logits:
         parts = []
-        for part in logits_in_batches(setup.model, rule, images):
+        for part in logits_in_batches(setup.model, rule.tensor, images):
             callbacks.check_stop()
             parts.append(part)
         return np.concatenate(parts)

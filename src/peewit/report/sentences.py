@@ -9,6 +9,7 @@ from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
 from peewit.runs.run import Run
 from peewit.system import text
 from peewit.system.text import counted, duration, minutes
+from peewit.training.optimizers import OPTIMIZERS
 
 
 def percent(value: float) -> str:
@@ -126,7 +127,7 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         details.append(f"label smoothing {values['label_smoothing']:g}")
     if values.get("precision") not in (None, "float32"):
         details.append(f"{values['precision']} precision")
-    optimizer = {"adam": "Adam", "muon": "Muon"}.get(values["optimizer"], values["optimizer"])
+    optimizer = OPTIMIZERS[values["optimizer"]].title
     sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
     if values.get("skip_easy"):
         sentence += (

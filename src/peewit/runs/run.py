@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from peewit.evaluation.inference import (
     logits_in_batches,
     softmax,
 )
-from peewit.images.preprocessing import AsTheyAre, Preprocessing
+from peewit.images.preprocessing import Preprocessing, from_prepared
 from peewit.runs import folder as runfolder
 from peewit.runs import schema as runfields
 from peewit.system.files import cannot_read, check_text, damaged
@@ -27,6 +27,7 @@ from peewit.system.text import counted, resuming
 from peewit.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from peewit.images.reader import Png
@@ -213,7 +214,7 @@ class Run:
         -------
         float32 array, shape (N, classes)
         """
-        return self._answers(self.preprocessing, images, batch_size)
+        return self._logits(self.preprocessing.tensor, images, batch_size)
 
     def logits_of_prepared(
         self, pictures: npt.NDArray[np.float32], batch_size: int = BATCH
@@ -229,17 +230,20 @@ class Run:
         -------
         float32 array, shape (N, classes)
         """
-        return self._answers(AsTheyAre(**asdict(self.preprocessing)), pictures, batch_size)
+        return self._logits(from_prepared, pictures, batch_size)
 
-    def _answers(
-        self, rule: Preprocessing, images: npt.NDArray[Any], batch_size: int
+    def _logits(
+        self,
+        prepare: Callable[[npt.NDArray[Any]], torch.Tensor],
+        images: npt.NDArray[Any],
+        batch_size: int,
     ) -> npt.NDArray[np.float32]:
         network = self._network
         none = np.empty((0, len(self.class_names)), np.float32)
-        logits = np.concatenate([none, *logits_in_batches(network, rule, images, batch_size)])
+        logits = np.concatenate([none, *logits_in_batches(network, prepare, images, batch_size)])
         return augment_uncertain(
             forward_of(network),
-            lambda chosen: rule.tensor(images[chosen]).permute(0, 2, 3, 1).numpy(),
+            lambda chosen: prepare(images[chosen]).permute(0, 2, 3, 1).numpy(),
             *(logits, self.unsure_below),
             mirror=self.recipe.flip != "none",
             batch_size=batch_size,

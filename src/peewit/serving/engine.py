@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from peewit.errors import PeewitError
 from peewit.evaluation.gradcam import heat_maps
 from peewit.evaluation.inference import BATCH
-from peewit.images.preprocessing import AsTheyAre
+from peewit.images.preprocessing import from_prepared
 from peewit.images.reader import read_picture
 from peewit.prediction.engines import fastest
 from peewit.serving.body import Upload
@@ -74,7 +74,6 @@ class Engine:
     def __init__(self, run: Run) -> None:
         self.run = run
         rule = run.preprocessing
-        self._no_preprocessing = AsTheyAre(**asdict(rule))
         self._network = run.model()
         self._fast, self._one = fastest(run, BATCH), fastest(run, 1)
         # One thread calls the engine with large batches, and the engine splits them among its
@@ -134,6 +133,6 @@ class Engine:
         images: npt.NDArray[Any] = np.stack([pictures[i].pixels for i in indices])
         classes = rows[indices].argmax(1)
         try:
-            yield from heat_maps(self._network, self._no_preprocessing, images, classes)
+            yield from heat_maps(self._network, from_prepared, images, classes)
         except PeewitError:  # this network has no spatial feature map
             yield from [None] * len(indices)

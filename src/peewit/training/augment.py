@@ -1,4 +1,4 @@
-"""Changing the training images a little each time, without changing what they show."""
+"""Augmentation of the training images: flips, random translations and cutout."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Flip = Literal["none", "alternating", "random"]
 Images = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
-# what keeps the random numbers of this module apart from those of the order of the images
+# keeps the random numbers of this module independent of those of the image order
 _STREAM = 1
 
 
 class _Draw(NamedTuple):
-    """What happens to each image in one epoch."""
+    """The augmentation of each image in one visit."""
 
     mirrored: npt.NDArray[np.bool_]  # (N,)
     shift: Numbers  # (N, 2): down, right; from 0 to twice the translation
-    centre: Numbers  # (N, 2): of the square that is cut out
+    centre: Numbers  # (N, 2): centre of the cutout square
 
 
 class Augment:
-    """Flips, shifts and cut-out squares, which depend on seed, epoch and the image's number alone.
+    """Flips, random translations and cutout that depend only on seed, visit and image index.
 
-    So a training that goes on in the middle of an epoch meets the same pictures as one that was
+    So a training that is resumed in the middle of an epoch sees the same images as one that was
     never stopped.
 
     Parameters
@@ -36,16 +36,16 @@ class Augment:
         The training images; a memory map is fine.
     seed : int
     flip : str
-        "random" mirrors each image with one half probability each time. "alternating" decides
-        so in the first epoch, and from then on shows each image's other side every other epoch:
-        two epochs show all sides of all images, where chance would show a quarter of the images
-        the same side twice [1]_.
+        "random" mirrors each image with probability 1/2 in each visit. "alternating" does so in the
+        first visit, and then mirrors each image in every other visit: two visits cover both
+        orientations of all images, whereas random flips repeat the orientation of half of them
+        [1]_.
     translate : int
-        Shift by up to so many pixels each way; the images are continued by reflection.
+        Largest translation in pixels in each direction; the border is filled by reflection.
     cutout : int
-        Side in pixels of a square that is filled, somewhere in or half outside of the image [2]_.
+        Side in pixels of a filled square whose centre lies anywhere in the image [2]_.
     fill : sequence of int, optional
-        The colour of that square, one value a channel; black by default.
+        The colour of that square, one value per channel; black by default.
 
     References
     ----------
@@ -58,7 +58,7 @@ class Augment:
     --------
     >>> images = np.arange(4, dtype=np.uint8).reshape(1, 1, 4, 1)
     >>> augment = Augment(images, seed=0, flip="alternating")
-    >>> [augment.batch(np.array([0]), epoch).flatten().tolist() for epoch in range(3)]
+    >>> [augment.batch(np.array([0]), visit).flatten().tolist() for visit in range(3)]
     [[0, 1, 2, 3], [3, 2, 1, 0], [0, 1, 2, 3]]
     """
 
@@ -80,17 +80,17 @@ class Augment:
         )
         self._drawn: tuple[int, _Draw] | None = None
 
-    def batch(self, indices: Numbers, epoch: int) -> Images:
-        """Return the images at ``indices`` as they look in ``epoch``, uint8, (n, H, W, C)."""
+    def batch(self, indices: Numbers, visit: int) -> Images:
+        """Return the images at ``indices``, augmented for a visit, uint8, (n, H, W, C)."""
         images = self.images[indices]
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draw(epoch)
+        if self._drawn is None or self._drawn[0] != visit:
+            self._drawn = visit, self._draw(visit)
         draw, reach = self._drawn[1], self.translate
         _, height, width, _ = images.shape
         margin = ((0, 0), (reach, reach), (reach, reach), (0, 0))
         padded = np.pad(images, margin, mode="reflect") if reach else images
         out = np.empty_like(images)
-        # image by image, because a gather of all pixels at once takes longer
+        # image by image, because gathering all pixels at once takes longer
         for place, index in enumerate(indices):
             top, left = draw.shift[index]
             view = padded[place, top : top + height, left : left + width]
@@ -101,12 +101,12 @@ class Augment:
                 out[place, max(down, 0) : bottom, max(right, 0) : end] = self.fill
         return out
 
-    def _draw(self, epoch: int) -> _Draw:
+    def _draw(self, visit: int) -> _Draw:
         count, height, width, _ = self.images.shape
-        random = np.random.default_rng((self.seed, _STREAM, epoch))
+        random = np.random.default_rng((self.seed, _STREAM, visit))
         mirrored: npt.NDArray[np.bool_]
         if self.flip == "alternating":
-            mirrored = np.logical_xor(self._first, epoch % 2)
+            mirrored = np.logical_xor(self._first, visit % 2)
         elif self.flip == "random":
             mirrored = np.less(random.random(count), 0.5)
         else:

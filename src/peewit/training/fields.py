@@ -1,4 +1,4 @@
-"""What a recipe's fields are made of: help, a rule in words and in code, a type; and its file."""
+"""The fields of a recipe (help, rule and type) and its YAML file."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def setting(
     valid: Callable[[Any], bool] = lambda value: True,
     **flag: str | None,
 ) -> Any:
-    """Return a field with its help, its rule in words and in code, and its command-line flag.
+    """Return a dataclass field with its help, its rule in words and in code, and its flag.
 
-    ``flag`` is None for what is no flag; without it the flag is made from the field's name.
+    ``flag=None`` means that there is no command-line flag; by default it has the field's name.
     """
     metadata = {"help": help, "must": must, "valid": valid, **flag}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def at_least(lowest: int) -> tuple[str, Callable[[Any], bool]]:
-    """Return the rule of a setting in words and in code."""
+    """Return the rule "at least ``lowest``" in words and in code."""
     return f"at least {lowest}", lambda value: value >= lowest
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:
-    """Return ``value`` if it has the type ``hint`` (a whole number is a fine float), or raise."""
+    """Return ``value`` if it has the type ``hint`` (an int is a valid float), or raise an error."""
     if typing.get_origin(hint) is types.UnionType:
         if value is None:
             return None
@@ -57,15 +57,15 @@ def typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the fields and values of a recipe's YAML file, as yet unchecked.
+    """Read the fields and values of a recipe's YAML file, without validation.
 
-    ``hints`` are the fields' types: where a number belongs, a text that looks like one is read as
-    such, because to YAML 1.1 ``1e-3`` is a text.
+    ``hints`` are the fields' types: for a number, a text that looks like one is converted, because
+    ``1e-3`` is a text in YAML 1.1.
 
     Raises
     ------
     UsageError
-        It is not YAML, or something else than fields and values.
+        It is not YAML, or not a mapping of fields to values.
     PeewitError
         The file cannot be read.
     """
@@ -82,11 +82,11 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             f"cannot read the recipe {path}",
             "it is not a list of fields and values",
-            'write one a line, such as "epochs: 10"',
+            'write one per line, such as "epochs: 10"',
         )
     lines: dict[object, int] = {}
     for key, _ in node.value:
-        if key.value in lines:  # YAML would take the last one, without a word
+        if key.value in lines:  # YAML would silently use the last one
             twice = f"in its lines {lines[key.value]} and {key.start_mark.line + 1}"
             raise UsageError(
                 f"cannot read the recipe {path}", f"{key.value} is given twice, {twice}"

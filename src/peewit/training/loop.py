@@ -247,7 +247,7 @@ def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> 
     began = time.perf_counter()
     images, labels = setup.validation.images, torch.tensor(setup.validation.labels)
     parts = []
-    for part in logits_in_batches(setup.model, setup.preprocessing, images):
+    for part in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
         callbacks.check_stop()
         parts.append(torch.from_numpy(part))
     logits = torch.cat(parts)  # (N, classes)

@@ -1,4 +1,4 @@
-"""How to train, as one checked value. Nothing here needs PyTorch: `--help` reads it too."""
+"""The settings of a training, validated. No PyTorch here: `--help` reads them too."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from peewit.training.budget.frontier import NETWORKS
 from peewit.training.fields import at_least, read_values, setting, typed
 from peewit.training.optimizers import OPTIMIZERS
 
-# changing these changes nothing of what has been learned, so that a Run can go on with them
+# a resumed run may change these: they do not affect what has been learned
 FREE_TO_CHANGE = frozenset(
     {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
 )
-AUTO = "auto"  # the model that stands for whichever fast network fits the budget
+AUTO = "auto"  # stands for the fast network that fits the length of the training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +162,11 @@ class Recipe:
             # frozen: object.__setattr__ is how a frozen dataclass normalises its own fields
             object.__setattr__(self, field.name, value)
         if self.minutes is not None or self.until_accuracy is not None:
-            # by those the training ends, so that a number of epochs would mean nothing
+            # they decide when the training ends, so a number of epochs would have no meaning
             object.__setattr__(self, "epochs", None)
         elif self.epochs is None:
             raise UsageError(
-                "nothing says how long to train", todo="give epochs, minutes or until_accuracy"
+                "the recipe has no length", todo="give epochs, minutes or until_accuracy"
             )
         optimizer = OPTIMIZERS[self.optimizer]
         if self.lr is None:
@@ -178,7 +178,7 @@ class Recipe:
                 f"{optimizer.title} is for the {' and '.join(optimizer.families or ())} networks",
                 f"use {' or '.join(suited)}",
             )
-        least = self._info.minimum_size  # which refuses a model that is not known
+        least = self._info.minimum_size  # raises for an unknown model
         if self.image_size is not None and self.image_size < least:
             raise UsageError(
                 f"is {self.image_size}",
@@ -190,14 +190,14 @@ class Recipe:
     def preset(cls, name: str, /, **changes: Any) -> Recipe:
         """Return the recipe ``name`` of ``PRESETS`` with ``changes``.
 
-        With ``minutes`` or ``until_accuracy`` and without ``model``, the network of a fast recipe
-        is chosen by what fits. An accuracy to be reached is measured on a tenth of the images.
+        With ``minutes`` or ``until_accuracy`` and without ``model``, a fast recipe chooses the
+        network that fits. For ``until_accuracy`` a tenth of the images is held out.
 
         Raises
         ------
         UsageError
-            There is no such recipe or field, or a value makes no sense; or both ``epochs`` and
-            ``minutes`` or ``until_accuracy`` are asked for.
+            There is no such recipe or field, a value is invalid, or ``epochs`` is given together
+            with ``minutes`` or ``until_accuracy``.
 
         Examples
         --------
@@ -212,7 +212,7 @@ class Recipe:
         return PRESETS[name].budgeted(**changes)
 
     def budgeted(self, **changes: Any) -> Recipe:
-        """Return the recipe with changes that may say what the training is to end with."""
+        """Return the recipe with changes, which may include a budget; see ``preset``."""
         asked = {name: value for name, value in changes.items() if value is not None}
         budget = [name for name in ("minutes", "until_accuracy") if name in asked]
         if "epochs" in asked and budget:
@@ -229,14 +229,14 @@ class Recipe:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
-        """Read a recipe from a YAML file; fields that are not there keep their defaults.
+        """Read a recipe from a YAML file; missing fields have their default values.
 
-        A file without ``name`` is named after itself.
+        Without ``name`` the recipe is named after the file.
 
         Raises
         ------
         UsageError
-            The file is not YAML, or has a field or value that makes no sense.
+            The file is not YAML, or has an unknown field or an invalid value.
         PeewitError
             The file cannot be read.
         """
@@ -249,14 +249,14 @@ class Recipe:
 
     @property
     def by_epochs(self) -> bool:
-        """Whether the training ends after ``epochs``, and not by time or by accuracy."""
+        """Whether the training ends after ``epochs``, and not by time or accuracy."""
         return self.epochs is not None
 
     def steps(self, images: int) -> int:
-        """Return how many steps an epoch of ``images`` training images has.
+        """Return the number of steps in an epoch of ``images`` training images.
 
-        The last one is smaller where they do not divide. With Muon, where batch normalisation
-        forgets quickly, it is left out, and a single image also with the fast networks by Adam.
+        The last batch may be smaller. With Muon it is left out, because the fast networks' batch
+        normalisation forgets quickly; and with Adam if it would be a single image.
 
         >>> Recipe(batch_size=32).steps(100), Recipe.preset("fast", batch_size=32).steps(100)
         (4, 3)
@@ -275,17 +275,17 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
-        """Return what ``from_yaml`` reads."""
+        """Return the recipe in the format of ``from_yaml``."""
         text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         return text
 
     def replace(self, **changes: Any) -> Recipe:
-        """Return the same recipe with other values for some fields.
+        """Return the recipe with other values for some fields.
 
         Raises
         ------
         UsageError
-            There is no such field, or a value makes no sense.
+            There is no such field, or a value is invalid.
         """
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
@@ -300,24 +300,24 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
 
-# airbench94 with Muon (arXiv 2404.00498, kellerjordan.github.io/posts/muon), in batches of 250
-# instead of 2,000: as fast on a processor, and more steps (benchmarks/recipe_parts.py).
+# airbench94 with Muon (arXiv 2404.00498, kellerjordan.github.io/posts/muon), with batches of 250
+# instead of 2,000: as fast on a CPU, and more steps (benchmarks/recipe_parts.py).
 _FAST = Recipe(
     name="fast",
     model="fast-l",
     epochs=8,
     batch_size=250,
     optimizer="muon",
-    lr=None,  # by the number of steps
+    lr=None,  # from the number of steps
     schedule="linear",
     label_smoothing=0.2,
     flip="alternating",
-    translate=None,  # by the size of the images
-    skip_easy=None,  # by the number of epochs
+    translate=None,  # from the image size
+    skip_easy=None,  # from the number of epochs
     normalize=True,
     tta=True,
     calibrate=True,
-    validation_fraction=0.02,  # it is only watched, and each image held out is missed
+    validation_fraction=0.02,  # only for monitoring; every held-out image is missing in training
 )
 
 PRESETS: dict[str, Recipe] = {

@@ -216,7 +216,7 @@ def measure(
     height, width, _ = dataset.image_shape
     images, predicted = dataset.images[: min(PREDICTED, max(1, PIXELS // (height * width)))], []
     began = end = clock()
-    for logits in logits_in_batches(setup.model, setup.preprocessing, images):
+    for logits in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
         now = clock()
         predicted.append((now - end) / len(logits))
         end = now

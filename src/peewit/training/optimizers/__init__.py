@@ -70,6 +70,16 @@ OPTIMIZERS: dict[str, OptimizerInfo] = {
 }
 
 
+def default_optimizer(family: str) -> str:
+    """Return the name of the optimiser for models of ``family``: the most specific one.
+
+    >>> default_optimizer("fast"), default_optimizer("")
+    ('muon', 'adam')
+    """
+    suited = [name for name, info in OPTIMIZERS.items() if info.suits(family)]
+    return min(suited, key=lambda name: OPTIMIZERS[name].families is None)
+
+
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser for all trainable parameters of ``model``.
 
