@@ -2,13 +2,15 @@
 
 Mapping them is much faster than decoding the archive again. An entry is a folder whose name is a
 hash of the source's path, size and times, so a changed archive at the same path gets a new entry.
-Each load checks the CRC-32 of the whole entry, so a damaged entry is detected and replaced.
+It contains the arrays as plain bytes, without a header that would have to be parsed, and
+``about.json``. Each load checks the CRC-32 of both, so a damaged entry is detected and replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -25,14 +27,18 @@ import numpy.typing as npt
 from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import cannot_read, check_file
 from peewit.data.cifar.decoding import Decoded, decode
-from peewit.data.cifar.layouts import file_checksum, find_layout
+from peewit.data.cifar.layouts import SIDE, file_checksum, find_layout
 from peewit.errors import reason_of
 
-FORMAT = 1
+FORMAT = 2
 # Maximum number of entries, 184 MB each
 KEPT = 4
 # Seconds after which the folder of a killed process is removed
 _ABANDONED_AFTER = 3600
+_ABOUT = "about.json"
+_BUILDING = ".building-"
+_MAX_ABOUT = 1 << 16  # bytes; that of CIFAR-100 has 2,000 and the path of the source
+_CHUNK = 1 << 20
 
 
 class Loaded(NamedTuple):
@@ -71,6 +77,9 @@ def load(source: Path, folder: Path) -> Loaded:
     cached = _open(entry)
     if cached is not None:
         return cached
+    notes: tuple[str, ...] = ()
+    if os.path.lexists(entry):
+        notes = (f"the cached images in {entry} are damaged or unreadable: decoding them again",)
     decoded, published = _decode(source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,16 +87,15 @@ def load(source: Path, folder: Path) -> Loaded:
         _prune(folder, entry)
     except OSError as error:
         cached = _open(entry)
-        if cached is not None:  # another process wrote it first
-            return cached
-        reason = reason_of(error)
-        note = (
-            f"cannot cache the decoded images in {folder} ({reason}):"
-            " the next start decodes them again"
-        )
-        return Loaded(decoded, published, (note,))
+        if cached is None:  # or else another process wrote it first
+            uncached = (
+                f"cannot cache the decoded images in {folder} ({reason_of(error)}):"
+                " the next start decodes them again"
+            )
+            return Loaded(decoded, published, (*notes, uncached))
     # the mapped copy, so that the one in memory can be freed
-    return _open(entry) or Loaded(decoded, published, ())
+    mapped = _open(entry) or Loaded(decoded, published, ())
+    return mapped._replace(notes=notes)
 
 
 def _keys(source: Path) -> tuple[str, str]:
@@ -137,12 +145,13 @@ def _decode(source: Path) -> tuple[Decoded, bool | None]:
 
 
 def _store(entry: Path, source: Path, decoded: Decoded, published: bool | None) -> None:
-    """Write an entry atomically."""
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
+    """Write an entry atomically, and replace it if it is damaged."""
+    building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=entry.parent))
+    old = building.with_name(f"{building.name}-old")
     try:
         sums = {}
         for name, array in (("images", decoded.images), ("labels", decoded.labels)):
-            np.save(building / f"{name}.npy", array, allow_pickle=False)
+            (building / name).write_bytes(array.data)
             sums[name] = zlib.crc32(array.data)
         about = {
             "source": str(source),
@@ -152,39 +161,69 @@ def _store(entry: Path, source: Path, decoded: Decoded, published: bool | None) 
             "published": published,
             "crc32": sums,
         }
-        (building / "about.json").write_text(json.dumps(about), encoding="utf-8")
-        if entry.exists() and _open(entry) is None:
-            shutil.rmtree(entry, ignore_errors=True)
-        if not entry.exists():  # or else another process has written it
+        content = json.dumps({"about": about, "crc32": _json_checksum(about)})
+        (building / _ABOUT).write_text(content, encoding="utf-8")
+        if _open(entry) is None:  # or else another process has written it
+            # moved rather than removed, because it may be anything: a file, or a link
+            if os.path.lexists(entry):
+                entry.rename(old)
             building.rename(entry)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _remove(building)
+        _remove(old)
+
+
+def _json_checksum(value: object) -> int:
+    return zlib.crc32(json.dumps(value).encode())
 
 
 def _open(entry: Path) -> Loaded | None:
-    """Map an entry. Return None if it does not exist or is damaged."""
+    """Map an entry. Return None if it does not exist, is damaged or cannot be read."""
     try:
-        about: dict[str, Any] = json.loads((entry / "about.json").read_text(encoding="utf-8"))
-        layout = find_layout(about["name"], about["form"])
-        images, labels = _map(entry / "images.npy"), _map(entry / "labels.npy")
-        sums = {"images": zlib.crc32(images.data), "labels": zlib.crc32(labels.data)}
-        names = {kind: tuple(about["class_names"][kind]) for kind in layout.classes}
-        if sums != about["crc32"] or len(images) != layout.images:
+        file = entry / _ABOUT
+        # reading a pipe would wait forever
+        if not file.is_file() or file.stat().st_size > _MAX_ABOUT:
             return None
-        decoded = Decoded(layout, images, labels, names)
+        content = json.loads(file.read_text(encoding="utf-8"))
+        about: dict[str, Any] = content["about"]
+        if content["crc32"] != _json_checksum(about):
+            return None
+        layout = find_layout(about["name"], about["form"])
+        shape = (layout.images, SIDE, SIDE, 3)
+        images = _map(entry / "images", shape, about["crc32"]["images"])
+        labels = _map(
+            entry / "labels", (layout.images, len(layout.classes)), about["crc32"]["labels"]
+        )
+        names = {kind: tuple(about["class_names"][kind]) for kind in layout.classes}
         # _prune() keeps the most recently used entries
         with suppress(OSError):
             os.utime(entry)
-        return Loaded(decoded, about["published"], ())
-    except (OSError, ValueError, EOFError, KeyError, TypeError, StopIteration):
+        return Loaded(Decoded(layout, images, labels, names), about["published"], ())
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
         return None
 
 
-def _map(path: Path) -> npt.NDArray[np.uint8]:
-    array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype != np.uint8 or not array.flags.c_contiguous:
-        raise ValueError("not the array that was written")
-    return array
+def _map(path: Path, shape: tuple[int, ...], checksum: int) -> npt.NDArray[np.uint8]:
+    """Map an array if it has the size and the checksum that it was written with."""
+    if path.stat().st_size != math.prod(shape):  # 0 for a pipe, which must not be opened
+        raise ValueError("another size")
+    found = 0
+    # read, not mapped: a disk error is then an exception, and not the end of the process
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            found = zlib.crc32(part, found)
+    if found != checksum:
+        raise ValueError("another checksum")
+    return np.memmap(path, np.uint8, "r", shape=shape)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, a file or a link, if possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _prune(folder: Path, entry: Path) -> None:
@@ -195,12 +234,12 @@ def _prune(folder: Path, entry: Path) -> None:
         if path == entry or not path.is_dir():
             continue
         used = path.stat().st_mtime
-        if path.name.startswith(".building-"):
+        if path.name.startswith(_BUILDING):
             if time.time() - used > _ABANDONED_AFTER:
                 shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(f"{place}-"):
             shutil.rmtree(path, ignore_errors=True)
-        elif (path / "about.json").is_file():
+        elif (path / _ABOUT).is_file():
             others.append((used, path))
     for _, path in sorted(others, reverse=True)[KEPT - 1 :]:
         shutil.rmtree(path, ignore_errors=True)
