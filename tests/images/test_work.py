@@ -133,10 +133,7 @@ def test_ordinary_files_of_many_parts_are_read() -> None:
     compressed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in NOISE), 0)
     parts = [b"IDAT" + compressed[at : at + 16] for at in range(0, len(compressed), 16)]
     chunks = [
-        struct.pack(">I", len(part))
-        + b"IDAT"
-        + part
-        + struct.pack(">I", zlib.crc32(b"IDAT" + part))
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
         for part in parts
     ]
     content = content[:start] + b"".join(chunks) + content[-12:]
