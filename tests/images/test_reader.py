@@ -208,6 +208,11 @@ def test_the_exif_orientation_is_applied(orientation: int, upright: Any) -> None
     assert (pixels == upright).all()
 
 
+def test_a_palette_picture_without_a_palette() -> None:
+    with pytest.raises(PeewitError, match="the picture is damaged"):
+        read_picture(png(1, 1, 8, 3, b"\0\0"))
+
+
 def test_damaged_exif_is_ignored() -> None:
     stream = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_picture(stream).shape == (6, 9, 3)
@@ -307,14 +312,17 @@ def test_every_damaged_file_is_a_clean_error(kind: str) -> None:
         assert pixels.ndim == 3
 
 
-@pytest.mark.parametrize(
-    "error", [KeyError, IndexError, ZeroDivisionError, OverflowError, struct.error, zlib.error]
-)
+ERRORS = [KeyError, IndexError, ZeroDivisionError, OverflowError, struct.error, zlib.error]
+ERRORS += [AssertionError, RecursionError, NotImplementedError, EOFError, StopIteration]
+ERRORS += [BufferError, UnicodeDecodeError, DeprecationWarning, Exception]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_every_exception_of_pillow_is_reported_as_damage(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def load(*arguments: Any) -> None:
-        raise error("inside")
+        raise error.__new__(error, "inside")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     with pytest.raises(PeewitError, match=r"cannot read a\.png: the picture is damaged"):
@@ -360,6 +368,39 @@ def test_a_picture_without_pixels() -> None:
 def test_suffixes_match_the_supported_formats() -> None:
     assert {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"} <= SUFFIXES
     assert not SUFFIXES & {".eps", ".svg", ".pdf", ".txt"}
+
+
+def test_large_jpegs_are_decoded_at_a_fraction_of_their_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ramp = np.tile(np.linspace(0, 255, 200).astype(np.uint8), (96, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    monkeypatch.setattr(reader, "LARGE", 1000)
+    for options in ({}, {"progressive": True}):
+        content = encoded(Image.fromarray(ramp), "JPEG", quality=95, exif=exif, **options)
+        whole = read_picture(content, limit=200 * 96)
+        assert whole.shape == (96, 200, 1)
+        pixels = read_picture(content, limit=5000)
+        assert pixels.shape == (12, 25, 1)  # 19,200 pixels at an eighth
+        means = whole.reshape(12, 8, 25, 8).mean((1, 3))
+        assert np.abs(pixels[:, :, 0] - means).max() <= 2
+        # pictures that are not processed one at a time are not scaled
+        with pytest.raises(TooManyPixels, match="declares 200 x 96 pixels"):
+            read_picture(content, limit=1000)
+    # the coefficients of all scans are kept at full size
+    monkeypatch.setattr(reader, "LARGEST_COEFFICIENTS", 2 * 200 * 96 - 1)
+    with pytest.raises(TooManyPixels, match="declares 200 x 96 pixels"):
+        read_picture(content, limit=5000)
+    monkeypatch.setattr(reader, "LARGEST_JPEG", 200 * 96 - 1)
+    with pytest.raises(TooManyPixels, match="declares 200 x 96 pixels"):
+        read_picture(encoded(Image.fromarray(ramp), "JPEG"), limit=5000)
+
+
+def test_a_jpeg_of_more_pixels_than_pillow_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(reader, "LARGE", 10)
+    assert read_picture(encoded(Image.new("L", (40, 16)), "JPEG"), limit=200).shape == (2, 5, 1)
 
 
 @pytest.mark.parametrize("size", [(40_000, 1), (1, 40_000)])

@@ -1,36 +1,43 @@
 """Decode picture files from untrusted sources.
 
 Only common formats are accepted: Pillow supports many more, and some of their decoders start other
-programs (EPS starts Ghostscript). The declared size is checked before anything is decoded, so that
-a small file cannot exhaust memory.
+programs (EPS starts Ghostscript). The declared size and the structure of a file are checked before
+anything is decoded, so that a small file can exhaust neither memory nor time.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import struct
 import sys
 import threading
 import warnings
-import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from peewit.errors import PeewitError, reason_of
+from peewit.images.work import MOST_READS, MeteredStream, TooMuchWork, check_tags, check_work, scans
 
 T = TypeVar("T")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif"}
+)
+# the brands of files that need a decoder which is not always installed; cameras write heic
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 )
 # 50 megapixels are 150 MB of RGB; most phone cameras have 12 to 50 megapixels
 PIXEL_LIMIT = 50_000_000
@@ -45,21 +52,23 @@ LARGE = 4_000_000
 BAND = 1_000_000
 _ONE_LARGE = threading.Semaphore()
 
-# What Pillow's decoders raise for damaged files: the first three in a test with 170,000 damaged
-# files; the others can occur while parsing, depending on the version of Pillow
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
+# the largest picture of a camera; it takes 3 s at an eighth of its size
+LARGEST_JPEG = 400_000_000
+# bytes of the coefficients of a JPEG with several scans, as much as other pictures take at most
+LARGEST_COEFFICIENTS = 800_000_000
+# Formats that Pillow decodes in Python (PGM in text or with an unusual maximum, compressed BMP):
+# 3 us per pixel, during which other threads hardly run
+LARGEST_SLOW = 1_000_000
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,9 @@ def read_picture(
     name : str, optional
         Name of the picture in errors; by default the path.
     limit : int
-        Pictures that declare more pixels than this are refused before they are decoded.
+        Pictures that declare more pixels than this are refused before they are decoded; but if
+        it is more than ``LARGE``, a JPEG of up to ``LARGEST_JPEG`` pixels is decoded at a half, a
+        quarter or an eighth of its size instead.
 
     Returns
     -------
@@ -164,7 +175,12 @@ def read_picture(
         raise _too_large(name, "it declares more pixels than Pillow decodes") from error
     except MemoryError as error:
         raise _too_large(name, "it does not fit into memory") from error
-    except _DAMAGE as error:
+    except TooMuchWork as error:
+        raise PeewitError(f"cannot read {name}", str(error), "save it again as PNG") from error
+    except PeewitError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise almost anything for damaged files, assertions included
         raise PeewitError(
             f"cannot read {name}",
             "the picture is damaged or incomplete",
@@ -188,20 +204,115 @@ def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.u
     with _open(source, name) as stream:
         if not stream.read(1):
             raise PeewitError(f"cannot read {name}", "it is empty", "choose another picture")
-        try:
-            picture: Image.Image = Image.open(stream, formats=FORMATS)
-        except UnidentifiedImageError as error:
+        check_work(stream)
+        metered = MeteredStream(stream)
+        picture = _identify(metered, name)
+        metered.reads = MOST_READS
+        if isinstance(picture, _Jpeg) and _is_too_large(picture, limit) and limit > LARGE:
+            _shrink(picture, several=scans(stream) > 1)
+        width, height = picture.size
+        if _is_too_large(picture, limit):
+            raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
+        if picture.tile and picture.tile[0][0] in Image.DECODERS and width * height > LARGEST_SLOW:
+            raise _too_large(name, f"in its encoding, more than {LARGEST_SLOW:,} pixels take long")
+        picture.load()
+        # before any conversion, which would discard the orientation
+        method = _UPRIGHT.get(_orientation(picture))
+        return _pixels(picture if method is None else picture.transpose(method), name)
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG file. ``Image.open`` would refuse those of more than 179 megapixels."""
+
+    opened = False
+
+    def getexif(self) -> Image.Exif:
+        # Pillow looks for the resolution when it opens the file, before the tags are checked
+        return super().getexif() if self.opened else Image.Exif()
+
+
+def _identify(stream: MeteredStream, name: str) -> ImageFile:
+    start = stream.read(12)
+    brand = start[8:] if start[4:8] == b"ftyp" else b""
+    formats: tuple[str, ...] = FORMATS
+    if brand in AVIF_BRANDS:
+        if not features.check("avif"):
             raise NotAPicture(
                 f"cannot read {name}",
-                "it is not a whole picture in a supported format",
-                "use PNG, JPEG, WebP, GIF, BMP, TIFF or PPM",
-            ) from error
-        width, height = picture.size
-        if width * height > limit or max(width, height) > LONGEST_SIDE:
-            raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
-        # before any conversion, which would discard the orientation
-        ImageOps.exif_transpose(picture, in_place=True)
-        return _pixels(picture, name)
+                "AVIF needs Pillow 11.3 or later",
+                "install it: pip install --upgrade pillow; or save the picture as JPEG",
+            )
+        formats = ("AVIF",)
+    elif brand in HEIC_BRANDS:
+        formats = _heic_formats(name)
+    stream.seek(0)
+    try:
+        if start.startswith(b"\xff\xd8"):
+            jpeg = _Jpeg(cast(BinaryIO, stream))
+            jpeg.opened = True
+            return jpeg
+        return Image.open(cast(BinaryIO, stream), formats=formats)
+    except (UnidentifiedImageError, SyntaxError) as error:
+        raise NotAPicture(
+            f"cannot read {name}",
+            "it is not a whole picture in a supported format",
+            "use PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or HEIC",
+        ) from error
+
+
+def _heic_formats(name: str) -> tuple[str, ...]:
+    """Return the formats of a HEIC file for Pillow, after registering their decoder."""
+    if not find_spec("pillow_heif"):
+        raise NotAPicture(
+            f"cannot read {name}",
+            "HEIC needs the package pillow-heif",
+            "install it: pip install 'peewit[heif]'; or save the picture as JPEG",
+        )
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    # a generic brand may also stand for AVIF
+    return ("HEIF", "AVIF") if features.check("avif") else ("HEIF",)
+
+
+def _is_too_large(picture: ImageFile, limit: int) -> bool:
+    width, height = picture.size
+    return width * height > limit or max(width, height) > LONGEST_SIDE
+
+
+def _shrink(picture: _Jpeg, several: bool) -> None:
+    """Set the decoder to a fraction of the size, so that about ``LARGE`` pixels remain.
+
+    Nothing is set if the JPEG is too large for that. ``several``: whether it has several scans.
+    """
+    width, height = picture.size
+    most = max((h * v for _, h, v, _ in picture.layer), default=1)
+    samples = sum(h * v for _, h, v, _ in picture.layer) / max(1, most)
+    # with several scans, 2 bytes for each sample are kept until the last one
+    coefficients = 2 * samples * width * height
+    if width * height > LARGEST_JPEG or (several and coefficients > LARGEST_COEFFICIENTS):
+        return
+    scale = next((scale for scale in (2, 4) if width * height <= LARGE * scale**2), 8)
+    picture.draft(None, (max(1, width // scale), max(1, height // scale)))
+
+
+def _orientation(picture: ImageFile) -> int:
+    """Return the EXIF orientation; 1 if there is none, or if the EXIF data is damaged."""
+    raw = "Raw profile type exif"  # of PNG files by ImageMagick: in text, after three lines
+    if "exif" not in picture.info and raw in picture.info:
+        with suppress(ValueError):
+            content = bytes.fromhex("".join(picture.info[raw].split("\n")[3:]))
+            picture.info["exif"] = content
+    if exif := picture.info.get("exif"):
+        while exif.startswith(b"Exif\0\0"):  # Pillow removes all of them
+            exif = exif[6:]
+        check_tags(io.BytesIO(exif))
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (MemoryError, TooMuchWork):
+        raise
+    except Exception:
+        return 1
 
 
 def _open(source: str | Path | bytes, name: str) -> BinaryIO:
