@@ -208,9 +208,7 @@ def test_the_loss_of_a_diverged_network_may_be_no_number(folder: Path) -> None:
         (b'{"a": ' * 5000 + b"1" + b"}" * 5000, "it is not valid JSON"),
     ],
 )
-def test_json_that_python_accepts_is_refused(
-    folder: Path, content: bytes, sentence: str
-) -> None:
+def test_json_that_python_accepts_is_refused(folder: Path, content: bytes, sentence: str) -> None:
     (folder / runfolder.METRICS).write_bytes(content)
     with pytest.raises(PeewitError, match=rf"metrics\.json: {sentence}"):
         Run.open(folder)

@@ -119,7 +119,10 @@ def check_metrics(file: Path, metrics: dict[str, Any], classes: int) -> None:
         A key is missing, or its value has another type or another number of classes.
     """
     found = validated(file, metrics, Metrics)
-    lengths = {"classes": [found["classes"]], "confusion": [found["confusion"], *found["confusion"]]}
+    lengths = {
+        "classes": [found["classes"]],
+        "confusion": [found["confusion"], *found["confusion"]],
+    }
     for name, lists in lengths.items():
         for one in lists:
             if len(one) != classes:
