@@ -19,6 +19,7 @@ from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.training import checkpoint, environment
 from peewit.training.recipe import Recipe
+from peewit.training.state import HISTORY_COLUMNS
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -68,7 +69,7 @@ def make_run(
     runfolder.create(path, facts, recipe)
     model = lively(build(name, (size, size, channels), len(class_names), recipe.seed))
     checkpoint.write_tensors(path / runfolder.WEIGHTS, model.state_dict(), {})
-    row = {name: 1 if name in runfolder.WHOLE else 0.5 for name in runfolder.COLUMNS}
+    row = dict.fromkeys(HISTORY_COLUMNS[:7], 0.5) | {"epoch": 1}
     runfolder.write_history(path, [row])
     answers = np.eye(len(class_names))[[0, 0, 1, 1]]
     metrics = {"split": "test", **evaluate(answers, [0, 1, 1, 0], class_names).to_dict()}

@@ -139,8 +139,8 @@ def replace(name: str, value: object) -> Callable[[Path], None]:
         ("run.json", replace("format", "x"), r"cannot read .*run\.json: .*format"),
         ("run.json", lambda path: path.write_text("{}"), r"cannot read .*run\.json: .*format"),
         ("run.json", lambda path: path.write_text('{"format": 1}'), r"cannot read .*run\.json"),
-        ("run.json", replace("class_names", 3), r"run\.json: .*class names"),
-        ("run.json", replace("class_names", []), r"run\.json: .*class names"),
+        ("run.json", replace("class_names", 3), r"run\.json: class_names is not valid"),
+        ("run.json", replace("class_names", []), r"run\.json: class_names is not valid"),
         (
             "run.json",
             replace("preprocessing", {"height": 1}),
@@ -151,16 +151,16 @@ def replace(name: str, value: object) -> Callable[[Path], None]:
             replace(
                 "preprocessing", {"height": -1, "width": 1, "channels": 1, "mean": [0], "std": [1]}
             ),
-            r"cannot read .*run\.json: .*height and width",
+            r"cannot read .*run\.json: preprocessing.height is not valid",
         ),
         ("run.json", replace("preprocessing", 3), r"cannot read .*run\.json"),
-        ("run.json", replace("source", {"run": "rm"}), r"run\.json: source is not"),
-        ("run.json", replace("source", {"source": 3}), r"run\.json: source is not"),
+        ("run.json", replace("source", {"source": 3}), r"run\.json: source\.source is not valid"),
+        ("run.json", lambda path: path.write_text('{"format": 1, "format": 1}'), "given twice"),
         ("recipe.yaml", Path.unlink, r"recipe\.yaml is missing"),
         ("recipe.yaml", lambda path: path.write_text("epochs: 0"), r"recipe\.yaml: epochs is 0"),
         ("recipe.yaml", lambda path: path.write_text("warmup: 3"), r"recipe\.yaml: .*'warmup'"),
         ("history.csv", Path.unlink, r"history\.csv is missing"),
-        ("history.csv", truncate, r"cannot read .*history\.csv: it is not a complete table"),
+        ("history.csv", truncate, r"cannot read .*history\.csv: row 1: \w+ is missing"),
         ("history.csv", without_last_line, r"cannot read .*history\.csv: .*\b1 .*\b2\b"),
         ("metrics.json", Path.unlink, r"metrics\.json is missing"),
         ("metrics.json", truncate, r"cannot read .*metrics\.json: it is not valid JSON"),
@@ -293,6 +293,6 @@ def test_a_malicious_folder_executes_nothing(folder: Path, tmp_path: Path) -> No
     (folder / "recipe.yaml").write_text(
         f"name: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'hacked'}]"
     )
-    with pytest.raises(PeewitError, match="YAML"):
+    with pytest.raises(PeewitError, match=r"a tag \(!\) is not allowed"):
         Run.open(folder)
     assert not (tmp_path / "hacked").exists()

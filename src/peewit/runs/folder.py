@@ -27,9 +27,12 @@ from peewit.system.files import (
     check_format,
     check_text,
     damaged,
+    read_limited,
     write_text,
 )
+from peewit.system.validation import missing, read_json
 from peewit.training.recipe import Recipe
+from peewit.training.state import HISTORY_COLUMNS, read_row
 
 # Increase with every change that makes older versions misread the folder
 FORMAT = 1
@@ -41,19 +44,8 @@ FILTERS, HEAT_MAPS = "filters.png", "heatmaps.png"
 PICTURES = (CURVES, CONFUSION, MISTAKES, UNCERTAIN, RELIABILITY, SAMPLES, FILTERS, HEAT_MAPS)
 REPORT = "report.html"
 LOCK, PARTIAL = ".lock", ".part"
-COLUMNS = (
-    "epoch",
-    "seconds",
-    "images_per_second",
-    "loss",
-    "accuracy",
-    "validation_loss",
-    "validation_accuracy",
-)
-# Missing in older and imported runs
-MORE_COLUMNS = ("images", "flops", "gflops", "share_of_best")
-# Columns of integers
-WHOLE = frozenset({"epoch", "images", "flops"})
+# 160,000 rows, and a fraction of the memory of a small machine
+MOST_HISTORY = 16_000_000
 
 
 def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
@@ -189,7 +181,7 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write ``history.csv`` into the folder ``path``."""
     text = io.StringIO()
-    table = csv.DictWriter(text, (*COLUMNS, *MORE_COLUMNS), lineterminator="\n")
+    table = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(history)
     write_text(path / HISTORY, text.getvalue())
@@ -222,7 +214,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 def read_recipe(path: Path) -> Recipe:
     """Read ``recipe.yaml`` from the folder ``path``."""
     if not (path / RECIPE).is_file():
-        raise _missing(path / RECIPE)
+        raise missing(path / RECIPE)
     try:
         return Recipe.from_yaml(path / RECIPE)
     except UsageError as error:
@@ -235,41 +227,15 @@ def read_history(path: Path, required: bool) -> list[dict[str, float]]:
     file = path / HISTORY
     if not file.is_file():
         if required:
-            raise _missing(file)
+            raise missing(file)
         return []
-    rows: list[dict[str, float]] = []
     try:
-        for row in csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))):
-            there = [*COLUMNS, *(name for name in MORE_COLUMNS if row.get(name))]
-            rows.append(
-                {name: int(row[name]) if name in WHOLE else float(row[name]) for name in there}
-            )
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise damaged(file, "it is not a complete table of epochs") from error
+        table = csv.DictReader(io.StringIO(read_limited(file, MOST_HISTORY).decode()))
+        return [read_row(file, number, row) for number, row in enumerate(table, 1)]
+    except (ValueError, csv.Error) as error:
+        raise damaged(file, "it is not a table of epochs") from error
     except OSError as error:
         raise cannot_read(file, error) from error
-    return rows
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    PeewitError
-        The file is missing, cannot be read or is not a JSON object.
-    """
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _missing(file) from error
-    except OSError as error:
-        raise cannot_read(file, error) from error
-    except (ValueError, RecursionError) as error:
-        raise damaged(file, "it is not valid JSON") from error
-    if not isinstance(value, dict):
-        raise damaged(file, "it is not a JSON object")
-    return value
 
 
 def status(path: Path, facts: Mapping[str, Any]) -> str:
@@ -291,31 +257,6 @@ def status(path: Path, facts: Mapping[str, Any]) -> str:
         return stopped
 
 
-def checked_source(path: Path, source: Any) -> dict[str, Any]:
-    """Validate ``source``, the arguments of ``peewit.load`` in ``run.json``, and return them.
-
-    Returns
-    -------
-    dict
-        Empty if the run does not name a source.
-
-    Raises
-    ------
-    PeewitError
-        It is something else.
-    """
-    kinds: dict[str, tuple[type, ...]] = {
-        "source": (str,),
-        "data": (str, type(None)),
-        "coarse": (bool,),
-    }
-    if not isinstance(source, dict) or not all(
-        name in kinds and isinstance(value, kinds[name]) for name, value in source.items()
-    ):
-        raise damaged(path / FACTS, "source is not a valid data source")
-    return dict(source) if "source" in source else {}
-
-
 def sweep(path: Path) -> None:
     """Remove partial files that a killed process left in the folder ``path``."""
     for file in path.glob(f".*{PARTIAL}"):
@@ -326,7 +267,3 @@ def remove_results(path: Path) -> None:
     """Remove metrics, report and pictures: further training makes them out of date."""
     for name in (METRICS, REPORT, *PICTURES):
         (path / name).unlink(missing_ok=True)
-
-
-def _missing(file: Path) -> PeewitError:
-    return PeewitError(f"{file} is missing from the run folder", todo="restore it from a copy")

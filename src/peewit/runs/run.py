@@ -21,9 +21,10 @@ from peewit.evaluation.inference import (
 )
 from peewit.images.preprocessing import Preprocessing, from_prepared
 from peewit.runs import folder as runfolder
-from peewit.runs import schema as runfields
+from peewit.runs import schema
 from peewit.system.files import cannot_read, check_text, damaged
 from peewit.system.text import counted, resuming
+from peewit.system.validation import read_json, validated
 from peewit.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Run:
             The folder's name is not valid UTF-8.
         """
         path = Path(path)
-        facts = runfolder.read_facts(path)
+        facts = validated(path / runfolder.FACTS, runfolder.read_facts(path), schema.Facts)
         check_text(path)
         check_text(path.resolve().name)  # reports contain it, even if the path is "."
         status = runfolder.status(path, facts)
@@ -113,26 +114,20 @@ class Run:
             file = path / runfolder.HISTORY
             asked = f" of {recipe.epochs}" if recipe.by_epochs else ""
             raise damaged(file, f"it has {ended} epochs{asked}")
-        try:
-            names = facts["class_names"]
-            if not isinstance(names, list) or len(names) < 2:
-                raise damaged(path / runfolder.FACTS, "it lacks the class names")
-            runfields.check_facts(path / runfolder.FACTS, facts)
-            return cls(
-                path=path,
-                recipe=recipe,
-                class_names=tuple(str(name) for name in names),
-                preprocessing=_preprocessing(path, facts["preprocessing"]),
-                history=history,
-                metrics=_metrics(path, len(names)) if tested else {},
-                environment=facts["environment"],
-                source=runfolder.checked_source(path, facts["source"]),
-                dataset=facts["dataset"],
-                status=status,
-                unsure_below=float(facts.get("unsure_below", 0.0)) if finished else 0.0,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(path / runfolder.FACTS, f"it lacks or misstates {error}") from error
+        names, source = facts["class_names"], facts["source"]
+        return cls(
+            path=path,
+            recipe=recipe,
+            class_names=tuple(names),
+            preprocessing=_preprocessing(path, facts["preprocessing"]),
+            history=history,
+            metrics=_metrics(path, len(names)) if tested else {},
+            environment=facts["environment"],
+            source=dict(source) if "source" in source else {},
+            dataset=dict(facts["dataset"]),
+            status=status,
+            unsure_below=facts.get("unsure_below", 0.0) if finished else 0.0,
+        )
 
     @property
     def epochs(self) -> float:
@@ -301,8 +296,8 @@ def _preprocessing(path: Path, values: Any) -> Preprocessing:
 def _metrics(path: Path, classes: int) -> dict[str, Any]:
     """Return the results of the final test in the run folder ``path``."""
     file = path / runfolder.METRICS
-    metrics = runfolder.read_json(file)
-    runfields.check_metrics(file, metrics, classes)
+    metrics = read_json(file)
+    schema.check_metrics(file, metrics, classes)
     return metrics
 
 

@@ -1,133 +1,129 @@
-"""Validation of ``metrics.json`` and ``run.json``: required and optional fields, and their types.
+"""The contents of ``run.json`` and ``metrics.json``: required and optional keys, and their types.
 
 A run folder may have been written by an older version or edited by hand. Errors are reported when
-the run is opened, not when a field is first used.
+the run is opened, not when a value is first used. Other keys are ignored.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from msgspec import Meta
 
 from peewit.system.files import damaged
+from peewit.system.validation import Count, Quantity, Share, validated
 
-# Returns whether a value has the expected type
-Kind = Callable[[Any], bool]
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return _count(value) or (isinstance(value, float) and math.isfinite(value))
+# A sum over a confusion matrix of these still fits into an int64
+Images = Annotated[int, Meta(ge=0, le=10**12)]
+Pixels = Annotated[int, Meta(ge=1, le=2**16)]
+PerChannel = Annotated[list[Annotated[float, Meta(ge=-1e6, le=1e6)]], Meta(min_length=1)]
+# The operating system ends a path at a zero
+LocalPath = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+class _Preprocessing(TypedDict):
+    height: Pixels
+    width: Pixels
+    channels: Literal[1, 3]
+    mean: PerChannel
+    std: PerChannel
 
 
-def _any(value: Any) -> bool:
-    return True
+class _Source(TypedDict):
+    source: NotRequired[LocalPath]
+    data: NotRequired[LocalPath | None]
+    coarse: NotRequired[bool]
 
 
-def _list(kind: Kind, length: int | None = None) -> Kind:
-    return lambda value: (
-        isinstance(value, list) and length in (None, len(value)) and all(map(kind, value))
-    )
+class _Dataset(TypedDict):
+    # All optional: an imported run only has its origin
+    origin: NotRequired[str]
+    images: NotRequired[dict[str, Images]]
+    fingerprints: NotRequired[dict[str, str]]
 
 
-def _values(kind: Kind) -> Kind:
-    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+class Facts(TypedDict):
+    """The contents of ``run.json``."""
+
+    finished: bool
+    class_names: Annotated[list[str], Meta(min_length=2)]
+    preprocessing: _Preprocessing
+    source: _Source
+    dataset: _Dataset
+    environment: dict[str, str | int | float | bool | None]
+    unsure_below: NotRequired[Share]
+    imported: NotRequired[dict[str, Any]]
 
 
-def _object(**kinds: Kind) -> Kind:
-    return lambda value: (
-        isinstance(value, dict)
-        and all(name in value and kind(value[name]) for name, kind in kinds.items())
-    )
+class _Bin(TypedDict):
+    images: Images
+    confidence: Quantity
+    accuracy: Share
 
 
-BIN = _object(images=_count, confidence=_number, accuracy=_number)
-SCORES = _object(
-    name=_text, images=_count, predicted=_count, precision=_number, recall=_number, f1=_number
-)
-REQUIRED_METRICS: dict[str, Kind] = {
-    "accuracy": _number,
-    "accuracy_interval": _list(_number, 2),
-    "loss": _number,
-    "images": _count,
-    "split": _text,
-    "top3": _number,
-    "calibration_error": _number,
-}
-# Missing in older runs, or only recorded by some recipes
-OPTIONAL_METRICS: dict[str, Kind] = {
-    "reliability": _list(BIN),
-    "fingerprint": _text,
-    "flops": _number,
-    "gflops": _number,
-    "share_of_best": _number,
-    "single_view_accuracy": _number,
-    "temperature_scaling": _object(
-        temperature=_number, images=_count, error_before=_number, error_after=_number
-    ),
-}
-# All optional: an imported run only has its origin
-DATASET: dict[str, Kind] = {
-    "origin": _text,
-    "images": _values(_count),
-    "fingerprints": _values(_text),
-}
+class _Scores(TypedDict):
+    name: str
+    images: Images
+    predicted: Images
+    precision: Quantity
+    recall: Quantity
+    f1: Quantity
 
 
-def check_metrics(file: Path, metrics: Mapping[str, Any], classes: int) -> None:
+class _Scaling(TypedDict):
+    temperature: Quantity
+    images: Images
+    error_before: Quantity
+    error_after: Quantity
+
+
+class Metrics(TypedDict):
+    """The contents of ``metrics.json``."""
+
+    accuracy: Share
+    accuracy_interval: Annotated[list[float], Meta(min_length=2, max_length=2)]
+    loss: Quantity
+    images: Annotated[int, Meta(ge=1, le=10**12)]
+    split: Literal["test", "validation"]
+    top3: Share
+    calibration_error: Quantity
+    classes: list[_Scores]
+    confusion: list[list[Images]]
+    # Missing in older runs, or only recorded by some recipes
+    reliability: NotRequired[list[_Bin]]
+    fingerprint: NotRequired[str]
+    training_images: NotRequired[Count]
+    training_seconds: NotRequired[Quantity]
+    flops: NotRequired[Quantity]
+    gflops: NotRequired[Quantity]
+    share_of_best: NotRequired[Quantity]
+    single_view_accuracy: NotRequired[Share]
+    temperature_scaling: NotRequired[_Scaling]
+
+
+def check_metrics(file: Path, metrics: dict[str, Any], classes: int) -> None:
     """Validate the contents of ``metrics.json``.
 
     Parameters
     ----------
     file : Path
         The file that they were read from, for the error message.
-    metrics : mapping
+    metrics : dict
     classes : int
         Number of classes of the model.
 
     Raises
     ------
     PeewitError
-        A field is missing or has another type.
+        A key is missing, or its value has another type or another number of classes.
     """
-    by_class = {
-        "classes": _list(SCORES, classes),
-        "confusion": _list(_list(_count, classes), classes),
+    found = validated(file, metrics, Metrics)
+    lengths = {
+        "classes": [found["classes"]],
+        "confusion": [found["confusion"], *found["confusion"]],
     }
-    _check(file, metrics, REQUIRED_METRICS | by_class, OPTIONAL_METRICS)
-
-
-def check_facts(file: Path, facts: Mapping[str, Any]) -> None:
-    """Validate the data set and environment in ``run.json``.
-
-    Raises
-    ------
-    PeewitError
-        A field is missing or has another type.
-    """
-    _check(file, facts, {"dataset": _values(_any), "environment": _values(_any)}, {})
-    _check(file, facts["dataset"], {}, DATASET, "dataset.")
-
-
-def _check(
-    file: Path,
-    values: Mapping[str, Any],
-    required: Mapping[str, Kind],
-    optional: Mapping[str, Kind],
-    prefix: str = "",
-) -> None:
-    for name, kind in {**required, **optional}.items():
-        if name not in values:
-            if name in required:
-                raise damaged(file, f"{prefix}{name} is missing")
-        elif not kind(values[name]):
-            raise damaged(file, f"{prefix}{name} is not valid")
+    for name, lists in lengths.items():
+        for one in lists:
+            if len(one) != classes:
+                raise damaged(file, f"{name} has {len(one)} of {classes} classes")

@@ -126,6 +126,23 @@ def check_format(file: Path, found: Any, known: int) -> None:
         )
 
 
+def read_limited(file: Path, most: int) -> bytes:
+    """Return the content of ``file``, which has at most ``most`` bytes.
+
+    Raises
+    ------
+    PeewitError
+        It is larger.
+    OSError
+        It cannot be read.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(most + 1)  # not its size, which is 0 for a pipe or a device
+    if len(content) > most:
+        raise PeewitError(f"cannot read {file}", f"it is larger than {most // 1000:,} kB")
+    return content
+
+
 def cannot_read(file: Path, error: OSError) -> PeewitError:
     """Return the error for a failed read: which file, and why."""
     return PeewitError(f"cannot read {file}", reason_of(error))

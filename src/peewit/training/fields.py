@@ -7,12 +7,20 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from peewit.errors import PeewitError, UsageError, reason_of
+from peewit.system.files import read_limited
+
+# a recipe has about thirty lines
+MOST_BYTES = 64_000
+# in a number or a date
+MOST_CHARACTERS = 100
+TEXT = "tag:yaml.org,2002:str"
 
 
 def setting(
@@ -35,6 +43,28 @@ def at_least(lowest: int) -> tuple[str, Callable[[Any], bool]]:
     return f"at least {lowest}", lambda value: value >= lowest
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether ``text`` can be written in UTF-8: YAML allows halves of surrogate pairs.
+
+    >>> is_unicode("猫"), is_unicode("\\ud800")
+    (True, False)
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def shown(value: Any) -> str:
+    """Return ``value`` as in Python's code, shortened for an error message.
+
+    >>> shown("x" * 1000)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4,300 digits
+        return "a huge number"
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:39]}..."
+
+
 def typed(name: str, value: Any, hint: Any) -> Any:
     """Return ``value`` if it has the type ``hint`` (an int is a valid float), or raise an error."""
     if typing.get_origin(hint) is types.UnionType:
@@ -44,16 +74,48 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             choices = " or ".join(map(repr, typing.get_args(hint)))
-            raise UsageError(f"is {value!r}", f"it must be {choices}", fields=[name])
+            raise UsageError(f"is {shown(value)}", f"it must be {choices}", fields=[name])
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e300 else math.inf
     if not isinstance(value, hint) or isinstance(value, bool) != (hint is bool):
         kinds = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise UsageError(f"is {value!r}", f"it must be {kinds[hint]}", fields=[name])
+        raise UsageError(f"is {shown(value)}", f"it must be {kinds[hint]}", fields=[name])
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # NumPy's and PyTorch's integers
+        raise UsageError(f"is {shown(value)}", "it must be less than 2**63", fields=[name])
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"is {value!r}", "it must be a finite number", fields=[name])
     return value
+
+
+class _NotAllowed(yaml.MarkedYAMLError):
+    """A form of YAML that a recipe does not need."""
+
+
+class _FlatLoader(yaml.SafeLoader):
+    """Reads a mapping of texts to plain values, and nothing that can grow beyond its text.
+
+    A few hundred bytes of aliases stand for gigabytes; tags call constructors.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose the next node, or raise if it is not allowed in a recipe."""
+        event = self.peek_event()
+        wrong = (
+            "an alias (*) is not allowed"
+            if isinstance(event, yaml.AliasEvent)
+            else "an anchor (&) is not allowed"
+            if event.anchor
+            else "a tag (!) is not allowed"
+            if event.tag
+            else "a list or mapping is not a value of a recipe"
+            if parent and not isinstance(event, yaml.ScalarEvent)
+            else ""
+        )
+        if wrong:
+            raise _NotAllowed(problem=wrong, problem_mark=event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return node
 
 
 def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,39 +127,53 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        It is not YAML, or not a mapping of fields to values.
+        It is not YAML, or not a mapping of fields to plain values.
     PeewitError
-        The file cannot be read.
+        The file cannot be read, or is too large.
     """
+    what = f"cannot read the recipe {path}"
     try:
-        text = path.read_text(encoding="utf-8")
-        values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+        loader = _FlatLoader(read_limited(path, MOST_BYTES).decode())
+        node = loader.get_single_node()
     except OSError as error:
-        raise PeewitError(f"cannot read the recipe {path}", reason_of(error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise PeewitError(what, reason_of(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"see its line {mark.line + 1}" if mark else ""
-        raise UsageError(f"cannot read the recipe {path}", "it is not YAML", where) from error
-    if not isinstance(values, dict) or node is None:
+        why = str(error.problem) if isinstance(error, _NotAllowed) else "it is not YAML"
+        raise UsageError(what, why, where) from error
+    if not isinstance(node, yaml.MappingNode):
         raise UsageError(
-            f"cannot read the recipe {path}",
+            what,
             "it is not a list of fields and values",
             'write one per line, such as "epochs: 10"',
         )
-    lines: dict[object, int] = {}
-    for key, _ in node.value:
-        if key.value in lines:  # YAML would silently use the last one
-            twice = f"in its lines {lines[key.value]} and {key.start_mark.line + 1}"
-            raise UsageError(
-                f"cannot read the recipe {path}", f"{key.value} is given twice, {twice}"
-            )
-        lines[key.value] = key.start_mark.line + 1
-    numbers = {}
-    for name, value in values.items():
-        numbers[str(name)] = value
-        if hints.get(name) in (float, float | None) and isinstance(value, str):
-            try:
-                numbers[name] = float(value)
-            except ValueError:
-                continue
-    return numbers
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = key.value, key.start_mark.line + 1
+        if name in lines:  # YAML would silently use the last one
+            raise UsageError(what, f"{name} is given twice, in its lines {lines[name]} and {line}")
+        lines[name] = line
+        values[name] = _plain(what, value, numeric=hints.get(name) in (float, float | None))
+    return values
+
+
+def _plain(what: str, node: yaml.ScalarNode, numeric: bool) -> Any:
+    """Return the value of ``node``; ``numeric`` also converts a text that looks like a number."""
+    value: Any = node.value
+    try:
+        if node.tag != TEXT:
+            # a number or date of a thousand digits is a mistake, and Python refuses to print it
+            if len(value) > MOST_CHARACTERS:
+                raise ValueError(value)
+            value = yaml.constructor.SafeConstructor().construct_object(node)  # type: ignore[no-untyped-call]
+    except (ValueError, ArithmeticError, yaml.YAMLError) as error:
+        line = node.start_mark.line + 1
+        raise UsageError(
+            what, f"{shown(node.value)} is not a value; see its line {line}"
+        ) from error
+    if numeric and isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value

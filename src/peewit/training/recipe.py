@@ -14,7 +14,7 @@ import yaml
 from peewit.errors import UsageError
 from peewit.models.registry import ModelInfo, find
 from peewit.training.budget.frontier import NETWORKS
-from peewit.training.fields import at_least, read_values, setting, typed
+from peewit.training.fields import at_least, is_unicode, read_values, setting, shown, typed
 from peewit.training.optimizers import OPTIMIZERS
 
 # a resumed run may change these: they do not affect what has been learned
@@ -50,7 +50,11 @@ class Recipe:
     """
 
     name: str = setting(
-        "tutorial", "name of the recipe", "a name", lambda value: bool(value.strip()), flag=None
+        "tutorial",
+        "name of the recipe",
+        "a name",
+        lambda value: bool(value.strip()) and is_unicode(value),
+        flag=None,
     )
     model: str = setting(
         "tutorial", "network to train (auto: the fast network that fits the budget)"
@@ -155,7 +159,7 @@ class Recipe:
             value = typed(field.name, getattr(self, field.name), hints[field.name])
             if value is not None and not field.metadata["valid"](value):
                 raise UsageError(
-                    f"is {value!r}",
+                    f"is {shown(value)}",
                     f"it must be {field.metadata['must']}",
                     fields=[field.name],
                 )

@@ -4,12 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from msgspec import Meta
+
+from peewit.system.validation import Count, Quantity, Share, validated
 
 Row = dict[str, float]
 
+
+class RowInFile(TypedDict):
+    """The columns of a row of the history; the last four are missing in older and imported runs."""
+
+    epoch: Count
+    seconds: Quantity
+    images_per_second: Quantity
+    loss: float
+    accuracy: Share
+    validation_loss: float  # may be infinite or not a number if the network has diverged
+    validation_accuracy: Share
+    images: NotRequired[Count]
+    flops: NotRequired[Count]
+    gflops: NotRequired[Quantity]
+    share_of_best: NotRequired[Quantity]
+
+
+HISTORY_COLUMNS = tuple(RowInFile.__annotations__)
+
+
+class _StateInFile(TypedDict):
+    epoch: Count
+    step: Count
+    images: NotRequired[Count]
+    correct: NotRequired[Count]
+    loss_sum: NotRequired[float]
+    seconds: NotRequired[Quantity]
+    spent: NotRequired[Quantity]
+    seen: NotRequired[Count]
+    flops: NotRequired[Count]
+    share: NotRequired[Quantity]
+    validated: NotRequired[float]
+    history: NotRequired[list[RowInFile]]
+    rounds: NotRequired[list[Annotated[list[Quantity], Meta(min_length=2, max_length=2)]]]
+    round_began: NotRequired[Quantity]
+
+
 # attributes whose name in checkpoint files is another one
 _NAMES_IN_FILES = {"fraction_done": "share"}
+
+
+def read_row(file: Path, number: int, cells: Mapping[str, str | None]) -> Row:
+    """Return the row ``number`` of the history in ``file`` from the texts of its cells.
+
+    Raises
+    ------
+    PeewitError
+        A value is missing or has another type.
+    """
+    filled = {name: cell for name, cell in cells.items() if cell}
+    row = validated(file, filled, RowInFile, where=f"row {number}: ", numbers_as_text=True)
+    return dict(row)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -115,13 +170,14 @@ class TrainState:
         return {_NAMES_IN_FILES.get(name, name): value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
-        """Return what ``to_dict`` wrote.
+    def from_dict(cls, file: Path, values: Any) -> TrainState:
+        """Return what ``to_dict`` wrote and ``file`` contains.
 
         Raises
         ------
-        TypeError
-            There is an unknown name.
+        PeewitError
+            A value is missing or has another type.
         """
         names = {stored: name for name, stored in _NAMES_IN_FILES.items()}
-        return cls(**{names.get(name, name): value for name, value in values.items()})
+        known = validated(file, values, _StateInFile)
+        return cls(**{names.get(name, name): value for name, value in known.items()})  # type: ignore[arg-type]
