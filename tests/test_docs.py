@@ -254,6 +254,8 @@ def test_code_blocks_run(
                     trained.add(line)
         elif language == "python":
             Path("example.py").write_text(here, "utf-8")
+            if named := re.match(r"# (\w+\.py)\n", here):  # later blocks import it
+                Path(named[1]).write_text(here, "utf-8")
             subprocess.run([sys.executable, "example.py"], check=True)
         elif language == "yaml":
             Path("mine.yaml").write_text(text, "utf-8")

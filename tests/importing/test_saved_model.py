@@ -15,7 +15,8 @@ import pytest
 
 import saved_model_files as made
 from peewit.errors import PeewitError
-from peewit.importing.keras import import_keras, read_model
+from peewit.importing.keras import import_keras
+from peewit.importing.reading import read_model
 from saved_model_golden import CLASSES, GOLDEN, pictures
 
 NAMES = ["cat", "dog", "hare"]

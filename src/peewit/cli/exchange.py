@@ -47,7 +47,8 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
     MODEL is only read: no code in it is executed. The run can be evaluated, explained, served,
     exported, and trained further.
     """
-    from peewit.importing.keras import check_there, import_keras
+    from peewit.importing.keras import import_keras
+    from peewit.importing.reading import check_there
 
     check_there(model)  # first, because the classes may need the download of a data set
     names, source = _classes(classes, data)

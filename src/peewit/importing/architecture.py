@@ -20,6 +20,10 @@ MAX_VALUES = 2**28
 # replaced by the name of the file where that is known
 THIS_MODEL = "cannot import this model"
 ACTIVATIONS = ("linear", "relu", "softmax")
+# the tutorial's network has 5 kB; parsed, JSON takes up to 20 times its size
+MAX_CONFIG = 2**20
+# texts from the file may be of any length, and appear in errors and as paths in the file
+MAX_NAME, MAX_REASON = 200, 400
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def read_architecture(text: str | bytes) -> Architecture:
         It is not valid JSON, not Sequential, or has an unsupported layer or setting. Layers that
         would run code from the file (Lambda, custom classes) are unsupported.
     """
+    if len(text) > MAX_CONFIG:
+        raise unsupported(f"its configuration is larger than {MAX_CONFIG >> 20} MB")
     try:
         model = json.loads(text, object_hook=_replace_tuple)
         kind, config = model["class_name"], model["config"]
@@ -78,12 +84,16 @@ def read_architecture(text: str | bytes) -> Architecture:
 
 def unsupported(why: str) -> PeewitError:
     """Return the error for a valid model that Peewit does not support."""
-    return PeewitError(THIS_MODEL, why)
+    return PeewitError(THIS_MODEL, _shortened(why))
 
 
 def damaged(why: str) -> PeewitError:
     """Return the error for a file that is damaged or was not written by Keras."""
-    return PeewitError(THIS_MODEL, why, "save it again with model.save")
+    return PeewitError(THIS_MODEL, _shortened(why), "save it again with model.save")
+
+
+def _shortened(why: str) -> str:
+    return why if len(why) <= MAX_REASON else f"{why[:MAX_REASON]}..."
 
 
 def _replace_tuple(value: dict[str, Any]) -> Any:
@@ -166,7 +176,10 @@ class LayerConfig:
 
     @property
     def name(self) -> str:
-        return str(self.settings["name"])
+        name = str(self.settings["name"])
+        if len(name) > MAX_NAME:
+            raise damaged(f"the name of a layer has {len(name):,} characters")
+        return name
 
     def require(self, setting: str, *allowed: Any) -> None:
         """Raise unless the setting is missing or one of ``allowed``."""

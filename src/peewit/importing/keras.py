@@ -6,15 +6,16 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from peewit.errors import PeewitError, UsageError
 from peewit.images.preprocessing import Preprocessing
-from peewit.importing import keras_files
-from peewit.importing.architecture import THIS_MODEL, Architecture, Array, read_architecture
+from peewit.importing.architecture import THIS_MODEL
+from peewit.importing.isolation import read_isolated
 from peewit.importing.match import matching_network
+from peewit.importing.reading import KerasModel
 from peewit.importing.saved_model import folder as saved_model
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -23,48 +24,6 @@ from peewit.training import checkpoint, environment
 from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
 from peewit.training.state import TrainState
-
-
-class KerasModel(NamedTuple):
-    """A parsed model: its architecture, all weights in Keras's order, the name of the format."""
-
-    architecture: Architecture
-    arrays: list[Array]
-    format: str
-
-
-def read_model(path: str | Path) -> KerasModel:
-    """Read a ``.h5`` or ``.keras`` file or a SavedModel folder without running its code.
-
-    Raises
-    ------
-    PeewitError
-        There is no such file or folder, it is damaged, or the model is not supported.
-    """
-    path = Path(path)
-    check_there(path)
-    if path.is_dir():
-        architecture = read_architecture(saved_model.read_config(path))
-        arrays = saved_model.read_arrays(path, architecture.layers)
-        return KerasModel(architecture, arrays, "SavedModel")
-    magic = _first_bytes(path)
-    if magic.startswith(b"PK"):
-        return KerasModel(*keras_files.read_archive(path), ".keras")
-    if magic == b"\x89HDF\r\n\x1a\n":
-        return KerasModel(*keras_files.read_h5(path), ".h5")
-    raise PeewitError(
-        f"cannot import {path}",
-        "it is neither HDF5 (.h5) nor a .keras archive" if magic else "it is empty",
-        "save the model with model.save",
-    )
-
-
-def check_there(path: Path) -> None:
-    """Raise PeewitError if ``path`` is neither a file nor a folder."""
-    if not path.is_dir() and not path.is_file():
-        raise PeewitError(
-            f"cannot import {path}", "there is no such file or folder", "check the path"
-        )
 
 
 def import_keras(
@@ -107,7 +66,7 @@ def import_keras(
     folder = Path(out) if out is not None else Path("runs") / _name(path)
     runfolder.check_free(folder)
     try:
-        found = read_model(path)
+        found = read_isolated(path)
         name, model = matching_network(found.architecture, found.arrays)
     except PeewitError as error:
         if error.what != THIS_MODEL:
@@ -156,7 +115,7 @@ def _write_run(
         # the starting point if training is resumed
         optimizer = make_optimizer(model, recipe)
         checkpoint.save(folder / runfolder.CHECKPOINT, model, optimizer, TrainState())
-    except PeewitError:
+    except BaseException:  # Ctrl-C too
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -165,15 +124,9 @@ def _name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(8)
-    except OSError as error:
-        raise PeewitError(f"cannot read {path}", (error.strerror or "").lower()) from error
-
-
 def _checksum(path: Path) -> str:
     """Return the SHA-256 of a file, or of a folder's index, which has a checksum of each array."""
-    content = saved_model.read_index(path) if path.is_dir() else path.read_bytes()
-    return hashlib.sha256(content).hexdigest()
+    if path.is_dir():
+        return hashlib.sha256(saved_model.read_index(path)).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

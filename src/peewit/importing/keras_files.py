@@ -20,6 +20,7 @@ import numpy as np
 
 from peewit.errors import PeewitError
 from peewit.importing.architecture import (
+    MAX_CONFIG,
     THIS_MODEL,
     Architecture,
     Array,
@@ -32,7 +33,7 @@ from peewit.importing.architecture import (
 from peewit.system.files import cannot_read
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-MAX_SIZE = {CONFIG: 16 * 2**20, WEIGHTS: 2**30}
+MAX_SIZE = {CONFIG: MAX_CONFIG, WEIGHTS: 2**30}
 
 
 def read_h5(path: Path) -> tuple[Architecture, list[Array]]:
