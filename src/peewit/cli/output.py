@@ -41,8 +41,14 @@ def shortened(names: Sequence[str], most: int = 10) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as indented JSON in UTF-8."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print ``value`` as indented JSON in ASCII: ``\\u732b`` for a Chinese character.
+
+    ASCII, because a console's code page (or PowerShell between two programs) converts other
+    characters, and because the name of a file may not be valid Unicode. Bytes, because stdout may
+    have an encoding that is no superset of ASCII. NaN and infinity, which JSON lacks, become null.
+    """
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    click.echo(json.dumps(finite, indent=2).encode("ascii"))
 
 
 def print_run(run: Run) -> None:
