@@ -34,7 +34,7 @@ def test_json_does_not_depend_on_the_encoding_of_the_console(encoding: str) -> N
         "import sys, peewit.cli\n"
         "from peewit.__main__ import main\n"
         "from peewit.cli.output import print_json\n"
-        f"peewit.cli.cli.main = lambda *a, **k: print_json(eval({ascii(repr(value))}, "
+        f"peewit.cli.cli.main = lambda *a, **k: print_json(eval({repr(value)!a}, "
         "{'nan': float('nan'), 'inf': float('inf')}))\n"
         "sys.exit(main(['runs']))"
     )
