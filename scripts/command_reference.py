@@ -22,8 +22,9 @@ START = """\
 # Commands
 
 Results go to stdout, notes and errors to stderr. Exit codes: 0 for success, 1 for a failure, 2 for
-a usage error, 130 after Ctrl-C. Every error is one sentence. The same help is available in the
-terminal: add `--help` to any command.
+a usage error, 130 after Ctrl-C. Every error is one sentence. A closed pipe (`| head -1`) is not a
+failure: a training continues to its end. The same help is available in the terminal: add `--help`
+to any command.
 """
 
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from made_runs import make_run
@@ -145,8 +146,11 @@ def test_import_creates_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_first_evaluation_of_an_import_is_stored(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
     pytest.importorskip("sklearn")
     trained, imported = str(tmp_path / "trained"), tmp_path / "imported"
     settings = ["--epochs", "1", "--image-size", "22", "--batch-size", "64"]
@@ -159,7 +163,10 @@ def test_the_first_evaluation_of_an_import_is_stored(
     assert main(["evaluate", str(imported), "digits"]) == 0
     assert Run.open(imported).metrics == {}
     capsys.readouterr()
-    assert main(["evaluate", str(imported)]) == 0
+    # a reader of the result that exits (`| head -1`) does not prevent that it is saved
+    with monkeypatch.context() as patch:
+        patch.setattr(click, "echo", closed)
+        assert main(["evaluate", str(imported)]) == 0
     said = capsys.readouterr()
     assert f"saved the result in {imported}" in said.err
     run = Run.open(imported)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 import peewit
 import peewit.cli
 from peewit.__main__ import OUT_OF_MEMORY, main
+from peewit.data.dataset import Dataset
 
 HEAVY = ("torch", "matplotlib", "PIL", "sklearn", "safetensors")
 
@@ -134,7 +136,64 @@ def test_a_closed_pipe_is_not_reported(printing: str) -> None:
     assert child.stdout is not None
     child.stdout.close()
     _, stderr = child.communicate(timeout=60)
-    assert stderr == b""
+    assert (child.returncode, stderr) == (0, b"")
+
+
+AT_EXIT = (
+    "import atexit, signal, sys, peewit.cli\n"
+    "from peewit.errors import Interrupted\n"
+    "from peewit.__main__ import main\n"
+    "def stopped(*a, **k): raise {}\n"
+    "peewit.cli.cli.main = stopped\n"
+    "atexit.register(signal.raise_signal, signal.SIGINT)\n"
+    "sys.exit(main())"
+)
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "Interrupted('stopped')"])
+def test_ctrl_c_while_python_exits_prints_no_traceback(raised: str) -> None:
+    result = run(code=AT_EXIT.format(raised))
+    assert (result.returncode, result.stderr) == (130, "peewit: stopped\n")
+
+
+def test_ctrl_c_while_another_failure_is_handled_is_no_bug() -> None:
+    code = (
+        "import sys, peewit.cli, peewit.__main__\n"
+        "def stopped(*a): raise KeyboardInterrupt\n"
+        "peewit.__main__.reason_of = peewit.cli.cli.main = stopped\n"
+        "def failing(*a, **k): raise OSError(5, 'x')\n"
+        "peewit.cli.cli.main = failing\n"
+        "sys.exit(peewit.__main__.main())"
+    )
+    result = run(code=code)
+    assert (result.returncode, result.stderr) == (130, "peewit: stopped\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes fail otherwise on Windows")
+def test_a_training_finishes_without_a_reader(tiny: Dataset, tmp_path: Path) -> None:
+    # notes and a table on stderr, the result on stdout: `peewit train ... 2>&1 | head -1`
+    code = (
+        "import sys, numpy, peewit, peewit.cli, peewit.report, peewit.trainer\n"
+        "from peewit.__main__ import main\n"
+        "from peewit.cli.output import note, print_run\n"
+        "peewit.report.after_training = lambda *a: None\n"
+        "def work(*a, **k):\n"
+        "    note('it begins')\n"
+        "    images = numpy.load('tiny.npy')\n"
+        "    data = peewit.Dataset(images, numpy.arange(len(images)) % 3, ['a', 'b', 'c'])\n"
+        "    recipe = peewit.Recipe(epochs=1, threads=1, image_size=22)\n"
+        "    print_run(peewit.train(data, recipe, out='run'))\n"
+        "peewit.cli.cli.main = work\n"
+        "sys.exit(main())"
+    )
+    np.save(tmp_path / "tiny.npy", tiny.images)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=writing, stderr=writing, cwd=tmp_path, timeout=120)
+    os.close(writing)
+    assert peewit.Run.open(tmp_path / "run").status == "finished"
+    assert done.returncode == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")

@@ -7,12 +7,10 @@ import threading
 
 import pytest
 
-from peewit.training.interrupt import StopRequest
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from peewit.training.interrupt import HANGUP, SIGNALS, StopRequest
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_asks_and_the_second_interrupts(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     with StopRequest() as stop:
@@ -22,6 +20,16 @@ def test_the_first_asks_and_the_second_interrupts(number: signal.Signals) -> Non
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_a_closed_terminal_asks_however_often_it_says_so() -> None:
+    assert HANGUP in SIGNALS
+    with StopRequest() as stop:
+        for number in (HANGUP, HANGUP, signal.SIGTERM, HANGUP):
+            signal.raise_signal(number)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_what_was_to_be_ignored_stays_ignored() -> None:

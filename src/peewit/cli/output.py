@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peewit.system.streams import reader_may_leave
 from peewit.system.text import printable
 
 if TYPE_CHECKING:
@@ -22,12 +24,12 @@ SECONDS_PER_LINE = 10.0  # between two lines about a download in a log
 
 def note(sentence: str) -> None:
     """Print a note on stderr."""
-    click.echo(f"note: {printable(sentence)}", err=True)
+    print(f"note: {printable(sentence)}", file=sys.stderr)
 
 
 def complain(error: PeewitError) -> None:
     """Print a failure on stderr that does not end the command."""
-    click.echo(f"peewit: {printable(str(error))}", err=True)
+    print(f"peewit: {printable(str(error))}", file=sys.stderr)
 
 
 def shortened(names: Sequence[str], most: int = 10) -> str:
@@ -41,19 +43,26 @@ def shortened(names: Sequence[str], most: int = 10) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as indented JSON in UTF-8."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print ``value`` as indented JSON in ASCII: ``\\u732b`` for a Chinese character.
+
+    ASCII, because a console's code page (or PowerShell between two programs) converts other
+    characters, and because the name of a file may not be valid Unicode. Bytes, because stdout may
+    have an encoding that is no superset of ASCII. NaN and infinity, which JSON lacks, become null.
+    """
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    click.echo(json.dumps(finite, indent=2).encode("ascii"))
 
 
 def print_run(run: Run) -> None:
-    """Print the accuracy of a finished run and its folder."""
-    if run.metrics:
-        low, high = run.metrics["accuracy_interval"]
-        click.echo(
-            f"accuracy {run.metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) "
-            f"on {run.metrics['images']:,} {run.metrics['split']} images"
-        )
-    click.echo(run.path)
+    """Print the accuracy of a finished run and its folder, if there is somebody to read them."""
+    with reader_may_leave():
+        if run.metrics:
+            low, high = run.metrics["accuracy_interval"]
+            click.echo(
+                f"accuracy {run.metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) "
+                f"on {run.metrics['images']:,} {run.metrics['split']} images"
+            )
+        click.echo(run.path)
 
 
 @contextmanager

@@ -106,10 +106,6 @@ def evaluate(
         )
     logits = fastest(run).logits(dataset.images)
     result = evaluate_logits(logits, dataset.labels, run.class_names)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        click.echo(result.table())
     untested = run.status == "imported" and not run.metrics
     if untested and splits.test is not None and (source is None or not run.source):
         from peewit.report.final_test import keep_test
@@ -120,6 +116,11 @@ def evaluate(
             note(f"{error}; the result was not saved in the run")
         else:
             note(f"saved the result in {folder}, for peewit report, serve and compare")
+    # last, because nothing is done after the reader of a pipe has exited
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(result.table())
 
 
 @click.command(

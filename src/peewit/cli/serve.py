@@ -9,6 +9,7 @@ import click
 from peewit.cli.options import Integer, examples, run_argument
 from peewit.cli.output import note
 from peewit.cli.usage import Command
+from peewit.system.streams import reader_may_leave
 
 
 @click.command(
@@ -60,7 +61,8 @@ def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool
     with bind(host, port) as listener:
         app = create_app(run, limits, names=(host, *names), any_address=open_to_others)
         address = address_of(listener)
-        click.echo(address)
+        with reader_may_leave():
+            click.echo(address)
         if open_to_others:
             note("anybody who can reach this machine can use the page: there is no password")
         note("press Ctrl-C to stop")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 
+from peewit.system.streams import lossy
 from peewit.system.text import printable
 
 if TYPE_CHECKING:
@@ -30,17 +32,17 @@ JUSTIFY: dict[str, JustifyMethod] = {"l": "left", "r": "right"}
 
 def console_out() -> Console:
     """Return the console for results (stdout)."""
-    return _console(stderr=False)
+    return _console(sys.stdout)
 
 
 def console_err() -> Console:
-    """Return the console for notes and progress (stderr)."""
-    return _console(stderr=True)
+    """Return the console for notes and progress (stderr). It drops what cannot be written."""
+    return _console(lossy(sys.stderr))
 
 
-def _console(stderr: bool) -> Console:
+def _console(file: TextIO) -> Console:
     # names of classes and files are data, not markup: "[red]" must stay "[red]"
-    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
     if not (console.is_terminal or console.is_jupyter):
         console.width = UNLIMITED
     return console
