@@ -61,13 +61,17 @@ def _groups() -> Iterator[Path]:
                 yield root / group
 
 
+def own_cores() -> int:
+    """Return how many cores this process may run on, whatever its quota."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Windows and macOS have no CPU affinity
+        return os.cpu_count() or 1
+
+
 def usable_cores() -> int:
     """Return how many threads can run at the same time."""
-    try:
-        mine = len(os.sched_getaffinity(0))
-    except AttributeError:  # Windows and macOS have no CPU affinity
-        mine = os.cpu_count() or 1
-    return within_limit(mine)
+    return within_limit(own_cores())
 
 
 def processor_name() -> str:
