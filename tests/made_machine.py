@@ -25,6 +25,8 @@ class MadeMachine(Machine):
         How much faster bfloat16 is; 1 for a processor without it.
     cost : float
         The seconds that measuring a network takes.
+    free : int
+        The fastest number of threads at present.
     rates : tuple of float
         The best rates, in the order of the measurements; the last one repeats.
     """
@@ -33,6 +35,7 @@ class MadeMachine(Machine):
     step: float = 0.1
     bfloat16: float = 1.0
     cost: float = 0.0
+    free: int = 1
     rates: tuple[float, ...] = (1e11,)
     time: float = 0.0
     measured: list[tuple[str, str]] = field(default_factory=list)
@@ -52,6 +55,10 @@ class MadeMachine(Machine):
     @contextmanager
     def measuring(self, threads: int) -> Iterator[None]:
         yield
+
+    def adapt_threads(self, threads: int) -> None:
+        assert not self.measured, "measured with another number of threads"
+        self.count = min(threads, self.free)
 
     def measure_rate(self, seconds: float = 0.9) -> float:
         self.best_rate = max(self.best_rate or 0.0, next(self._rates, self.rates[-1]))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from peewit.system import openmp
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ _PLACES = {
     "train": "peewit.trainer",
 }
 __all__ = ["__version__", *_PLACES]
+
+# here, because any module below may be the first to import torch
+openmp.prepare()
 
 
 def __getattr__(name: str) -> object:

@@ -1,31 +1,12 @@
-"""Threads within what a container may use, and the caller's state left alone."""
+"""Threads within what the machine has, and the caller's state left alone."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 
 from peewit.errors import UsageError
-from peewit.system import cpu as processor
 from peewit.training import environment
-
-
-def test_a_containers_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = tmp_path / "cpu.max"
-    monkeypatch.setattr(processor, "CGROUP_LIMIT", limit)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert environment.usable_threads() == 64  # no such file
-    for text, threads in [
-        ("max 100000", 64),
-        ("250000 100000", 2),
-        ("50000 100000", 1),
-        ("9900000 100000", 64),
-        ("rubbish", 64),
-    ]:
-        limit.write_text(text + "\n")
-        assert environment.usable_threads() == threads, text
 
 
 def test_threads_and_random_numbers_are_put_back_after_a_failure() -> None:
@@ -49,16 +30,6 @@ def test_the_description_names_versions_and_processor() -> None:
     assert facts["threads"] == 3
     assert facts["processor"]
     assert facts["vector_features"]
-
-
-def test_the_processor_has_a_name_where_linux_does_not_tell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = tmp_path / "cpuinfo"
-    monkeypatch.setattr(processor, "CPU_INFO", info)
-    assert processor.processor_name()
-    info.write_text("processor\t: 0\nmodel name\t: Fast One: 3 GHz\n")
-    assert processor.processor_name() == "Fast One: 3 GHz"
 
 
 def test_far_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,32 @@ def test_the_best_rate_is_that_of_the_fastest_shape(monkeypatch: pytest.MonkeyPa
     )
 
 
+@pytest.mark.parametrize(
+    ("threads", "seconds", "fastest"),
+    [
+        (1, {1: 0.2}, 1),
+        (2, {1: 0.2, 2: 0.1}, 2),
+        (2, {1: 0.2, 2: 0.5}, 1),  # a core is taken, and the threads wait for each other
+        (4, {1: 0.4, 2: 0.2, 3: 0.6, 4: 0.5}, 2),
+    ],
+)
+def test_threads_that_would_wait_for_a_core_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, threads: int, seconds: dict[int, float], fastest: int
+) -> None:
+    monkeypatch.setattr(benchmark, "SHAPES", ((1, 1, 1, 1),) * 3)
+    used: list[int] = []
+    time, calls = [0.0], [0]
+
+    def clock() -> float:
+        calls[0] += 1
+        time[0] += seconds[used[-1]] * (calls[0] % 2 == 0)
+        return time[0]
+
+    assert benchmark.fastest_count(threads, used.append, clock) == fastest
+    assert used[-1] == fastest
+    assert calls[0] < 60
+
+
 def steps(schedule: benchmark._FewSteps, seconds: list[float]) -> int:
     """Make steps of these durations until the schedule ends; return how many were made."""
     state = TrainState()

@@ -174,6 +174,15 @@ def test_calibration_and_augmentation_share_the_held_out_images() -> None:
     assert watched.test == pytest.approx((200 + 200) * 1e-4)
 
 
+def test_the_networks_are_measured_with_the_threads_that_the_training_begins_with() -> None:
+    machine = MadeMachine(free=2)
+    recipe = resolve(recipe_for(60.0, threads=4), DATA, machine)
+    measured = planner.measure(DATA, None, recipe, machine)
+    assert measured is not None
+    assert measured.threads == 2
+    assert recipe.threads == 4  # the maximum, as before
+
+
 def test_epochs_need_no_plan_but_fast_networks_the_best_rate() -> None:
     for recipe, rate in ((Recipe(), None), (Recipe.preset("fast", model="fast-xs"), 1e11)):
         machine = MadeMachine()

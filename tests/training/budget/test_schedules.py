@@ -68,6 +68,25 @@ def test_minutes_are_one_schedule_and_the_plan_is_told() -> None:
     assert schedule.is_over(TrainState())
 
 
+def test_a_training_by_time_begins_with_the_threads_that_were_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    for budget, begun in (
+        ({"minutes": 1}, [2]),
+        ({"until_accuracy": 0.5}, [2]),
+        ({"epochs": 1}, []),
+    ):
+        used.clear()
+        recipe = Recipe.preset("fast", model="fast-xs", threads=4, **budget)
+        measured = Measured(speed=SPEED, ending=ENDING, threads=2)
+        timed = Schedules(recipe, 1000, lambda sentence: None, measured, 0.0, lambda: 5.0)
+        assert not used
+        next(timed.each(TrainState()))
+        assert used == begun
+
+
 def test_too_few_minutes_are_an_error_but_not_when_going_on() -> None:
     with pytest.raises(UsageError, match=r"0\.05 minutes are too little"):
         list(schedules([2.0], minutes=0.05)[0].each(TrainState()))

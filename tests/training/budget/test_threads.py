@@ -46,6 +46,22 @@ def test_it_takes_the_cores_back_when_they_are_free_again() -> None:
     assert run(threads, waiting(2, 0), steps)[-1] == 2
 
 
+def test_who_starts_with_fewer_threads_soon_tries_all() -> None:
+    used: list[int] = []
+    threads = Threads(2, used.append, first=1)
+    threads.begin()
+    # measured with one thread, whose steps take twice as long as those of two on a quiet machine
+    for _ in range(RECENT + TRIAL):
+        threads.stepped(2 * USUAL / threads.count, 2 * USUAL)
+    assert used == [1, 2]
+    assert threads.count == 2
+    used.clear()
+    run_busy = Threads(2, used.append, first=1)
+    for _ in range(RECENT + TRIAL):
+        run_busy.stepped(waiting(2, 1)(run_busy.count), 2 * USUAL)
+    assert run_busy.count == 1
+
+
 def test_trials_that_gain_nothing_are_short_and_become_rare() -> None:
     used: list[int] = []
     threads = Threads(2, used.append)

@@ -17,6 +17,7 @@ from peewit.data.dataset import Dataset
 from peewit.evaluation.inference import logits_in_batches
 from peewit.system.malloc import freed_memory_kept
 from peewit.training.budget.plan import Speed, python_seconds
+from peewit.training.budget.threads import Threads
 from peewit.training.build import build_setup, resized
 from peewit.training.environment import isolated, usable_threads
 from peewit.training.loop import fit
@@ -56,11 +57,15 @@ class Machine:
     ----------
     best_rate : float or None
         The highest rate measured so far, in operations per second.
+    count : int or None
+        The number of threads that the networks were measured with: fewer than requested if other
+        processes use the cores and fewer are faster.
     """
 
     began: float
     now: Callable[[], float] = time.perf_counter
     best_rate: float | None = field(init=False, default=None)
+    count: int | None = field(init=False, default=None)
     _speeds: dict[tuple[str, str, int], Speed] = field(init=False, default_factory=dict)
 
     @property
@@ -77,6 +82,10 @@ class Machine:
         """Use ``threads`` threads, and memory as a training does."""
         with isolated(threads), freed_memory_kept():
             yield
+
+    def adapt_threads(self, threads: int) -> None:
+        """Use the fastest number of threads at present, at most ``threads``, as a training does."""
+        self.count = fastest_count(threads, torch.set_num_threads, self.now)
 
     def measure_rate(self, seconds: float = 0.9) -> float:
         """Measure the best rate for ``seconds``; return the highest so far."""
@@ -129,6 +138,34 @@ def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_count
                     break
         best = max(best, flops / shortest)
     return best
+
+
+def fastest_count(threads: int, use: Callable[[int], None], clock: Callable[[], float]) -> int:
+    """Return the number of threads with which a convolution is fastest at present.
+
+    Parameters
+    ----------
+    threads : int
+        The maximum. Fewer must be clearly faster, which they are if other processes use the cores.
+    use : callable
+        Called with each number of threads to try, and at the end with the number returned.
+    clock : callable
+        Returns seconds.
+    """
+    images, channels, filters, size = SHAPES[1]
+    x = torch.ones(images, channels, size, size).contiguous(memory_format=torch.channels_last)
+    weight = torch.ones(filters, channels, 3, 3)
+    found, tried = Threads(threads, use), False
+    use(threads)
+    with torch.inference_mode():
+        F.conv2d(x, weight, padding=1)  # warm-up
+        while found.trying or not tried:
+            began = clock()
+            F.conv2d(x, weight, padding=1)
+            # it tries fewer threads if the duration is longer than usual, so always
+            found.stepped(clock() - began, usual=0.0)
+            tried = tried or found.trying or threads == 1
+    return found.count
 
 
 def has_bfloat16() -> bool:

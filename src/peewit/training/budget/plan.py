@@ -121,10 +121,13 @@ class Measured:
         Of the recipe's network.
     ending : Ending
         What the work after the training takes.
+    threads : int, optional
+        How many threads were used, if not all of the recipe's; the training begins with them.
     """
 
     speed: Speed
     ending: Ending
+    threads: int | None = None
 
 
 def python_seconds(clock: Callable[[], float], *, best: bool = True) -> float:

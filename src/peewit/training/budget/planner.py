@@ -70,6 +70,7 @@ def choose_network(
         Whether the recipe has been trained with before, so that only its speed is measured.
     """
     with machine.measuring(recipe.threads or 1):
+        machine.adapt_threads(recipe.threads or 1)
         return _choose(dataset, recipe, machine, settled)
 
 
@@ -129,7 +130,8 @@ def measure(
     speed = machine.speed_of(recipe)
     if speed is None:  # a resumed training
         speed = choose_network(dataset, recipe, machine, settled=True).speed
-    return Measured(speed=speed, ending=_ending(dataset, test, recipe, speed, machine))
+    ending = _ending(dataset, test, recipe, speed, machine)
+    return Measured(speed=speed, ending=ending, threads=machine.count)
 
 
 def _ending(

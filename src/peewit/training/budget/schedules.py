@@ -53,7 +53,8 @@ class Schedules:
     _threads: Threads = field(init=False)
 
     def __post_init__(self) -> None:
-        self._threads = Threads(self.recipe.threads or 1, torch.set_num_threads)
+        begin = self.measured.threads if self.measured else None
+        self._threads = Threads(self.recipe.threads or 1, torch.set_num_threads, begin)
 
     def each(self, state: TrainState) -> Iterator[Schedule]:
         """Yield the schedules to train by.
@@ -68,6 +69,8 @@ class Schedules:
         UsageError
             The time is too short for any training.
         """
+        if not self.recipe.by_epochs:
+            self._threads.begin()
         if self.recipe.until_accuracy is not None:
             yield from self._rounds(state, self.recipe.until_accuracy)
         elif self.recipe.minutes is not None:

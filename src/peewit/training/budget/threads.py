@@ -21,19 +21,24 @@ PAUSE, LONGEST_PAUSE = 5.0, 80.0
 class Threads:
     """Finds, while a training runs, the number of threads with the fastest steps.
 
-    It tries fewer if steps are slow, and more if there are fewer than at the start.
+    It tries fewer if steps are slow, and more if there are fewer than ``most``.
 
     Parameters
     ----------
     most : int
-        The number to start with.
+        The maximum.
     use : callable
         Called with the new number of threads.
+    first : int, optional
+        The number to start with, for which the usual duration of a step is known: by default
+        ``most``.
     """
 
     most: int
     use: Callable[[int], None]
+    first: int | None = None
     count: int = field(init=False)
+    _first: int = field(init=False)
     _steps: deque[float] = field(init=False)
     _before: tuple[int, float] | None = field(init=False, default=None)
     _next: list[int] = field(init=False, default_factory=list)
@@ -42,13 +47,17 @@ class Threads:
     _pause: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.count = self.most
+        self.count = self._first = self.first or self.most
         self._steps = deque(maxlen=RECENT)
 
     @property
     def trying(self) -> bool:
         """Whether the last step belonged to a trial."""
         return self._before is not None
+
+    def begin(self) -> None:
+        """Use the number of threads to start with."""
+        self.use(self.count)
 
     def settle(self) -> None:
         """Cancel a trial that has not ended."""
@@ -64,7 +73,7 @@ class Threads:
         seconds : float
             The duration of the step.
         usual : float
-            The duration with all threads when the machine was measured.
+            The duration when the machine was measured, with ``first`` threads.
         tries : bool
             Whether a trial may begin: not if only a few steps are left.
         """
@@ -78,7 +87,7 @@ class Threads:
             wrong = GAIN * now > self._tried
             if self._passed < self._pause and not wrong:
                 return
-            self._next = self._candidates(now > LOST * usual * self.most / self.count)
+            self._next = self._candidates(now > LOST * usual * self._first / self.count)
             if self._next:
                 self._before, self._tried = (self.count, now), float("inf")
                 self._set(self._next.pop(0))
