@@ -67,6 +67,7 @@ REQUIRED_METRICS: dict[str, Kind] = {
 OPTIONAL_METRICS: dict[str, Kind] = {
     "reliability": _list(BIN),
     "fingerprint": _text,
+    "batch_norm_images": _count,
     "flops": _number,
     "gflops": _number,
     "share_of_best": _number,
