@@ -102,7 +102,7 @@ def test_every_recipe_field_has_a_flag(field: Any, training: dict[str, Any]) -> 
     values |= {"lr": 0.25, "validation_fraction": 0.25, "checkpoint_minutes": 0.5}
     values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random", "skip_easy": 0.25}
     values |= {"precision": "bfloat16", "normalize": True, "tta": True, "calibrate": True}
-    values |= {"until_accuracy": 0.5, "minutes": 7.0}
+    values |= {"until_accuracy": 0.5, "minutes": 7.0, "batch_norm_statistics": "moving"}
     value = values.get(field.name, 7)
     budget = ["--recipe", "tutorial"] if field.name in ("until_accuracy", "minutes") else []
     flag = "--" + field.name.replace("_", "-")

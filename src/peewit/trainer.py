@@ -28,7 +28,7 @@ from peewit.training.callbacks import Callback, CallbackList, StopTraining, Trai
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import TrainSetup, check_weights, fit
 from peewit.training.progress import automatic
-from peewit.training.recipe import Recipe
+from peewit.training.recipe import OF_THE_TEST, Recipe
 from peewit.training.resolve import resolve
 from peewit.training.resume import (
     advice_when_given_up,
@@ -245,7 +245,9 @@ def _resume(
             (settings.epochs, settings.minutes, settings.until_accuracy)
             for settings in (recipe, run.recipe)
         )
-        as_before = asked == done and recipe.calibrate == run.recipe.calibrate
+        as_before = asked == done and all(
+            getattr(recipe, name) == getattr(run.recipe, name) for name in OF_THE_TEST
+        )
         if run.status == "finished" and as_before:
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as requested"
             check_reached(path, recipe, run.history)
@@ -356,6 +358,8 @@ def _test(
         more["single_view_accuracy"] = single.accuracy
     if setup.recipe.tta:  # also a 0, because an earlier final test may have had time for it
         runfolder.write_unsure(path, found.threshold)
+    if found.estimated_from:
+        more["batch_norm_images"] = found.estimated_from
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
     evaluation = write_result(path, data, found.logits, split, more)

@@ -43,12 +43,16 @@ class FinalLogits(NamedTuple):
         The confidence below which test-time augmentation was used; 0 if it was not.
     calibration : Calibration or None
         How the model was calibrated, if it was.
+    estimated_from : int
+        The number of training images from which batch normalisation's statistics were estimated;
+        0 if the moving statistics were kept.
     """
 
     logits: Logits
     single: Logits
     threshold: float
     calibration: Calibration | None
+    estimated_from: int = 0
 
 
 def final_logits(
@@ -57,9 +61,10 @@ def final_logits(
     callbacks: CallbackList,
     decide_augmentation: Callable[[float], bool] = lambda seconds: True,
 ) -> FinalLogits:
-    """Calibrate the trained model if the recipe says so, and return its logits for ``data``.
+    """Finish the trained model, and return its logits for ``data``.
 
-    Calibration changes the last layer: the model must not be trained further afterwards.
+    After few steps, batch normalisation's statistics are estimated; if the recipe says so, the
+    model is calibrated, which changes the last layer. It must not be trained further afterwards.
 
     Parameters
     ----------
@@ -85,6 +90,14 @@ def final_logits(
             parts.append(part)
         return np.concatenate(parts)
 
+    estimated_from = 0
+    if setup.needs_statistics:
+        estimated_from = setup.estimate_statistics(callbacks.check_stop)
+        callbacks.note(
+            "too few training steps for batch normalisation's moving statistics: they were "
+            f"estimated from {estimated_from:,} training images (batch_norm_statistics: moving "
+            "keeps those of Keras)"
+        )
     began = time.perf_counter()
     rule, recipe, validation = setup.preprocessing, setup.recipe, setup.validation
     validated, calibration = None, None
@@ -99,7 +112,7 @@ def final_logits(
     known = validated if data is validation else None
     single = single_view(data.images) if known is None else known
     if not recipe.tta or not decide_augmentation(time.perf_counter() - began):
-        return FinalLogits(single, single, 0.0, calibration)
+        return FinalLogits(single, single, 0.0, calibration, estimated_from)
     # the threshold comes from images that were not trained on and, if possible, are not tested on
     if validated is None:
         validated = single if data is validation else single_view(validation.images)
@@ -111,7 +124,7 @@ def final_logits(
         mirror=recipe.flip != "none",
         before_batch=callbacks.check_stop,
     )
-    return FinalLogits(logits, single, threshold, calibration)
+    return FinalLogits(logits, single, threshold, calibration, estimated_from)
 
 
 def _can_calibrate(setup: TrainSetup, note: Callable[[str], None]) -> bool:

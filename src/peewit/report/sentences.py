@@ -102,6 +102,7 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
         _training(run, values, images),
         _augmentation(values),
         _validation(values, images),
+        *_statistics(run),
         _reproducibility(run),
     ]
 
@@ -175,6 +176,18 @@ def _validation(values: dict[str, Any], images: dict[str, int]) -> str:
         f"{held_out} ({100 * values['validation_fraction']:g} % of the training set) were held out "
         f"for validation.{tested}"
     )
+
+
+def _statistics(run: Run) -> list[str]:
+    estimated_from = run.metrics.get("batch_norm_images")
+    if not estimated_from:
+        return []
+    return [
+        "The moving statistics of batch normalisation follow the weights slowly, and there were "
+        "too few training steps for them: validation and test used statistics estimated from "
+        f"{counted(estimated_from, 'training image')} (Wu and Johnson 2021), and so does the saved "
+        "model."
+    ]
 
 
 def _reproducibility(run: Run) -> str:

@@ -93,6 +93,7 @@ class Metrics(TypedDict):
     # Missing in older runs, or only recorded by some recipes
     reliability: NotRequired[list[_Bin]]
     fingerprint: NotRequired[str]
+    batch_norm_images: NotRequired[Count]
     training_images: NotRequired[Count]
     training_seconds: NotRequired[Quantity]
     flops: NotRequired[Quantity]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError
 from peewit.evaluation.inference import logits_in_batches
 from peewit.images.preprocessing import Preprocessing
+from peewit.models import batch_norm
 from peewit.models.flops import TrainingFlops
 from peewit.training.augment import Augment
 from peewit.training.callbacks import CallbackList, StopTraining
@@ -54,6 +55,21 @@ class TrainSetup:
     def steps_per_epoch(self) -> int:
         """Training steps per epoch."""
         return self.recipe.steps(len(self.training))
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether to estimate batch normalisation's statistics before using the model."""
+        return self.recipe.batch_norm_statistics == "auto" and batch_norm.few_steps(self.model)
+
+    def estimate_statistics(self, before_batch: Callable[[], None]) -> int:
+        """Estimate them from training images, in place; return the number of images."""
+        return batch_norm.estimate(
+            self.model,
+            self.preprocessing.tensor,
+            self.training.images,
+            self.recipe.batch_size,
+            before_batch,
+        )
 
     def flops_per_image(self) -> int:
         """Return the operations of a step per image, for the parameters trained at present."""
@@ -247,9 +263,12 @@ def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> 
     began = time.perf_counter()
     images, labels = setup.validation.images, torch.tensor(setup.validation.labels)
     parts = []
-    for part in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
-        callbacks.check_stop()
-        parts.append(torch.from_numpy(part))
+    with batch_norm.restored(setup.model):  # the training continues with its own statistics
+        if setup.needs_statistics:
+            setup.estimate_statistics(callbacks.check_stop)
+        for part in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
+            callbacks.check_stop()
+            parts.append(torch.from_numpy(part))
     logits = torch.cat(parts)  # (N, classes)
     row: Row = {
         "epoch": state.epochs_begun,

@@ -17,10 +17,12 @@ from peewit.training.budget.frontier import NETWORKS
 from peewit.training.fields import at_least, is_unicode, read_values, setting, shown, typed
 from peewit.training.optimizers import OPTIMIZERS
 
+# they do not affect the trained weights, but the results: after a change a run is tested again
+OF_THE_TEST = frozenset({"calibrate", "batch_norm_statistics"})
 # a resumed run may change these: they do not affect what has been learned
-FREE_TO_CHANGE = frozenset(
-    {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
-)
+FREE_TO_CHANGE = OF_THE_TEST | {
+    *("name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes")
+}
 AUTO = "auto"  # stands for the fast network that fits the length of the training
 
 
@@ -122,6 +124,12 @@ class Recipe:
         "test-time augmentation: average six views of uncertain images (three with flip none)",
     )
     calibrate: bool = setting(False, "after training, calibrate the confidence on held-out images")
+    batch_norm_statistics: Literal["auto", "moving"] = setting(
+        "auto",
+        "batch normalisation's statistics for validation, test and prediction (moving: its moving "
+        "averages, as in Keras; auto: the same, but estimated from training images while they "
+        "still contain their initial values, because few steps were made)",
+    )
     seed: int = setting(
         0,
         "random seed: the same seed gives the same weights",

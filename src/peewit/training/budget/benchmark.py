@@ -243,7 +243,10 @@ def measure(
     """
     some = _some(dataset, recipe, min(len(dataset), 2 * recipe.batch_size))
     alike = recipe.replace(
-        batch_size=min(recipe.batch_size, len(some)), validate_on="test", checkpoint_minutes=1e9
+        batch_size=min(recipe.batch_size, len(some)),
+        validate_on="test",
+        checkpoint_minutes=1e9,
+        batch_norm_statistics="moving",
     )
     alike = filled(alike, some, alike.batch_size, lambda sentence: None)
     setup = build_setup(some, some.take([0]), alike, lambda sentence: None)
