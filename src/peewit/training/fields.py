@@ -76,20 +76,20 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
         raise PeewitError(f"cannot read the recipe {path}", reason_of(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"see its line {mark.line + 1}" if mark else ""
+        where = f"see line {mark.line + 1}" if mark else ""
         raise UsageError(f"cannot read the recipe {path}", "it is not YAML", where) from error
     if not isinstance(values, dict) or node is None:
         raise UsageError(
             f"cannot read the recipe {path}",
-            "it is not a list of fields and values",
+            "it is not a mapping of fields to values",
             'write one per line, such as "epochs: 10"',
         )
     lines: dict[object, int] = {}
     for key, _ in node.value:
         if key.value in lines:  # YAML would silently use the last one
-            twice = f"in its lines {lines[key.value]} and {key.start_mark.line + 1}"
+            twice = f"on lines {lines[key.value]} and {key.start_mark.line + 1}"
             raise UsageError(
-                f"cannot read the recipe {path}", f"{key.value} is given twice, {twice}"
+                f"cannot read the recipe {path}", f"{key.value} appears twice, {twice}"
             )
         lines[key.value] = key.start_mark.line + 1
     numbers = {}

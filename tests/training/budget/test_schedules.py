@@ -69,7 +69,7 @@ def test_minutes_are_one_schedule_and_the_plan_is_told() -> None:
 
 
 def test_too_few_minutes_are_an_error_but_not_when_going_on() -> None:
-    with pytest.raises(UsageError, match=r"0\.05 minutes are too little"):
+    with pytest.raises(UsageError, match=r"0\.05 minutes is not enough"):
         list(schedules([2.0], minutes=0.05)[0].each(TrainState()))
     with pytest.raises(UsageError, match=r"0\.05 minutes"):
         schedules([2.0], minutes=0.05)[0].check()
