@@ -5,13 +5,13 @@ usage: python benchmarks/recipe_parts.py --data cifar-10-python.tar.gz [--model 
            [--images 45000] [--log FILE]
        python benchmarks/recipe_parts.py --table [--log FILE]
 
-All trainings see the same number of images, whatever their time, so background load does not
+All runs see the same number of images, whatever their time, so background load does not
 matter. They train on nine tenths of CIFAR-10's training images and are validated on the last tenth,
 which is the same for all; the test set is not used. All parts are trained with the first seed, then
 all with the second and so on. --changes overrides recipe fields in all of them and is recorded in
-the log, such as precision=bfloat16 to make long trainings shorter. --images trains on fewer images
+the log, such as precision=bfloat16 to make long runs shorter. --images trains on fewer images
 to simulate a smaller data set; the held-out tenth stays the same. Each training appends one line to
-the log; trainings that are in the log are skipped.
+the log; runs that are in the log are skipped.
 """
 
 import argparse

@@ -69,7 +69,7 @@ class Case:
     interrupted : bool
         Interrupt it by Ctrl-C within an epoch, then resume.
     first_epochs : int, optional
-        Finish a training of this many epochs, then resume it to the recipe's epochs.
+        Train for this many epochs, then resume it to the recipe's epochs.
     side : int
         Height and width of the images in pixels.
     images : int

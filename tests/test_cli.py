@@ -77,7 +77,7 @@ def test_train_prints_the_accuracy_and_the_folder(
 ) -> None:
     assert main(["train", "digits"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "accuracy 50.00% (95 % interval 40.00% to 60.00%) on 9 test images",
+        "accuracy 50.00% (95% interval 40.00% to 60.00%) on 9 test images",
         str(Path("runs/x")),
     ]
     assert training["source"] == {"source": "digits", "data": None, "coarse": False}
@@ -200,7 +200,7 @@ def test_minutes_too_few_to_measure_the_machine(
     assert main(["train", "digits", "--minutes", "0.0001", "--threads", "1"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.splitlines()[-1].startswith("peewit: 0.0001 minutes are too little")
+    assert output.err.splitlines()[-1].startswith("peewit: 0.0001 minutes is not enough")
     assert not Path("runs").exists()
 
 

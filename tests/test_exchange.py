@@ -58,7 +58,7 @@ def test_export_says_if_a_file_was_not_checked(
         (["--to", "onnx", "--int8", "--out", "d\udce8.onnx"], 2, "d\\udce8.onnx' is not in UTF-8"),
         (["--to", "onnx", "--int8"], 1, "name its archive or folder with --data"),
         (["--to", "onnx", "--int8", "--data", "missing"], 1, "missing; check the path"),
-        (["--to", "onnx", "--int8", "--data", "."], 1, "needs its training pictures"),
+        (["--to", "onnx", "--int8", "--data", "."], 1, "needs its training images"),
     ],
 )
 def test_export_refuses(

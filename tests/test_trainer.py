@@ -245,7 +245,7 @@ def test_results_that_are_no_longer_the_models_are_removed(data: Dataset, tmp_pa
     assert not (run.path / "metrics.json").exists()
     assert not (run.path / "confusion.png").exists()
     assert Run.open(run.path).metrics == {}
-    with pytest.raises(UsageError, match="to the end of epoch 1: epoch 2 has already begun"):
+    with pytest.raises(UsageError, match="with epochs 1: training is already in epoch 2"):
         train(data, RECIPE.replace(epochs=1), resume=run.path, progress=Callback())
 
 
@@ -377,7 +377,7 @@ def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
     run = train(data, recipe, test=test, out=tmp_path / "run", progress=progress)
     assert run.dataset["images"]["training"] == 40
     assert run.history[0]["validation_accuracy"] == pytest.approx(run.metrics["accuracy"])
-    assert "too optimistic" in progress.notes[0]
+    assert "biases the test accuracy" in progress.notes[0]
     with pytest.raises(UsageError, match="cannot validate on the test set: there is none"):
         train(data, recipe, out=tmp_path / "other", progress=Callback())
 
@@ -418,7 +418,7 @@ def test_going_on_with_other_data_or_another_recipe_is_refused(
         train(other, longer, resume=whole.path, progress=Callback())
     with pytest.raises(UsageError, match=r"lr 0\.5: it was trained with 0\.001"):
         train(data, RECIPE.replace(epochs=4, lr=0.5), resume=whole.path, progress=Callback())
-    with pytest.raises(UsageError, match="epoch 3 has already begun"):
+    with pytest.raises(UsageError, match="already in epoch 3"):
         train(data, RECIPE.replace(epochs=2), resume=whole.path, progress=Callback())
     with pytest.raises(UsageError, match="stays in its folder"):
         train(data, resume=whole.path, out=tmp_path / "elsewhere", progress=Callback())

@@ -126,7 +126,7 @@ def train(
     resume : path, optional
         A run folder to resume. Only epochs, minutes, until_accuracy, threads, checkpoint_minutes
         and calibrate may differ from its recipe. With the same number of threads the final weights
-        are bit-identical to those of a training that was never stopped. A finished run can be
+        are bit-identical to those of an uninterrupted run. A finished run can be
         trained for more epochs, and so can an imported run, on any data with its classes.
     progress : Callback, optional
         Shows the progress: by default in the form that suits the terminal, notebook or log.
@@ -145,7 +145,7 @@ def train(
     Raises
     ------
     UsageError
-        The recipe does not fit the data, ``out`` exists, or there are too few minutes.
+        The recipe does not fit the data, ``out`` exists, or the budget is too small.
     PeewitError
         The training failed; its last checkpoint is still there. Or it has ended, with everything
         saved, without reaching the requested accuracy.
@@ -210,14 +210,14 @@ def _begin(
     }
     stop.check("nothing was saved yet", "start it again")
     while True:
-        # only now, so that two trainings that begin in the same second do not choose the same name
+        # only now, so that two runs that start in the same second do not choose the same name
         path = Path(out) if out is not None else runfolder.default_folder(source, recipe)
         try:
             runfolder.create(path, facts, recipe)
             break
         except UsageError:
             if out is not None or not path.exists():
-                raise  # otherwise another process was faster, and the next name is free
+                raise  # another process took this name; the next one is free
     with runfolder.locked(path):
         return _train_and_test(path, setup, test, callbacks, schedules)
 
@@ -266,7 +266,7 @@ def _resume(
         if run.status == "finished" and test is not None:
             note(
                 "this run has been tested before: choosing the number of epochs by the test "
-                "accuracy makes it too optimistic"
+                "accuracy biases it upwards"
             )
         note_differences(run.recipe, recipe, asked != done, note)
         machine = Machine(began)
@@ -278,7 +278,7 @@ def _resume(
             runfolder.write_data(path, data, runfolder.lasting_source(source or run.source))
         # in this order, so that the folder is consistent whenever the process is killed
         runfolder.write_finished(path, False)
-        # the date and command of the start are kept; the rest describes this machine
+        # date and command are those of the start; the rest describes this machine
         here = environment.describe(recipe.threads or 1)
         start = {name: run.environment.get(name, "") for name in ("date", "command")}
         runfolder.note_facts(path, environment=here | start)
@@ -323,7 +323,7 @@ def _train_and_test(
             report.after_training(run, evidence, callbacks.note)
         else:
             writes = command(["peewit", "report", path])
-            callbacks.note(f"there is no time left for the report: {writes} writes it")
+            callbacks.note(f"no time left for the report; write it with: {writes}")
         callbacks.on_train_end(path)
     if schedules.given_up:
         raise schedules.failure(state, advice_when_given_up(path, state.spent))
@@ -350,7 +350,7 @@ def _test(
     callbacks.note(f"testing on {len(data):,} {split} images")
     found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     # calibrated, or not, even if an earlier final test was stopped halfway; the checkpoint, from
-    # which a training is resumed, keeps the weights as they were trained
+    # which the run is resumed, keeps the weights as they were trained
     checkpoint.write_tensors(path / runfolder.WEIGHTS, setup.model.state_dict(), {})
     more: dict[str, Any] = dict(training_costs(state))
     if found.threshold:

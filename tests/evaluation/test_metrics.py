@@ -184,7 +184,7 @@ def test_to_dict_can_be_written_as_json() -> None:
 def test_table_contains_all_metrics_and_fits_a_terminal() -> None:
     logits, labels, names = random_outputs(1234, 10)
     text = evaluate(logits, labels, names).table()
-    for word in ("accuracy", "95 % interval", "top-3", "loss", "calibration", "1,234", *names):
+    for word in ("accuracy", "95% interval", "top-3", "loss", "calibration", "1,234", *names):
         assert word in text
     assert max(map(len, text.splitlines())) < 80
 

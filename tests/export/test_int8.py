@@ -208,7 +208,7 @@ def test_unavailable_data_is_a_clean_error(
     to: str, source: dict[str, object], words: str, tmp_path: Path, place: Path
 ) -> None:
     run = dataclasses.replace(make_run(tmp_path / "run"), source=source)
-    with pytest.raises(PeewitError, match="needs its training pictures") as caught:
+    with pytest.raises(PeewitError, match="needs its training images") as caught:
         int8.export(run, to, out=place / f"net{SUFFIX[to]}")
     assert words in str(caught.value)
     assert list(place.iterdir()) == []
@@ -237,7 +237,9 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(PeewitError) as caught:
         int8.export(run, to, out=place / f"net{SUFFIX[to]}")
-    assert f"needs the package {package}; pip install 'peewit[{extra}]'" in str(caught.value)
+    assert f"needs the package {package}; install it with: pip install 'peewit[{extra}]'" in str(
+        caught.value
+    )
     assert list(place.iterdir()) == []
 
 

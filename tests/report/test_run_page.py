@@ -113,7 +113,7 @@ def test_the_page_has_every_section_and_is_accessible(make: Any, read: Any) -> N
     low, high = metrics["accuracy_interval"]
     for words in (
         f"{metrics['accuracy']:.1%}",
-        f"{low:.1%} to {high:.1%} (95 % confidence interval)",
+        f"{low:.1%} to {high:.1%} (95% confidence interval)",
         "The model is tutorial",
         "learning rate 0.001",
         "größe",

@@ -30,7 +30,7 @@ def test_the_tutorial(run: Run) -> None:
         "RGB images of 22 x 22 pixels, with pixel values divided by 255",
         "trained on 60 images for 2 epochs with Adam: batch size 32, learning rate 0.001.",
         "were not augmented",
-        "(10 % of the training set) were held out",
+        "(10% of the training set) were held out",
         "The 60 test images were used once",
         "seed was 0",
         "gives the same weights",

@@ -90,7 +90,7 @@ def test_drop_a_picture_and_switch_the_language(
     visit: Callable[..., Page], url: str, encode: Callable[..., bytes]
 ) -> None:
     page = visit(url)
-    expect(page.locator("#accuracy")).to_contain_text("30 test pictures")
+    expect(page.locator("#accuracy")).to_contain_text("30 test images")
     page.locator("#take").evaluate(DROP, ["bright.png", "image/png", list(encode(230))])
     card = page.locator(".card[aria-busy=false]")
     expect(card).to_have_count(1)

@@ -54,7 +54,7 @@ def test_validating_on_the_test_set_keeps_all_training_images(
     assert job.training is tiny
     assert job.validation is tiny_test
     assert "as the tutorial does" in notes[0]
-    assert "too optimistic" in notes[0]
+    assert "biases the test accuracy" in notes[0]
 
 
 def test_the_tutorial_divides_by_255_and_no_more(
@@ -70,7 +70,7 @@ def test_too_small_images_are_enlarged_and_grey_ones_stay_grey(
 ) -> None:
     rule = build_setup(tiny_grey, None, Recipe(), note).preprocessing
     assert (rule.height, rule.width, rule.channels) == (32, 32, 1)
-    assert "the images of 8 x 8 pixels are enlarged to 32 x 32" in notes[-1]
+    assert "images of 8 x 8 pixels are enlarged to 32 x 32" in notes[-1]
     assert "at least 22" in notes[-1]
     rule = build_setup(tiny_grey, None, Recipe(image_size=24), note).preprocessing
     assert (rule.height, rule.width) == (24, 24)

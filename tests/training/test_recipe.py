@@ -134,30 +134,30 @@ def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path)
         ("lr: .nan", "lr is nan: it must be a finite number"),
         ("name: 3", "name is 3: it must be a text"),
         ("3: 4", "a recipe has no field '3'"),
-        ("epochs: 'x", "cannot read the recipe .*r.yaml: it is not YAML; see its line 1"),
-        ("lr: 1\nepochs: [1", "a list or mapping is not a value of a recipe; see its line 2"),
-        ("epochs: 3\n---\nlr: 4", "it is not YAML; see its line 2"),
+        ("epochs: 'x", "cannot read the recipe .*r.yaml: it is not YAML; see line 1"),
+        ("lr: 1\nepochs: [1", "a list or mapping is not a value of a recipe; see line 2"),
+        ("epochs: 3\n---\nlr: 4", "it is not YAML; see line 2"),
         ("epochs: \x00", "it is not YAML"),
         (
             "a: !!python/object/apply:os.system ['true']",
-            r"a tag \(!\) is not allowed; see its line",
+            r"a tag \(!\) is not allowed; see line",
         ),
-        ("lr: 1\nepochs: !!int x", r"a tag \(!\) is not allowed; see its line 2"),
-        ("epochs: &a 3", r"an anchor \(&\) is not allowed; see its line 1"),
-        ("epochs: *a", r"an alias \(\*\) is not allowed; see its line 1"),
+        ("lr: 1\nepochs: !!int x", r"a tag \(!\) is not allowed; see line 2"),
+        ("epochs: &a 3", r"an anchor \(&\) is not allowed; see line 1"),
+        ("epochs: *a", r"an alias \(\*\) is not allowed; see line 1"),
         ("<<: {epochs: 3}", "a list or mapping is not a value"),
-        ("lr: 1\nepochs: 2001-13-45", "'2001-13-45' is not a value; see its line 2"),
-        ("epochs: 0x_", "'0x_' is not a value; see its line 1"),
-        ("epochs: =", "'=' is not a value; see its line 1"),
-        ("lr: 2001-01-01t00:00:00+99:99", "is not a value; see its line 1"),
-        ("epochs: " + "9" * 5000, r"'9+\.\.\. is not a value; see its line 1"),
-        ("epochs: 0x" + "f" * 5000, r"'0xf+\.\.\. is not a value; see its line 1"),
+        ("lr: 1\nepochs: 2001-13-45", "'2001-13-45' is not a value; see line 2"),
+        ("epochs: 0x_", "'0x_' is not a value; see line 1"),
+        ("epochs: =", "'=' is not a value; see line 1"),
+        ("lr: 2001-01-01t00:00:00+99:99", "is not a value; see line 1"),
+        ("epochs: " + "9" * 5000, r"'9+\.\.\. is not a value; see line 1"),
+        ("epochs: 0x" + "f" * 5000, r"'0xf+\.\.\. is not a value; see line 1"),
         ("epochs: 99999999999999999999", r"epochs is 9+: it must be less than 2\*\*63"),
         ("epochs: " + "x" * 5000, r"epochs is 'x{38}\.\.\.: it must be a whole number"),
         ('name: "\\ud800"', "name is .*: it must be a name"),
-        ("", "it is not a list of fields and values; write one per line"),
-        ("- epochs", "it is not a list of fields and values"),
-        ("epochs: 2\nlr: 1.0\nepochs: 3", "r.yaml: epochs is given twice, in its lines 1 and 3"),
+        ("", "it is not a mapping of fields to values; write one per line"),
+        ("- epochs", "it is not a mapping of fields to values"),
+        ("epochs: 2\nlr: 1.0\nepochs: 3", "r.yaml: epochs appears twice, on lines 1 and 3"),
         ("a: " + "[" * 1500, "a list or mapping is not a value"),
     ],
 )
@@ -172,7 +172,7 @@ def test_aliases_that_stand_for_gigabytes_are_refused_at_once(tmp_path: Path) ->
     for depth in range(40):  # 10**40 values
         text = f"epochs: &a{depth + 1} [{text.removeprefix('epochs: ')}{f', *a{depth}' * 9}]"
     (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(UsageError, match=r"an anchor \(&\) is not allowed; see its line 1"):
+    with pytest.raises(UsageError, match=r"an anchor \(&\) is not allowed; see line 1"):
         Recipe.from_yaml(tmp_path / "r.yaml")
 
 

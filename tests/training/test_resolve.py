@@ -132,7 +132,7 @@ def test_small_data_gets_more_validation_and_smaller_batches() -> None:
     recipe = for_small_data(XS, noise(60, 8), notes.append)
     assert (recipe.validation_fraction, recipe.batch_size) == (0.1, 5)
     assert len(notes) == 2
-    assert "0.1 of the images are held out" in notes[0]
+    assert "10% of the images are held out" in notes[0]
     assert "5 instead of 500" in notes[1]
     assert for_small_data(recipe, noise(60, 8), pytest.fail) == recipe
     assert for_small_data(XS, noise(20_000, 1), quiet).validation_fraction == 0.05

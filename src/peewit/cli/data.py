@@ -123,9 +123,9 @@ def where(name: str, place: str | None) -> None:
     click.echo(text_table([], rows, "lll"))
     if not any(spot.found for spot in places):
         note(
-            f"{name} is in none of these places: it will be downloaded when it is needed"
+            f"{name} is in none of these places: it will be downloaded when needed"
             if place is None
-            else f"{name} is not at {place}: check the path"
+            else f"{name} is not at {place}; check the path"
         )
 
 

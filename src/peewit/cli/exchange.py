@@ -82,7 +82,7 @@ def import_(model: Path, classes: str, data: str | None, out: Path | None) -> No
 @click.option(
     "--int8",
     is_flag=True,
-    help="Quantize to 8-bit integers (onnx and openvino only): about a third of the size.",
+    help="Quantise to 8-bit integers (onnx and openvino only): about a third of the size.",
 )
 @click.option(
     "--data",
@@ -123,7 +123,8 @@ def export(
         note(sentence)
     for file, agreement in done.files.items():
         if agreement is None:  # only Keras can be missing: the others write their own files
-            note(f"{file} was not checked by Keras; to check it, pip install 'peewit[tensorflow]'")
+            install = "pip install 'peewit[tensorflow]'"
+            note(f"{file} was not checked by Keras, which is not installed: {install}")
         else:
             note(f"{file} predicts {agreement}")
         click.echo(file)
@@ -158,7 +159,7 @@ def _classes(given: str, data: str | None) -> tuple[list[str], dict[str, Any]]:
             place["data"] = str(Path(data).resolve())
         return list(splits.train.class_names), place
     if data:
-        raise click.UsageError("--data is only for the classes of a source: use --classes cifar10")
+        raise click.UsageError("--data applies only if --classes names a source, such as cifar10")
     if "," not in given and Path(given).is_file():
         try:
             # with or without the byte order mark that some editors write

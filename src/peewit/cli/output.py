@@ -59,7 +59,7 @@ def print_run(run: Run) -> None:
         if run.metrics:
             low, high = run.metrics["accuracy_interval"]
             click.echo(
-                f"accuracy {run.metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) "
+                f"accuracy {run.metrics['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}) "
                 f"on {run.metrics['images']:,} {run.metrics['split']} images"
             )
         click.echo(run.path)

@@ -71,7 +71,7 @@ def evaluate(
 ) -> None:
     """Evaluate RUN on the test set of SOURCE (default: the source that it was trained on).
 
-    Prints the accuracy with its 95 % interval, loss, top-3 accuracy, calibration error, and the
+    Prints the accuracy with its 95% interval, loss, top-3 accuracy, calibration error, and the
     precision, recall and F1 score of each class. For an imported run the first result is saved in
     the run's folder, with a report.
     """

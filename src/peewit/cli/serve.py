@@ -1,4 +1,4 @@
-"""``peewit serve``: predictions in a browser and by an HTTP API."""
+"""``peewit serve``: predictions in a browser and through an HTTP API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peewit.system.streams import reader_may_leave
 
 @click.command(
     cls=Command,
-    short_help="Serve predictions on a web page and by an HTTP API.",
+    short_help="Serve predictions on a web page and through an HTTP API.",
     epilog=examples("peewit serve runs/NAME", "peewit serve runs/NAME --port 9000 --open"),
 )
 @run_argument
@@ -38,11 +38,11 @@ from peewit.system.streams import reader_may_leave
     "names",
     multiple=True,
     metavar="NAME",
-    help="Host name by which others reach this machine. May be repeated.",
+    help="Additional host name under which this server may be reached. May be repeated.",
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool) -> None:
-    """Serve the predictions of RUN on a web page and by an HTTP API, until Ctrl-C.
+    """Serve the predictions of RUN on a web page and through an HTTP API, until Ctrl-C.
 
     Prints the address. The page accepts images that are dropped, pasted, chosen or taken with the
     camera. Programs send them with POST /api/predict; /docs describes the API.

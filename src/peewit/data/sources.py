@@ -233,7 +233,8 @@ def _unpublished(path: Path, loaded: Loaded) -> list[str]:
         return []
     return [
         f"{path} is valid, but its checksum is not the published one: it is not the original"
-        f" {loaded.decoded.layout.title}, so accuracies compare only with others on it"
+        f" {loaded.decoded.layout.title}, so accuracies are comparable only with other results on"
+        " this copy"
     ]
 
 

@@ -1,1 +1,1 @@
-"""How good the answers of a network are: metrics, calibration, inference, Grad-CAM."""
+"""How good the predictions of a network are: metrics, calibration, inference, Grad-CAM."""

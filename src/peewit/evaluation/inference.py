@@ -78,8 +78,8 @@ def forward_of(model: nn.Module) -> Forward:
 def confidence_threshold(logits: Floats) -> float:
     """Return the confidence that a quarter of the images with these logits do not reach.
 
-    It is measured once, at the end of a training, and kept: so the answer to a picture does not
-    depend on which other pictures are in its batch.
+    It is measured once, at the end of training, and stored, so that the prediction for an image
+    does not depend on the other images in its batch.
 
     Parameters
     ----------
@@ -122,9 +122,9 @@ def augment_uncertain(
         Images are uncertain if their most probable class has a lower probability; 0 for none.
     mirror : bool
         Whether mirror images are among the views. Not for a network that was trained without
-        them: a mirrored digit is no digit.
+        them: a mirrored digit is not a digit.
     batch_size : int
-        Images per call of ``forward``, and six times as many if they are few.
+        Images per call of ``forward``; up to six times as many if there are few images.
     before_batch : callable
         Called before each batch; may raise.
 
@@ -183,7 +183,7 @@ def average_views(forward: Forward, x: Floats, logits: Floats, *, mirror: bool) 
 
 
 def _of_each(forward: Forward, views: list[npt.NDArray[Any]]) -> list[Floats]:
-    """Return the logits of each of ``views``: in one call if they are few images."""
+    """Return the logits of each of ``views``, in one call if there are few images."""
     if len(views) * len(views[0]) > BATCH:
         return [forward(view) for view in views]
     return np.split(forward(np.concatenate(views)), len(views))

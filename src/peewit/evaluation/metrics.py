@@ -44,7 +44,7 @@ class Evaluation:
     accuracy : float
         Share of correct predictions, 0 to 1.
     accuracy_interval : tuple of float
-        95 % confidence interval of the accuracy (Wilson).
+        95% confidence interval of the accuracy (Wilson).
     loss : float
         Mean cross-entropy in nats.
     top3 : float
@@ -96,7 +96,7 @@ class Evaluation:
         low, high = self.accuracy_interval
         top = min(3, len(self.per_class))
         facts = [
-            ["accuracy", f"{self.accuracy:.2%}", f"95 % interval {low:.2%} to {high:.2%}"],
+            ["accuracy", f"{self.accuracy:.2%}", f"95% interval {low:.2%} to {high:.2%}"],
             [f"top-{top}", f"{self.top3:.2%}", f"true class among the {top} most probable"],
             ["loss", f"{self.loss:.4f}", "mean cross-entropy in nats"],
             ["calibration", f"{self.calibration_error:.2%}", "expected calibration error"],
@@ -185,7 +185,7 @@ def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def wilson_interval(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion; z is the normal quantile, here of 95 %.
+    """Return the Wilson score interval of a proportion; z is the normal quantile, here of 95%.
 
     Unlike the normal approximation p +- z s, it stays within 0 to 1 and does not collapse to a
     point at 0 or 100 %. Source: E. B. Wilson, "Probable Inference, the Law of Succession, and

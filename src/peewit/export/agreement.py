@@ -54,10 +54,12 @@ class Agreement:
     origin: str
 
     def __str__(self) -> str:
-        classes = "the same class" if not self.changed else f"another class for {self.changed}"
+        classes = (
+            f"a different class for {self.changed}" if self.changed else "the same class for all"
+        )
         return (
-            f"{classes}, and probabilities within {self.difference:.1e}, on {self.pictures} "
-            f"pictures ({self.origin})"
+            f"{classes} of {self.pictures} images, probabilities within {self.difference:.1e} "
+            f"({self.origin})"
         )
 
 
@@ -156,19 +158,19 @@ def require_agreement(result: Agreement, file: str) -> None:
     Raises
     ------
     PeewitError
-        A picture gets another class, or probabilities differ by more than rounding explains.
+        The class of an image changes, or probabilities differ by more than rounding explains.
     """
     # `not ... <=`, so that NaN is a disagreement
     if result.changed or not result.difference <= TOLERANCE:
         raise PeewitError(
             f"{file} does not agree with the run and was not kept",
-            f"it gives {result}",
+            f"it predicts {result}",
             "please report this as a bug",
         )
 
 
 def _test_pictures(run: Run, count: int) -> tuple[Images, str] | None:
-    """Return test pictures of the run's data and their origin; None if it is not available."""
+    """Return test images of the run's data and their origin; None if it is not available."""
     try:
         splits = run_data(run)
     except PeewitError:

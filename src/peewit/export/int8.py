@@ -24,10 +24,10 @@ from peewit.runs.run import Run
 # format -> the module with the vendor's tool
 TOOLS = {"onnx": "peewit.export.int8_onnx", "openvino": "peewit.export.int8_openvino"}
 
-# Training pictures from which the ranges of the activations are determined. With 128 to 2,048 of
+# Training images from which the ranges of the activations are determined. With 128 to 2,048 of
 # them, accuracies on 10,000 test images were within 0.7 points, and the most were not the best.
 CALIBRATION = 512
-# maximum number of test pictures, which takes a few seconds for small networks
+# maximum number of test images, which takes a few seconds for small networks
 EVALUATED = 10_000
 BATCH = 64
 # smaller losses of accuracy and smaller speed-ups are noise and are not reported as such
@@ -98,15 +98,16 @@ class Quantized:
         speedup = before.seconds / after.seconds
         smaller = after.bytes < before.bytes
         if speedup >= GAIN:
-            speed = f"8 bits are {speedup:.1f} times as fast as float on this machine"
+            speed = f"int8 is {speedup:.1f} times as fast as float on this machine"
         else:
             rest = "only smaller" if smaller else "and no smaller: there is no benefit"
-            speed = f"8 bits are no faster than float on this machine ({speedup:.1f} times), {rest}"
+            speed = f"int8 is no faster than float on this machine ({speedup:.1f} times), {rest}"
         sentences = [speed]
         loss = before.accuracy - after.accuracy
         if loss > LOSS:
             sentences.append(
-                f"8 bits cost {100 * loss:.1f} points of accuracy; export without --int8 to keep it"
+                f"int8 costs {100 * loss:.1f} percentage points of accuracy; export without --int8 "
+                "to avoid this"
             )
         return sentences
 
@@ -130,8 +131,8 @@ def export(
     raw, out
         As in ``job.export``; the default file is ``model-int8``.
     data : path, optional
-        Location of the run's data, if not the one stored in the run. The training pictures
-        calibrate the network, the test pictures evaluate it. Nothing is downloaded.
+        Location of the run's data, if not the one stored in the run. The training images
+        calibrate the network, the test images evaluate it. Nothing is downloaded.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def _run_data(run: Run, data: str | Path | None) -> Splits:
         return agreement.run_data(run, data)
     except PeewitError as error:
         raise PeewitError(
-            f"exporting {run.path} in 8 bits needs its training pictures",
+            f"exporting {run.path} with --int8 needs its training images",
             ": ".join(part for part in (error.what, error.why) if part),
             error.todo,
         ) from error
@@ -204,7 +205,7 @@ def _batches(images: Images) -> list[Images]:
 def _evaluate(
     form: job.Format, content: job.Content, files: Sequence[Path], test: Dataset
 ) -> list[Evaluation]:
-    """Evaluate files in their runtime, in turns, so that background load slows all of them."""
+    """Evaluate files in their runtime, interleaved, so that background load slows all of them."""
     predictors: list[Predictor] = []
     for file in files:
         predictor = form.load(content, file)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peewit.export.job import Content
 
 SUFFIXES = (".xml", ".bin")
-# measured: in bfloat16 the tutorial's network predicts another class for 34 of 10,000 test pictures
+# measured: in bfloat16 the tutorial's network predicts another class for 34 of 10,000 test images
 NOTE = (
     "OpenVINO computes in bfloat16 by default where the processor supports it; to get the run's "
     'predictions, use compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})'

@@ -50,12 +50,14 @@ def import_required(module: str, extra: str, purpose: str) -> Any:
     >>> import_required("not_there", "onnx", "export to ONNX")
     Traceback (most recent call last):
     peewit.errors.PeewitError: export to ONNX needs the package not_there; \
-pip install 'peewit[onnx]'
+install it with: pip install 'peewit[onnx]'
     """
     try:
         return import_quietly(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise PeewitError(
-            f"{purpose} needs the package {package}", "", f"pip install 'peewit[{extra}]'"
+            f"{purpose} needs the package {package}",
+            "",
+            f"install it with: pip install 'peewit[{extra}]'",
         ) from error

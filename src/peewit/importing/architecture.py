@@ -185,7 +185,10 @@ class LayerConfig:
         """Raise unless the setting is missing or one of ``allowed``."""
         value = self.settings.get(setting, allowed[0])
         if value not in allowed:
-            raise unsupported(f"its layer {self.name} ({self.kind}) has {setting} {value}")
+            raise unsupported(
+                f"its layer {self.name} ({self.kind}) has an unsupported value for "
+                f"{setting}: {value}"
+            )
 
     def image_shape(self) -> Shape:
         """Return the input shape (height, width, channels), or raise."""
@@ -198,7 +201,7 @@ class LayerConfig:
         """Return a setting that is an integer, at least 1."""
         value = self.settings[setting]
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_VALUES:
-            raise damaged(f"its layer {self.name} has {setting} {value}")
+            raise damaged(f"its layer {self.name} has an unsupported value for {setting}: {value}")
         return value
 
     def pair(self, setting: str) -> tuple[int, int]:
@@ -206,7 +209,7 @@ class LayerConfig:
         value = self.settings[setting]
         pair = [value, value] if isinstance(value, int) else list(value)
         if len(pair) != 2 or not all(isinstance(part, int) and 1 <= part < 2**15 for part in pair):
-            raise damaged(f"its layer {self.name} has {setting} {value}")
+            raise damaged(f"its layer {self.name} has an unsupported value for {setting}: {value}")
         return pair[0], pair[1]
 
     def number(self, setting: str, default: float) -> float:
@@ -214,7 +217,10 @@ class LayerConfig:
         value = self.settings.get(setting, default)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value):
-            raise unsupported(f"its layer {self.name} ({self.kind}) has {setting} {value}")
+            raise unsupported(
+                f"its layer {self.name} ({self.kind}) has an unsupported value for "
+                f"{setting}: {value}"
+            )
         return float(value)
 
     def activation(self) -> str:

@@ -76,7 +76,7 @@ def _open_hdf5(source: Path | bytes) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise PeewitError(
-            "reading a Keras model needs h5py", "", "pip install 'peewit[keras]'"
+            "reading a Keras model needs h5py", "", "install it with: pip install 'peewit[keras]'"
         ) from error
     try:
         with h5py.File(source if isinstance(source, Path) else io.BytesIO(source), "r") as file:

@@ -1,1 +1,1 @@
-"""Answers of a trained network to new pictures, by the fastest engine."""
+"""Predictions of a trained network for new pictures, by the fastest engine."""

@@ -1,8 +1,8 @@
 """The inference engines of a Run: PyTorch, or a faster runtime if one is installed.
 
 The network is kept beside the weights as an ONNX file, which is written when PyTorch has been
-imported anyway, so that later predictions need not import it. Which engine is the fastest is
-measured once and kept too. An engine whose logits differ from PyTorch's is not used.
+imported anyway, so that later predictions need not import it. Which engine is fastest is
+measured once and stored too. An engine whose logits differ from PyTorch's is not used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PARALLEL = "PyTorch, a thread a batch"
 FORMAT = 1
 # Logits of different runtimes differ by 1e-5 at most; a larger difference than this is an error
 TOLERANCE = 1e-3
-# how often each engine is measured
+# how many times each engine is measured
 TURNS = 3
 # Pictures per work item if there are several threads: enough to make the hand-over negligible, few
 # enough that a thread slowed down by background load does not keep the others waiting
@@ -77,7 +77,7 @@ class Engine(Protocol):
 
 
 class _OfRun(ABC):
-    """What all engines share."""
+    """The common part of all engines."""
 
     piece = PIECE  # the most pictures per work item
 
@@ -150,9 +150,9 @@ class Torch(_OfRun):
         return self._piece(images) if few else super().logits(images, batch_size)
 
     def _piece(self, images: Pictures) -> Floats:
-        as_they_come = images.dtype == np.uint8
-        answers = self.run.logits if as_they_come else self.run.logits_of_prepared
-        return answers(images, len(images))
+        unprepared = images.dtype == np.uint8
+        logits = self.run.logits if unprepared else self.run.logits_of_prepared
+        return logits(images, len(images))
 
 
 class Runtime(_OfRun):
@@ -209,7 +209,7 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
             # longer than a thousand predictions
             del measured["PyTorch"]
         known = known | {kind: min(measured, key=lambda name: measured[name])}
-        with suppress(PeewitError):  # a read-only folder: it is measured again next time
+        with suppress(PeewitError):  # a read-only folder: measured again next time
             text = json.dumps({"format": FORMAT, "measured": stamp, **known})
             write_text(run.path / CHOICE, text + "\n")
     name = known[kind]
@@ -238,7 +238,7 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
     try:
         content = (run.path / NETWORK).read_bytes()
         engine = Runtime(name, run, *LOADERS[name](content, many))
-        # in this thread alone: two threads that make OpenVINO's first call in a process can
+        # in this thread only: if two threads make the first call of OpenVINO in a process, they can
         # deadlock, one holding Python's lock and the other that of OpenVINO's module
         rule = run.preprocessing
         engine.forward(np.zeros((1, rule.height, rule.width, rule.channels), np.float32))
@@ -250,7 +250,7 @@ def runtime(name: str, run: Run, *, many: bool = False) -> Runtime:
 
 
 def _stamp(run: Run, installed: list[str]) -> str | None:
-    """Return what a choice is valid for: the weights (size and time), machine and runtimes."""
+    """Identify the conditions of a choice: weights (size and time), machine and runtimes."""
     try:
         facts = (run.path / runfolder.WEIGHTS).stat()
     except OSError:
@@ -260,7 +260,7 @@ def _stamp(run: Run, installed: list[str]) -> str | None:
 
 
 def _known(run: Run, stamp: str) -> dict[str, Any]:
-    """Return which engine was the fastest, if it was measured under the same conditions."""
+    """Return the fastest engines, if they were measured under the same conditions."""
     try:
         found = json.loads((run.path / CHOICE).read_text(encoding="utf-8"))
         good = found["format"] == FORMAT and found["measured"] == stamp
@@ -273,7 +273,7 @@ def _known(run: Run, stamp: str) -> dict[str, Any]:
 
 
 def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, float]:
-    """Return the seconds that PyTorch takes, and each engine that agrees with it."""
+    """Return the seconds of PyTorch and of each engine that agrees with it."""
     if installed and find_spec("onnx"):
         with suppress(PeewitError):  # a network without an ONNX form, or a read-only folder
             write_network(run, run.path / NETWORK)
@@ -290,7 +290,7 @@ def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, floa
             engine = runtime(name, run, many=batch_size > 1)
             if np.abs(engine.logits(images) - wanted).max() <= TOLERANCE:
                 good[name] = engine
-    # alternating, so that a moment of background load does not decide
+    # interleaved, so that a moment of background load does not decide
     turns = [
         {name: _seconds(partial(engine.logits, images)) for name, engine in good.items()}
         for _ in range(TURNS)

@@ -72,7 +72,7 @@ def final_logits(
     data : Dataset
         The test images, or the validation images if there is no test set.
     callbacks : CallbackList
-        Told why a model is not calibrated, and asked after each batch whether to stop.
+        Receive a note if the model is not calibrated; asked after each batch whether to stop.
     decide_augmentation : callable
         Called with the seconds that the plain test took; returns whether there is time for
         test-time augmentation.
@@ -105,7 +105,7 @@ def final_logits(
         validated = single_view(validation.images)
         calibration = calibrate(validated, validation.labels)
         if calibration is None:
-            callbacks.note("the confidence is not calibrated: the network has learned too little")
+            callbacks.note("the confidence is not calibrated: the network is no better than chance")
         else:
             fold(setup.model, calibration.temperature)
             validated /= np.float32(calibration.temperature)
@@ -131,15 +131,12 @@ def _can_calibrate(setup: TrainSetup, note: Callable[[str], None]) -> bool:
     """Return whether there are held-out images to calibrate on; note the reason if not."""
     count = len(setup.validation)
     if setup.recipe.validate_on == "test":
-        note(
-            "the confidence is not calibrated: calibration on the test set would make the test "
-            "too optimistic"
-        )
+        note("the confidence is not calibrated: calibration on the test set would bias the test")
     elif count < FEWEST:
-        images = "image is" if count == 1 else "images are"
+        images = "image" if count == 1 else "images"
         note(
-            f"the confidence is not calibrated: {count} held-out {images} too few, it takes "
-            f"{FEWEST}"
+            f"the confidence is not calibrated: only {count} held-out {images}, at least {FEWEST} "
+            "are needed"
         )
     else:
         return True

@@ -43,7 +43,7 @@ def headline(run: Run) -> str:
     low, high = metrics["accuracy_interval"]
     return (
         f"of {metrics['images']:,} {metrics['split']} images are classified correctly. For new "
-        f"images of the same kind, expect {percent(low)} to {percent(high)} (95 % confidence "
+        f"images of the same kind, expect {percent(low)} to {percent(high)} (95% confidence "
         "interval)."
     )
 
@@ -173,7 +173,7 @@ def _validation(values: dict[str, Any], images: dict[str, int]) -> str:
         else ""
     )
     return (
-        f"{held_out} ({100 * values['validation_fraction']:g} % of the training set) were held out "
+        f"{held_out} ({100 * values['validation_fraction']:g}% of the training set) were held out "
         f"for validation.{tested}"
     )
 

@@ -1,4 +1,4 @@
-"""A callback that logs a training's curves and pictures for TensorBoard."""
+"""A callback that logs the curves and pictures of a run for TensorBoard."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def summary_writer() -> Any:
         return import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
         raise PeewitError(
-            "TensorBoard logs need the package tensorboard, which is not installed",
-            todo="pip install 'peewit[tensorboard]'",
+            "TensorBoard logs need the package tensorboard",
+            todo="install it with: pip install 'peewit[tensorboard]'",
         ) from error
 
 
 class TensorBoard(Callback):
-    """Logs a training for TensorBoard.
+    """Logs training for TensorBoard.
 
     The run folder's ``tensorboard`` gets a log of the training (loss and accuracy every ten steps
     and every epoch, throughput), one of the validation, under the same names so that TensorBoard

@@ -86,7 +86,7 @@ def write_report(
 
 
 def after_training(run: Run, evidence: Evidence, note: Callable[[str], None]) -> None:
-    """Write the report at the end of a training; if that fails, pass the reason to ``note``."""
+    """Write the report at the end of training; if that fails, pass the reason to ``note``."""
     try:
         write_report(run, evidence)
     except FAILURES as error:

@@ -1,1 +1,1 @@
-"""The run folder that a training leaves on disk, and the ``Run`` object that reads it."""
+"""The run folder that training leaves on disk, and the ``Run`` object that reads it."""

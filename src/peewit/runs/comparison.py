@@ -35,7 +35,7 @@ def facts(run: Run) -> dict[str, Any]:
         ``epochs`` (trained so far), ``of_epochs``, ``minutes`` and ``until_accuracy`` (the
         recipe's limits), ``seconds`` (total time of the finished epochs), ``images_per_second``
         (median of the epochs), ``validation_accuracy`` (after the last epoch); and from the final
-        test ``accuracy``, ``accuracy_interval`` (95 %), ``loss`` and ``split`` ("test" or
+        test ``accuracy``, ``accuracy_interval`` (95%), ``loss`` and ``split`` ("test" or
         "validation").
     """
     history, metrics = run.history, run.metrics
@@ -82,7 +82,7 @@ def epochs_text(run: Run) -> str:
 def table(runs: Sequence[Run], width: int | None = None) -> str:
     """Return the results of ``runs`` as a text table, one line per run.
 
-    The accuracy is from the final test, with half of its 95 % interval; the validation accuracy is
+    The accuracy is from the final test, with half of its 95% interval; the validation accuracy is
     from the last finished epoch. If the table is wider than ``width`` characters, columns are
     dropped from the right, where the less important ones are.
     """
@@ -202,12 +202,12 @@ def _reading(first: Run, base: str, other: Run, name: str) -> str:
         run.metrics["accuracy_interval"] for run in (first, other)
     )
     disjoint = other_low > high or low > other_high
-    # Two 95 % intervals of equally good models are disjoint in less than 1 of 100 cases
+    # Two 95% intervals of equally good models are disjoint in less than 1 of 100 cases
     # (Schenker and Gentleman, The American Statistician 55 (2001), 182-186)
     meaning = (
-        "their 95 % intervals do not overlap, so the difference is statistically significant"
+        "their 95% intervals do not overlap, so the difference is statistically significant"
         if disjoint
-        else "their 95 % intervals overlap, so the difference may be due to chance"
+        else "their 95% intervals overlap, so the difference may be due to chance"
     )
     return (
         f"{name} is {abs(gain) * 100:.2f} percentage points {which} accurate than {base}: "

@@ -1,4 +1,4 @@
-"""A Run: the folder of a training, and the object over it."""
+"""A Run: the folder of a training run, and the object over it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
-    """The result of a training. It needs nothing but its folder; get one with ``Run.open``.
+    """The result of training. It needs nothing but its folder; get one with ``Run.open``.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ class Run:
         except FileNotFoundError as error:
             raise PeewitError(
                 f"the run {self.path} has no picture {file}",
-                "pictures are drawn at the end of a training",
+                "pictures are drawn at the end of training",
             ) from error
         except OSError as error:
             raise cannot_read(self.path / file, error) from error

@@ -69,11 +69,11 @@ class Predictions(BaseModel):
 
 
 class Accuracy(BaseModel):
-    """Accuracy on held-out pictures."""
+    """Accuracy on held-out images."""
 
     share: float = Field(ge=0, le=1)
-    low: float = Field(ge=0, le=1, description="lower bound of the 95 % confidence interval")
-    high: float = Field(ge=0, le=1, description="upper bound of the 95 % confidence interval")
+    low: float = Field(ge=0, le=1, description="lower bound of the 95% confidence interval")
+    high: float = Field(ge=0, le=1, description="upper bound of the 95% confidence interval")
     images: int = Field(description="number of pictures it was measured on")
     split: str = Field(description="test, or validation if there was no test set")
     data: str | None = Field(description="name of the data set")

@@ -27,7 +27,7 @@ class _Draw(NamedTuple):
 class Augment:
     """Flips, random translations and cutout that depend only on seed, visit and image index.
 
-    So a training that is resumed in the middle of an epoch sees the same images as one that was
+    So a run that is resumed in the middle of an epoch sees the same images as one that was
     never stopped.
 
     Parameters

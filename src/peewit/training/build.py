@@ -1,4 +1,4 @@
-"""Build what a training needs from a resolved recipe and the data: splits, model, optimiser."""
+"""Build what training needs from a resolved recipe and the data: splits, model, optimiser."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def build_setup(
     recipe: Recipe,
     note: Callable[[str], None],
 ) -> TrainSetup:
-    """Return everything that a training by ``recipe`` needs.
+    """Return everything that training by ``recipe`` needs.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def build_setup(
         assert test is not None, "check_data has refused this"
         training, validation = dataset, test
         note(
-            "validating on the test set, as the tutorial does: choosing anything by these numbers "
-            "makes the test accuracy too optimistic; holding out training images avoids that"
+            "validating on the test set, as the tutorial does: any choice based on these numbers "
+            "biases the test accuracy upwards; holding out training images avoids that"
         )
     else:
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
@@ -124,7 +124,7 @@ def build_setup(
             fields=["batch_size"],
         )
     if (fast or augmented) and size[0] * size[1] < height * width:
-        # once, not in each epoch; and a translation in pixels means the network's pixels
+        # once, not in each epoch; translation is in pixels of the network's input
         training = replace(training, images=resized(training.images, *size))
     rule = _preprocessing(training, recipe, *size)
     shape = (rule.height, rule.width, rule.channels)
@@ -191,12 +191,12 @@ def _preprocessing(dataset: Dataset, recipe: Recipe, height: int, width: int) ->
         # a constant channel has a standard deviation of 0, which cannot be divided by
         scale = np.where(deviation > 0, deviation, 1.0)
         return Preprocessing(height, width, channels, tuple(mean), tuple(scale))
-    # pixels / 255 and no more: the tutorial's
+    # only pixels / 255, as in the tutorial
     return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
 
 
 def describe_data(dataset: Dataset, test: Dataset | None, setup: TrainSetup) -> dict[str, Any]:
-    """Return what a run keeps of the data, and what a resumed run recognises it by."""
+    """Return the facts about the data that a run stores, and that identify it on resuming."""
     return {
         "origin": dataset.origin,
         "images": {

@@ -1,4 +1,4 @@
-"""Callbacks: how progress, checkpoints, TensorBoard and a user's own code follow a training."""
+"""Callbacks: how progress, checkpoints, TensorBoard and a user's own code follow training."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from peewit.training.state import Row, TrainState
 
 
 class StopTraining(Exception):  # noqa: N818  (a request, as Python's StopIteration is)
-    """A callback asked the training to stop. Everything up to here is saved."""
+    """A callback asked training to stop. Everything up to here is saved."""
 
 
 @dataclass(frozen=True)
 class TrainInfo:
-    """What is known when the steps begin.
+    """Facts that are known when the first step begins.
 
     Parameters
     ----------
     epochs : int or None
-        The length of the training; None if it ends by time or by accuracy.
+        The number of epochs; None if training ends by time or by accuracy.
     images : int
         Images per epoch.
     batch_size : int
@@ -37,11 +37,11 @@ class TrainInfo:
 
 
 class Callback:
-    """Follows a training. Subclass it and override what you need; every method does nothing.
+    """Follows training. Subclass it and override what you need; the methods here do nothing.
 
     Pass instances to ``peewit.train(..., callbacks=[...])``. They are called in that order, in the
-    thread that trains, so each method must return quickly. ``state`` is the training's own: read
-    it, do not change it.
+    thread that trains, so each method must return quickly. ``state`` is the live
+    state: read it, do not change it.
 
     Examples
     --------
@@ -56,10 +56,10 @@ class Callback:
         """Handle a sentence for the user. May come before ``on_train_begin``."""
 
     def on_run_folder(self, path: Path) -> None:
-        """Handle the creation of the run folder ``path``, or that it is resumed."""
+        """Handle the creation or the resumption of the run folder ``path``."""
 
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
-        """Handle the start of the steps, from ``state`` on if the run is resumed."""
+        """Handle the start of training, at ``state`` if the run is resumed."""
 
     def on_step_end(self, state: TrainState) -> None:
         """Handle the end of a step."""
@@ -73,7 +73,7 @@ class Callback:
         """
 
     def on_interrupt(self, state: TrainState) -> None:
-        """Handle a stop before the end, when ``should_stop`` of some callback was true."""
+        """Handle an early stop, which the ``should_stop`` of a callback requested."""
 
     def on_train_end(self, path: Path) -> None:
         """Handle the end of the final test: ``peewit.Run.open(path)`` has its metrics."""
@@ -90,7 +90,7 @@ class Callback:
 
 
 class CallbackList(Callback):
-    """Several callbacks as one: the trainer's only way to report, save and be stopped.
+    """Several callbacks as one: everything the trainer reports, saves and stops on goes through it.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class CallbackList(Callback):
         self.callbacks = list(callbacks)
 
     def note(self, text: str) -> None:
-        """Tell the user ``text``, a sentence."""
+        """Pass a note to the user."""
         self.on_note(text)
 
     def check_stop(self) -> None:
@@ -111,45 +111,45 @@ class CallbackList(Callback):
             raise StopTraining
 
     def on_note(self, text: str) -> None:
-        """Pass a sentence to all."""
+        """Call ``on_note`` of every callback."""
         for callback in self.callbacks:
             callback.on_note(text)
 
     def on_run_folder(self, path: Path) -> None:
-        """Tell all about the run folder."""
+        """Call ``on_run_folder`` of every callback."""
         for callback in self.callbacks:
             callback.on_run_folder(path)
 
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
-        """Tell all that the steps begin."""
+        """Call ``on_train_begin`` of every callback."""
         for callback in self.callbacks:
             callback.on_train_begin(info, state)
 
     def on_step_end(self, state: TrainState) -> None:
-        """Tell all that a step has ended."""
+        """Call ``on_step_end`` of every callback."""
         for callback in self.callbacks:
             callback.on_step_end(state)
 
     def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
-        """Tell all that an epoch has ended."""
+        """Call ``on_epoch_end`` of every callback."""
         for callback in self.callbacks:
             callback.on_epoch_end(state, row)
 
     def on_interrupt(self, state: TrainState) -> None:
-        """Tell all that the training stops before its end."""
+        """Call ``on_interrupt`` of every callback."""
         for callback in self.callbacks:
             callback.on_interrupt(state)
 
     def on_train_end(self, path: Path) -> None:
-        """Tell all that the run is finished."""
+        """Call ``on_train_end`` of every callback."""
         for callback in self.callbacks:
             callback.on_train_end(path)
 
     def close(self) -> None:
-        """Close all."""
+        """Close every callback."""
         for callback in self.callbacks:
             callback.close()
 
     def should_stop(self) -> bool:
-        """Return whether any asks to stop."""
+        """Return whether any callback asks to stop."""
         return any(callback.should_stop() for callback in self.callbacks)

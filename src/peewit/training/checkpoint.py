@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimiser, random state and progress of a training in one file."""
+"""Checkpoints: weights, optimiser, random state and progress of training in one file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment of a training: threads, random state, and facts for the record."""
+"""The environment of a run: threads, random state, and facts for the record."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def usable_threads() -> int:
 
 
 def check_threads(threads: int, todo: str = "omit it for one per core") -> None:
-    """Refuse far more threads than there are cores: every step would wait for all of them.
+    """Refuse far more threads than cores: every step would wait for all of them.
 
     Parameters
     ----------
@@ -62,7 +62,8 @@ def check_threads(threads: int, todo: str = "omit it for one per core") -> None:
     if threads > MOST_PER_CORE * cores:
         raise UsageError(
             f"is {threads:,}",
-            f"this machine has {counted(cores, 'core')}, and more threads than cores only wait",
+            f"this machine has {counted(cores, 'core')}, and threads beyond that only wait for "
+            "each other",
             todo,
             fields=["threads"],
         )

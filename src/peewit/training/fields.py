@@ -139,13 +139,13 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
         raise PeewitError(what, reason_of(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"see its line {mark.line + 1}" if mark else ""
+        where = f"see line {mark.line + 1}" if mark else ""
         why = str(error.problem) if isinstance(error, _NotAllowed) else "it is not YAML"
         raise UsageError(what, why, where) from error
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(
             what,
-            "it is not a list of fields and values",
+            "it is not a mapping of fields to values",
             'write one per line, such as "epochs: 10"',
         )
     values: dict[str, Any] = {}
@@ -153,7 +153,7 @@ def read_values(path: Path, hints: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in node.value:
         name, line = key.value, key.start_mark.line + 1
         if name in lines:  # YAML would silently use the last one
-            raise UsageError(what, f"{name} is given twice, in its lines {lines[name]} and {line}")
+            raise UsageError(what, f"{name} appears twice, on lines {lines[name]} and {line}")
         lines[name] = line
         values[name] = _plain(what, value, numeric=hints.get(name) in (float, float | None))
     return values
@@ -171,7 +171,7 @@ def _plain(what: str, node: yaml.ScalarNode, numeric: bool) -> Any:
     except (ValueError, ArithmeticError, yaml.YAMLError) as error:
         line = node.start_mark.line + 1
         raise UsageError(
-            what, f"{shown(node.value)} is not a value; see its line {line}"
+            what, f"{shown(node.value)} is not a value; see line {line}"
         ) from error
     if numeric and isinstance(value, str):
         with suppress(ValueError):

@@ -28,13 +28,13 @@ from peewit.training.schedules import EpochSchedule, Schedule, set_learning_rate
 from peewit.training.state import Row, TrainState
 
 # With a decaying learning rate, validate after each eighth of the training: accuracies at high
-# rates say little, and short epochs would spend their time on validation.
+# rates are not meaningful, and short epochs would spend their time on validation.
 VALIDATE_EVERY = 1 / 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSetup:
-    """What is trained, on what, and how: all that stays the same during a training."""
+    """What is trained, on what, and how: everything that is constant during training."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -109,9 +109,9 @@ def fit(
 ) -> None:
     """Train from ``state``, which is kept up to date, to the end of the schedule.
 
-    A step depends on the seed, the state, the weights, the optimiser and PyTorch's random state,
-    and on nothing else. So a resumed training ends with the same weights, bit for bit, as one that
-    was never stopped, unless its schedule follows the clock.
+    A step depends only on the seed, the state, the weights, the optimiser and PyTorch's random
+    state. So a resumed run ends with the same weights, bit for bit, as an uninterrupted one, unless
+    its schedule follows the clock.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def fit(
 
     try:
         schedule.observe(state)
-        # images that no row of the history counts still need their validation
+        # images that are not in the history yet still need a validation
         while state.images or not over():
             model.train()
             for batch in batches(setup, state):
@@ -169,11 +169,11 @@ def fit(
             if state.images and (over() or _validation_is_due(state, fraction_done, recipe)):
                 row = validated(setup, state, callbacks)
                 state.add_row(row, fraction_done)
-            if state.step:  # otherwise only this validation was missing
+            if state.step:  # otherwise only the validation was missing
                 state.next_epoch()
             schedule.observe(state)
             if over():
-                state.fraction_done = 1.0  # a resumed training knows that this schedule has ended
+                state.fraction_done = 1.0  # tells a resumed run that this schedule has ended
             state.spent = time.perf_counter() - start
             callbacks.on_epoch_end(state, row)
     except StopTraining:
@@ -200,7 +200,7 @@ def train_step(setup: TrainSetup, batch: Batch) -> StepResult:
     """Update the weights once, by the gradient of one batch's mean loss."""
     images = setup.training.images
     if setup.augment:
-        # in this thread: compared with the rest of the step it takes no time
+        # in this thread: its time is negligible compared with the rest of the step
         pixels = setup.augment.batch(batch.indices, batch.visit)
     else:
         pixels = images[batch.indices]
@@ -253,7 +253,7 @@ def cross_entropy(
 
 
 def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> Row:
-    """Validate, and return the row of the history.
+    """Validate, and return the new row of the history.
 
     Raises
     ------
@@ -293,12 +293,12 @@ def _validation_is_due(state: TrainState, fraction_done: float, recipe: Recipe) 
     """Return whether to validate at the end of an epoch that is not the last."""
     if recipe.schedule == "constant" or fraction_done >= 1:
         return True
-    # a fraction that went back is that of a new schedule
+    # a smaller fraction than before is that of a new schedule
     return not 0 <= fraction_done - state.validated < VALIDATE_EVERY
 
 
 def check_weights(model: nn.Module, state: TrainState, recipe: Recipe) -> None:
-    """Raise PeewitError if a weight is not finite: before each save, which replaces good ones."""
+    """Raise PeewitError if a weight is not finite. Called before saving over good weights."""
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise _diverged("a weight", state, state.step, recipe)
 

@@ -1,4 +1,4 @@
-"""Progress output of a training: on stderr, updated at most five times a second."""
+"""Progress output during training: on stderr, updated at most five times a second."""
 
 from __future__ import annotations
 

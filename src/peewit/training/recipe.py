@@ -1,4 +1,4 @@
-"""The settings of a training, validated. No PyTorch here: `--help` reads them too."""
+"""The settings of a training run, validated. No PyTorch here: `--help` reads them too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AUTO = "auto"  # stands for the fast network that fits the length of the trainin
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of a training: everything that determines the weights, except the data.
+    """Settings of a training run: everything that determines the weights, except the data.
 
     A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
     Three fields may be None until they can be resolved: ``lr`` (with muon) from the number of
@@ -76,7 +76,7 @@ class Recipe:
     )
     batch_size: int = setting(32, "number of images per training step", *at_least(1))
     optimizer: Literal["adam", "muon"] = setting(
-        "adam", "optimizer (muon: for the fast networks only)"
+        "adam", "optimiser (muon: for the fast networks only)"
     )
     lr: float | None = setting(
         OPTIMIZERS["adam"].default_lr,
@@ -114,7 +114,7 @@ class Recipe:
         lambda share: 0 <= share < 1,
     )
     normalize: bool = setting(
-        False, "normalize the channels by the mean and standard deviation of the training images"
+        False, "normalise the channels by the mean and standard deviation of the training images"
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "number format for training (bfloat16: faster on processors that support it)"

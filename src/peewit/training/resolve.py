@@ -1,4 +1,4 @@
-"""Resolve what a recipe leaves open: once, before the training, in one place. No PyTorch here."""
+"""Resolve the open fields of a recipe: once, before training, in one place. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ OPEN = ("lr", "translate", "skip_easy")
 FEWEST_STEPS = 10  # per epoch
 HELD_OUT = 1_000  # images for validation, or a tenth of a small data set
 
-# Muon's best rate for a training of this many steps, and the power of the steps by which it falls:
-# found with single trainings of fast-m, validated with test-time augmentation. 1,043 steps: 0.06
+# Muon's best rate for a run of this many steps, and the power of the steps by which it falls:
+# found with single runs of fast-m, validated with test-time augmentation. 1,043 steps: 0.06
 # 89.0 %, 0.10 88.9 %, 0.17 87.6 %; 522 steps, of 500 images each: 0.10 88.7 %, 0.14 88.9 %, 0.24
 # 88.4 %; 387 steps: 0.10 85.7 %, 0.17 85.1 %.
 STEPS, RATE, POWER = 400, 0.115, 0.3
 HIGHEST_RATE = 0.24  # airbench94's
 
-# The fraction of easy images that short trainings leave out, and how many epochs are short.
+# The fraction of easy images that short runs leave out, and below how many epochs a run is short.
 # Validation accuracy with test-time augmentation, with all images and without the easy quarter: 2
-# epochs of fast-s 84.3 and 84.9 % (two trainings each), 4 of fast-m 87.6 and 88.3 %; chosen in each
+# epochs of fast-s 84.3 and 84.9 % (two runs each), 4 of fast-m 87.6 and 88.3 %; chosen in each
 # pass, 4 of fast-l 88.9 and 89.8 %. 9 epochs of fast-l: 90.8 % with all, 90.3 % without half.
 SKIP_EASY, FEW_EPOCHS = 0.25, 6
 
@@ -53,7 +53,7 @@ def resolve(
     machine : Machine
         Measures how fast the candidate networks are if the recipe has a budget.
     note : callable
-        Called with a sentence about each change that the user should know of.
+        Called with a sentence about each change that the user should know about.
 
     Raises
     ------
@@ -69,9 +69,9 @@ def resolve(
             recipe = recipe.replace(model=by_images(epochs * len(dataset)))
         fast = find(recipe.model).family == "fast"
         if fast and recipe.precision == "float32" and machine.has_bfloat16():
-            # not chosen automatically: the same recipe and seed are to give the same weights
+            # not chosen automatically: the same recipe and seed must give the same weights
             note(
-                "this processor has native bfloat16: --precision bfloat16 may make the training "
+                "this processor has native bfloat16: --precision bfloat16 may make training "
                 "much faster"
             )
         images = float(epochs * recipe.steps(training_images(recipe, dataset)) * recipe.batch_size)
@@ -92,17 +92,17 @@ def training_images(recipe: Recipe, dataset: Dataset) -> int:
 
 
 def for_small_data(recipe: Recipe, dataset: Dataset, note: Note) -> Recipe:
-    """Return a ``fast`` recipe as it suits a small data set; other recipes stay as they are.
+    """Return a ``fast`` recipe adapted to a small data set; other recipes are returned unchanged.
 
     A thousand images are held out, or a tenth of a small data set, for a meaningful validation
-    accuracy; and an epoch has at least ten steps, because few steps hardly change the weights.
+    accuracy; and an epoch has at least ten steps, because fewer hardly change the weights.
     """
     if not OPTIMIZERS[recipe.optimizer].full_batches:
         return recipe
     count = len(dataset)
     least = min(0.1, HELD_OUT / max(count, 1))
     if recipe.validate_on == "holdout" and recipe.validation_fraction < least:
-        note(f"the data set is small: {least:.2g} of the images are held out for validation")
+        note(f"the data set is small: {100 * least:.2g}% of the images are held out for validation")
         recipe = recipe.replace(validation_fraction=least)
     kept = count if recipe.validate_on == "test" else count * (1 - recipe.validation_fraction)
     batch = max(min(2, int(kept)), int(kept / FEWEST_STEPS))
@@ -115,8 +115,8 @@ def for_small_data(recipe: Recipe, dataset: Dataset, note: Note) -> Recipe:
 def filled(recipe: Recipe, dataset: Dataset, images: float, note: Note) -> Recipe:
     """Return ``recipe`` with its open fields filled and its augmentation bounded.
 
-    Translation is at most a quarter of the side, cutout half of it: what suits photographs would
-    leave nothing of small images.
+    Translation is at most a quarter of the side, cutout half of it: values that suit photographs
+    would leave nothing of small images.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def filled(recipe: Recipe, dataset: Dataset, images: float, note: Note) -> Recip
     dataset : Dataset
         The training set, including the images to be held out.
     images : float
-        How many images the training goes through, repetitions included.
+        How many images are processed in training, including repetitions.
     note : callable
         Called with a sentence about each value that was reduced.
 
@@ -157,7 +157,7 @@ def with_open_fields(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def muon_rate(steps: float) -> float:
-    """Return Muon's learning rate, to two digits, for a training of ``steps`` steps.
+    """Return Muon's learning rate, to two digits, for a run of ``steps`` steps.
 
     >>> muon_rate(1), muon_rate(180), muon_rate(1_000), muon_rate(10_000)
     (0.24, 0.15, 0.087, 0.044)
@@ -175,7 +175,7 @@ def translation(side: int) -> int:
 
 
 def skip_easy(epochs: float) -> float:
-    """Return the fraction of easy images that a training of ``epochs`` epochs leaves out.
+    """Return the fraction of easy images that a run of ``epochs`` epochs leaves out.
 
     >>> skip_easy(4.3), skip_easy(9)
     (0.25, 0.0)
@@ -194,14 +194,14 @@ def network_size(
     if min(height, width) < model.minimum_size:
         size = model.native_size
         note(
-            f"the images of {height} x {width} pixels are enlarged to {size} x {size}, "
+            f"images of {height} x {width} pixels are enlarged to {size} x {size}, "
             f"because the model {recipe.model} needs at least {model.minimum_size}"
         )
         return size, size
     largest = model.largest_size
     if largest is not None and max(height, width) > largest:
         note(
-            f"the images of {height} x {width} pixels are resized to {largest} x {largest}, the "
+            f"images of {height} x {width} pixels are resized to {largest} x {largest}, the "
             f"native size of the model {recipe.model} (--image-size changes it)"
         )
         return largest, largest

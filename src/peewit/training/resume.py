@@ -28,13 +28,13 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     Raises
     ------
     PeewitError
-        The data is not the same.
+        The data has changed.
     """
     if now["fingerprints"] != before["fingerprints"]:
         raise PeewitError(
             f"cannot resume {path}",
             f"this is not the data that it was trained on ({before.get('origin')})",
-            "use the same data, or start a new training",
+            "use the same data, or start a new run",
         )
 
 
@@ -81,7 +81,7 @@ def check_fits(
         )
     note(
         "it is unknown which images this network was trained on before: if validation or test "
-        "images were among them, their accuracy is too optimistic"
+        "images were among them, their accuracy is biased upwards"
     )
 
 
@@ -110,13 +110,13 @@ def recipe_to_resume(
     checkpoint : Path
         The checkpoint file, which need not exist.
     note : callable
-        Called with a sentence if there are more threads than this machine has cores.
+        Called with a sentence if the run has more threads than this machine has cores.
 
     Raises
     ------
     UsageError
-        The requested recipe would lead to other weights, or ends before the state of the training,
-        or has far too many threads for this machine.
+        The requested recipe changes a setting that decides the weights, ends before the point that
+        training has reached, or has far too many threads for this machine.
     """
     recipe = before if asked is None else _as_then(asked, before, dataset)
     old, new = before.to_dict(), recipe.to_dict()
@@ -125,30 +125,30 @@ def recipe_to_resume(
             raise UsageError(
                 f"cannot resume {path} with {name} {new[name]}",
                 f"it was trained with {old[name]}",
-                "keep the value, or start a new training",
+                "keep the value, or start a new run",
             )
     state = read_state(checkpoint) if checkpoint.is_file() else TrainState()
     if recipe.epochs is not None and recipe.epochs < state.epochs_begun:
         raise UsageError(
-            f"cannot resume {path} to the end of epoch {recipe.epochs}",
-            f"epoch {state.epochs_begun} has already begun",
+            f"cannot resume {path} with epochs {recipe.epochs}",
+            f"training is already in epoch {state.epochs_begun}",
         )
     other_minutes = recipe.minutes if recipe.minutes != before.minutes else None
     if other_minutes is not None and 60 * other_minutes <= state.spent:
         raise UsageError(
-            f"cannot resume {path} to the end of {minutes(other_minutes)}",
-            f"it has already been trained for {duration(state.spent)}, which count",
+            f"cannot resume {path} with a budget of {minutes(other_minutes)}",
+            f"{duration(state.spent)} have already been used",
         )
     return recipe.replace(threads=_threads(before, asked.threads if asked else None, note))
 
 
 def _as_then(recipe: Recipe, before: Recipe, dataset: Dataset) -> Recipe:
-    """Return the requested recipe as it was resolved when the run began with it, if it did."""
+    """Return the requested recipe, resolved as it was at the start of the run."""
     if recipe.model == AUTO:
         recipe = recipe.replace(model=before.model)
     if not recipe.by_epochs:  # the planner has chosen it
         recipe = recipe.replace(precision=before.precision)
-    # only if they differ, so that other data is refused for its content and not for its size
+    # only if they differ, so that other data is refused because of its content, not its size
     if (recipe.batch_size, recipe.validation_fraction) != (
         before.batch_size,
         before.validation_fraction,
@@ -165,7 +165,7 @@ def _threads(before: Recipe, asked: int | None, note: Callable[[str], None]) -> 
     threads = before.threads or usable
     if not before.by_epochs:
         return min(threads, usable)
-    check_threads(threads, f"the run began with them: use --threads {usable}")
+    check_threads(threads, f"the run was started with that many; use --threads {usable}")
     if threads > usable:
         note(
             f"resuming with the run's {threads} threads for bit-identical weights; --threads "
@@ -186,23 +186,23 @@ def check_checkpoint(path: Path, checkpoint: Path) -> None:
         raise PeewitError(
             f"cannot resume {path}",
             f"its {checkpoint.name} is missing",
-            "restore it, or start a new training in another folder",
+            "restore it, or start a new run in another folder",
         )
 
 
 def note_differences(
     before: Recipe, now: Recipe, other_length: bool, note: Callable[[str], None]
 ) -> None:
-    """Note in what the weights will differ from those of a training that was never stopped."""
+    """Note how the weights will differ from those of an uninterrupted run."""
     if now.schedule == "linear" and other_length:
         note(
             "from here on the learning rate follows the new length, so the weights will differ "
-            "from those of a training that had this length from the start"
+            "from those of a run of this length"
         )
     if now.threads != before.threads:
         note(
             f"with {now.threads} threads instead of {before.threads} the weights will differ in "
-            "their last bits from those of a training that was never stopped"
+            "their last bits from those of an uninterrupted run"
         )
 
 
@@ -212,12 +212,12 @@ def check_reached(path: Path, recipe: Recipe, history: Sequence[Mapping[str, Any
         return
     last = history[-1]["validation_accuracy"]
     if last < recipe.until_accuracy:
-        why = f"it is {last:.1%}, and the training was given up"
+        why = f"training stopped at {last:.1%}"
         spent = sum(row["seconds"] for row in history)
         raise not_reached(recipe.until_accuracy, why, advice_when_given_up(path, spent))
 
 
 def advice_when_given_up(path: Path, spent: float) -> str:
-    """Return what to do with a run that was given up after ``spent`` seconds, which count."""
+    """Return the advice for a run that gave up after ``spent`` seconds of training."""
     more = math.ceil(spent / 60) + 10
-    return f"ask for less, or for more minutes in total: {resuming(path)} --minutes {more}"
+    return f"lower the target, or raise the total budget: {resuming(path)} --minutes {more}"

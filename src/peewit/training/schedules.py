@@ -1,4 +1,4 @@
-"""Schedules: how far a training is, when it ends, and the learning rates on the way."""
+"""Schedules: the progress of training, when it ends, and the learning rates."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from peewit.training.state import TrainState
 if TYPE_CHECKING:
     import torch
 
-# The whitening layer's bias is trained for this fraction of the training: afterwards nothing before
+# The whitening layer's bias is trained for this fraction of the training. Afterwards nothing before
 # the first 3x3 convolution needs a gradient, which saves 4 % of the FLOPs (arXiv 2404.00498,
 # section 3.2).
 WHITENING_FRACTION = 3 / 8
 
 
 class Schedule(Protocol):
-    """Decides how far a training is and when it ends.
+    """Decides how much of the training is done, and when it ends.
 
     ``observe`` is called before the first step, after each step and after each validation. The two
-    questions have no side effects and answer for the time of the last call.
+    other methods have no side effects and refer to the last call of ``observe``.
     """
 
     def observe(self, state: TrainState) -> None:
-        """Note the state, and the time."""
+        """Record the state and the time."""
 
     def fraction_done(self, state: TrainState) -> float:
         """Return how much of the training is done, from 0 to 1."""

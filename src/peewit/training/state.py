@@ -1,4 +1,4 @@
-"""The state of a training: how far it is, and the numbers since the last row of its history."""
+"""The state of a training run: its progress, and the sums since the last row of its history."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def read_row(file: Path, number: int, cells: Mapping[str, str | None]) -> Row:
 
 @dataclass
 class TrainState:
-    """How far a training is.
+    """The progress of a training run.
 
     Parameters
     ----------
     epoch : int
-        Finished epochs. At the end this includes an epoch that a time budget cut short.
+        Finished epochs; at the end, including one that the time budget cut short.
     step : int
         Finished steps of the current epoch. After its last step and before its validation this is
         the number of steps per epoch.
@@ -94,11 +94,11 @@ class TrainState:
     fraction_done : float
         How much of the training was done, 0 to 1, when the last step began; 1 at the end.
     validated : float
-        How much of it was done at the last row of the history.
+        The value of ``fraction_done`` at the last row of the history.
     history : list of dict
         One row per validation: after each epoch, or after several short ones.
     rounds : list of [seconds, accuracy]
-        The finished rounds of a training until an accuracy is reached.
+        The finished rounds of training to a target accuracy.
     round_began : float
         The value of ``spent`` when the current round began.
     """
@@ -154,7 +154,7 @@ class TrainState:
         self.flops += flops
 
     def add_row(self, row: Row, fraction_done: float) -> None:
-        """Append a row of the history, validated at ``fraction_done``, and count from zero."""
+        """Append a row of the history, validated at ``fraction_done``, and reset the sums."""
         self.history.append(row)
         self.validated = fraction_done
         self.images = self.correct = 0

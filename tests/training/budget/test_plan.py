@@ -200,7 +200,7 @@ def test_the_clock_of_budgets_has_no_steps() -> None:
 def test_too_small_a_budget_says_the_least_that_is_possible() -> None:
     machine, of = Machine(), speed()
     machine.work(LOADING)
-    with pytest.raises(UsageError, match=r"0\.1 minutes are too little.*--minutes 0\.4") as error:
+    with pytest.raises(UsageError, match=r"0\.1 minutes is not enough.*--minutes 0\.4") as error:
         make_plan(Budget(6.0, 0.0, machine.now), of, ending(of), IMAGES)
     assert "\n" not in str(error.value)
     outcome = live(Machine(), 60 * 0.4, of)  # and that is true

@@ -88,7 +88,7 @@ def test_a_training_by_time_begins_with_the_threads_that_were_measured(
 
 
 def test_too_few_minutes_are_an_error_but_not_when_going_on() -> None:
-    with pytest.raises(UsageError, match=r"0\.05 minutes are too little"):
+    with pytest.raises(UsageError, match=r"0\.05 minutes is not enough"):
         list(schedules([2.0], minutes=0.05)[0].each(TrainState()))
     with pytest.raises(UsageError, match=r"0\.05 minutes"):
         schedules([2.0], minutes=0.05)[0].check()

@@ -59,7 +59,8 @@ class Verification:
             lines.append(f"{check.file:<{width}}  {check.algorithm} {check.found}  {state}")
         verdict = {
             True: f"it is the published {title}",
-            False: f"it is not the published {title}, so accuracies compare only with others on it",
+            False: f"it is not the published {title}, so accuracies are comparable only with other "
+            "results on this copy",
             None: "no checksums are published for these files, so there is nothing to compare with",
         }
         return "\n".join([*lines, verdict[self.published]])

@@ -1,1 +1,1 @@
-"""Training by time or to an accuracy: measurement, plan, pace."""
+"""Training by time or to a target accuracy: measuring, planning, keeping to the plan."""

@@ -1,4 +1,4 @@
-"""What this machine can do, measured: its best rate, and how fast networks train on it."""
+"""Measure this machine: its best rate, and how fast networks train on it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from peewit.training.recipe import Recipe
 from peewit.training.resolve import filled, network_size
 from peewit.training.state import TrainState
 
-# Large 3x3 convolutions: (images, channels in, channels out, height and width). Which of them is
-# the fastest depends on the processor's caches and registers.
+# Large 3x3 convolutions: (images, channels in, channels out, height and width). Which one is
+# fastest depends on the processor's caches and registers.
 SHAPES = ((64, 64, 256, 16), (64, 256, 256, 8), (128, 128, 128, 8))
-# Processors that multiply bfloat16 natively; others emulate it.
+# Features of processors that multiply bfloat16 natively; others emulate it.
 BFLOAT16 = ("avx512_bf16", "amx_bf16")
-# The first steps are slower: memory is new, caches are cold. Steps are made until the best of the
-# last few is hardly better than any before, or until this many have been made.
+# The first steps are slower: memory is new, caches are cold. Steps are run until the best of the
+# last few is hardly better than the best before, or until this many have been run.
 LAST, BETTER, STEPS = 3, 0.98, 12
-# The fraction of the training that the measured steps are taken from: for five eighths of it the
+# The steps are measured as if this fraction of the training was done: for the last five eighths the
 # whitening layer is frozen.
 FRACTION = 0.5
 # Pixels of large images that are resized for a measurement; steps repeat these images.
@@ -44,12 +44,12 @@ PREDICTED = 512
 
 @dataclass
 class Machine:
-    """This machine as far as it has been measured for one training.
+    """The measurements of this machine for one training run.
 
     Parameters
     ----------
     began : float
-        When the command began, on ``now``: budgets count from there.
+        When the command started, on the clock ``now``: budgets count from there.
     now : callable
         Returns seconds.
 
@@ -79,7 +79,7 @@ class Machine:
 
     @contextmanager
     def measuring(self, threads: int) -> Iterator[None]:
-        """Use ``threads`` threads, and memory as a training does."""
+        """Use ``threads`` threads, and keep freed memory, as training does."""
         with isolated(threads), freed_memory_kept():
             yield
 
@@ -99,11 +99,11 @@ class Machine:
         return speed
 
     def speed_of(self, recipe: Recipe) -> Speed | None:
-        """Return what was measured of the recipe's network, if anything."""
+        """Return the measured speed of the recipe's network; None if it was not measured."""
         return self._speeds.get((recipe.model, recipe.precision, recipe.batch_size))
 
     def measure_python(self) -> float:
-        """Return the seconds that a small loop of Python takes."""
+        """Return the seconds that a small Python loop takes."""
         return python_seconds(self.now)
 
 
@@ -174,19 +174,19 @@ def has_bfloat16() -> bool:
     >>> has_bfloat16() in (True, False)
     True
     """
-    # since PyTorch 2.11; if it does not know, float32 is never wrong
+    # since PyTorch 2.11; without it, float32 is always correct
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in BFLOAT16)
 
 
 @dataclass
 class _FewSteps:
-    """A schedule that ends once a few steps take equally long, and keeps their durations.
+    """A schedule that ends once the step time has settled, and keeps the durations.
 
     Parameters
     ----------
     seconds : float
-        No more steps are made after this time.
+        No further step is started after this time.
     """
 
     seconds: float
@@ -218,7 +218,7 @@ class _FewSteps:
 
     @property
     def usual(self) -> float:
-        """The duration of a step: the best of the last few, because disturbances pass."""
+        """The duration of a step: the shortest of the last few, least affected by load."""
         return min(self.steps[-LAST:])
 
 
@@ -233,11 +233,11 @@ def measure(
     Parameters
     ----------
     dataset : Dataset
-        The training images, a few of which are used.
+        The training images; only a few are used.
     recipe : Recipe
-        Its model, batch size, precision and so on. Open fields are those of a short training.
+        Its model, batch size, precision and so on. Open fields are filled as for a short run.
     seconds : float
-        How long the steps may take (at least one is made), and how long inference may.
+        Limit for the steps (at least one is run), and for inference.
     clock : callable
         Returns seconds.
     """

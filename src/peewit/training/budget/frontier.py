@@ -1,4 +1,4 @@
-"""Which network for which budget: measured numbers, and nothing else. No PyTorch here.
+"""Which network suits which budget: measured numbers only. No PyTorch here.
 
 They come from single runs with one seed each; benchmarks/networks.py measures them again. All
 accuracies are on images held out of CIFAR-10's training set (45,000 images to train on), without
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A network and how long a training has to be to need it.
+    """A network, and the length of training from which it pays off.
 
     Parameters
     ----------
     model : str
         Its name in ``peewit.models.registry.MODELS``.
     images : float
-        How many images of training make it better than the next smaller network.
+        The number of training images from which it is better than the next smaller network.
     """
 
     model: str
     images: float
 
 
-# From small to large. 30 s of training on two cores with AVX-512: 62,000 images through fast-xs
-# give 79.0 %, 40,000 through fast-s 79.4 %. 100 s: 94,000 through fast-m 83.8 %, 51,000 through
-# fast-l 83.5 %. 275 s in bfloat16: 399,000 through fast-m 87.9 %, 205,000 through fast-l 88.7 %.
-# 405,000 through fast-l give 89.6 %; 225,000 through fast-xl, in a third more time, 90.3 %, and
-# 450,000 give 91.3 %. The planner counts the whole time, a tenth of which is not training.
+# From small to large. 30 s of training on two cores with AVX-512: fast-xs reaches
+# 79.0 % after 62,000 images, fast-s 79.4 % after 40,000. 100 s: fast-m 83.8 % after 94,000, fast-l
+# 83.5 % after 51,000. 275 s in bfloat16: fast-m 87.9 % after 399,000, fast-l 88.7 % after 205,000.
+# fast-l reaches 89.6 % after 405,000; fast-xl, in a third more time, 90.3 % after 225,000, and
+# 91.3 % after 450,000. The planner counts the whole time, a tenth of which is not training.
 NETWORKS = (
     Entry("fast-xs", 0),
     Entry("fast-s", 35_000),
@@ -40,8 +40,8 @@ NETWORKS = (
     Entry("fast-xl", 250_000),
 )
 
-# What the best network for a budget reaches: training operations (2 per multiply-add) and the error
-# on held-out images.
+# The best network for each amount of training: operations (2 per multiply-add), and its error on
+# held-out images.
 ERRORS = (
     (8.0e12, 0.206),
     (3.2e13, 0.162),
@@ -50,7 +50,7 @@ ERRORS = (
 
 
 def by_images(images: float) -> str:
-    """Return the name of the network for a training that goes through ``images`` images.
+    """Return the name of the network for a run that trains on ``images`` images.
 
     >>> by_images(1_000), by_images(1e9)
     ('fast-xs', 'fast-xl')
@@ -59,9 +59,9 @@ def by_images(images: float) -> str:
 
 
 def needed_flops(error: float) -> float:
-    """Return how many operations a training needs to reach the error ``error``.
+    """Return how many operations of training it takes to reach the error ``error``.
 
-    Between the measured points, and beyond them, the error is a power of the operations.
+    The error is interpolated, and extrapolated, as a power of the operations.
 
     >>> f"{needed_flops(0.162):.1e}"
     '3.2e+13'

@@ -1,4 +1,4 @@
-"""Keep a running training within its time budget. No PyTorch here."""
+"""Keep training within its time budget. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from peewit.training.budget.plan import Budget, Plan, python_seconds
 from peewit.training.budget.threads import Threads
 from peewit.training.state import TrainState
 
-# The last steps, whose median tells how fast the machine is at present.
+# The number of last steps whose median duration is the current speed of the machine.
 RECENT = 9
 # If steps are this much slower than measured, Python's speed is measured too, every few seconds:
-# background load slows threads that wait for each other more than a single thread.
+# background load slows down threads that wait for each other more than a single thread.
 SLOW, PYTHON_EVERY = 1.2, 3.0  # seconds
 
 
 @dataclass
 class Pace:
-    """A schedule by time (``peewit.training.schedules.Schedule``), whatever else the machine does.
+    """A schedule by time (``peewit.training.schedules.Schedule``) that adapts to background load.
 
-    The duration of the last steps tells how fast the machine is now, and so how long the work
-    after the training will take; the training ends that long before the limit. ``fraction_done``,
-    which the learning rates follow, reaches 1 when the training ends, after however many steps.
+    From the duration of the last steps it estimates the current speed of the machine, and from that
+    the time for the work after training, which is kept free before the limit. ``fraction_done``,
+    which the learning rates follow, reaches 1 when training ends, however many steps were run.
 
     Parameters
     ----------
     budget : Budget
     plan : Plan
     begun : float
-        The fraction of the training that was done before (of a resumed training).
+        The fraction of the training that was done in earlier sessions.
     target : float, optional
-        The accuracy on held-out images at which the training ends early.
+        The accuracy on held-out images at which training ends early.
     threads : Threads, optional
-        Is told each step's duration, and adapts the number of threads to background load.
+        Receives the duration of each step, and adapts the number of threads to background load.
     """
 
     budget: Budget
@@ -56,11 +56,11 @@ class Pace:
 
     @property
     def slowdown(self) -> float:
-        """How much slower the machine is at present than when it was measured, at least 1."""
+        """How much slower the machine is now than when it was measured, at least 1."""
         if len(self._steps) < 3:
             return 1.0
-        # not under 1: a network's first steps, which were measured, are slower than later ones, and
-        # the work after the training is not
+        # not below 1: the measured first steps of a network are slower than later ones, which does
+        # not make the work after training faster
         return max(median(self._steps) / self.plan.speed.step, 1.0)
 
     @property
@@ -72,39 +72,39 @@ class Pace:
 
     @property
     def end(self) -> float:
-        """When the training has to end, on the budget's clock."""
+        """The time at which training must end, on the budget's clock."""
         limit = self.budget.began + self.budget.seconds
         return limit - self.plan.ending.reserve(
             self.slowdown, self.plan.augmented, self.python_slowdown
         )
 
     def observe(self, state: TrainState) -> None:
-        """Note how long the last step took, and decide from the clock whether to go on."""
+        """Record the duration of the last step, and decide by the clock whether to continue."""
         self._note_step(state)
         self.measure_python()
         now, end = self.budget.now(), self.end
         done = (now - self._first) / (end - self._first) if now < end else 1.0
-        # it never goes back, also when the end comes nearer or moves away
+        # never decreases, even if the estimated end moves
         self._fraction = max(self._fraction, self.begun + (1 - self.begun) * done)
         usual = median(self._steps) if self._steps else self.plan.speed.step
         reached = self.target is not None and bool(state.history)
         if reached:
             reached = state.history[-1]["validation_accuracy"] >= (self.target or 0)
-        # so that it ends half a step early at most, or half a step late
+        # ends at most half a step early or late
         self._over = self._over or reached or now + usual / 2 > end
         if self._over and self.threads is not None:
             self.threads.settle()
 
     def fraction_done(self, state: TrainState) -> float:
-        """Return how much of the training is done, 0 to 1; it never goes back."""
+        """Return how much of the training is done, 0 to 1; it never decreases."""
         return self._fraction
 
     def is_over(self, state: TrainState) -> bool:
-        """Return whether the training has to end, because another step would end too late."""
+        """Return whether training must end, because another step would end too late."""
         return self._over
 
     def _note_step(self, state: TrainState) -> None:
-        # at the first look the duration of earlier steps is unknown
+        # on the first call the duration of earlier steps is unknown
         seen, seconds = self._seen or (state.seen, state.seconds)
         # the state's seconds start from zero after each row of the history
         if state.seen > seen and state.seconds > seconds:
@@ -113,7 +113,7 @@ class Pace:
             if self.threads is None or not self.threads.trying:
                 self._steps.append(step)
             if self.threads is not None:
-                # after a trial it takes RECENT more steps to know the slowdown again
+                # after a trial, RECENT more steps are needed to measure the slowdown again
                 tries = self.budget.now() + 2 * RECENT * step < self.end
                 self.threads.stepped(step, self.plan.speed.step, tries=tries)
         self._seen = (state.seen, state.seconds)
@@ -141,7 +141,7 @@ class Pace:
         ending = self.plan.ending
         slowdown = max(test / ending.test, self.slowdown) if ending.test else self.slowdown
         python = min(self.python_slowdown, slowdown) if ending.python else slowdown
-        # just measured, so without a safety margin: it is worth being a second late
+        # just measured, so without a safety margin; a second too late is acceptable
         needed = slowdown * ending.augmentation + python * (ending.rest + ending.report)
         return needed <= self.budget.left + 1.0
 

@@ -15,12 +15,13 @@ from peewit.errors import UsageError
 from peewit.system.text import minutes
 from peewit.training.budget.frontier import NETWORKS, Entry
 
-# The work after the training is reserved this factor more than the measurements predict: the end
-# may come a little early, and no later than the limit.
+# The time reserved for the work after training is the predicted one times this factor: the run may
+# end a little early, but not after the limit.
 SAFETY = 1.07
-# A training has at least this many steps.
+# The least number of training steps.
 FEWEST_STEPS = 10
-# Test-time augmentation is worth about a point of accuracy, and at most this fraction of the time.
+# Test-time augmentation gains about a percentage point of accuracy; it may take at most this
+# fraction of the time.
 DEAREST_AUGMENTATION = 0.1
 
 
@@ -50,7 +51,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast a network is on this machine.
+    """The speed of a network on this machine.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class Speed:
     flops: float
 
     def images(self, seconds: float) -> float:
-        """Return how many images a training of ``seconds`` goes through."""
+        """Return how many images are processed in ``seconds`` of training."""
         return seconds / self.step * self.batch_size
 
 
@@ -113,7 +114,7 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a training with a budget needs to know about the machine.
+    """The measurements of the machine that training with a budget needs.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ class Measured:
 
 
 def python_seconds(clock: Callable[[], float], *, best: bool = True) -> float:
-    """Return the seconds that a small loop of Python takes: the best of three, or the mean."""
+    """Return the seconds that a small Python loop takes: the shortest of three, or the mean."""
     took = []
     for _ in range(3):
         began, total = clock(), 0
@@ -166,7 +167,7 @@ class Plan:
 
 
 def choose(speeds: Sequence[Speed], seconds: float) -> Speed:
-    """Return the largest network that sees enough images in ``seconds`` to be worth its size.
+    """Return the largest network that can process its minimum number of images in ``seconds``.
 
     If none does, return the smallest.
     """
@@ -198,7 +199,7 @@ def candidates(flops: Mapping[str, float], rate: float, seconds: float) -> list[
     chosen = [NETWORKS[best]]
     if best + 1 < len(NETWORKS):
         larger = NETWORKS[best + 1]
-        # the calculation is accurate to about a third
+        # the estimate may be off by a third
         if seconds * rate / flops[larger.model] >= larger.images / 1.5:
             return [*chosen, larger]
     if best > 0 and seen < NETWORKS[best].images * 1.5:
@@ -215,7 +216,7 @@ def make_plan(
     fewest: int = FEWEST_STEPS,
     trained: float = 0.0,
 ) -> Plan:
-    """Plan what is left of ``budget``.
+    """Plan the rest of ``budget``.
 
     Parameters
     ----------
@@ -229,9 +230,9 @@ def make_plan(
     augmented : bool
         Whether the recipe asks for test-time augmentation.
     fewest : int
-        Steps that have to fit; 0 for a resumed training, which may have used all of its time.
+        Steps that must fit; 0 for a resumed run, which may have used all of its time.
     trained : float
-        Seconds of training so far: the cost of augmentation is compared with the whole.
+        Seconds of training so far: the cost of augmentation is compared with the total.
 
     Raises
     ------
@@ -260,12 +261,12 @@ def budget_too_small(seconds: float, least: float) -> UsageError:
     """Return the error for a budget of ``seconds`` if ``least`` seconds are needed.
 
     >>> print(budget_too_small(6.0, 55.0))
-    0.1 minutes are too little: loading, measuring, a few training steps and the test take about \
+    0.1 minutes is not enough: loading, measuring, a few training steps and the test take about \
 1 minute on this machine; give --minutes 1 or more
     """
     needed, given = math.ceil(least * SAFETY / 6) / 10, float(f"{seconds / 60:.2g}")
     return UsageError(
-        f"{minutes(given)} {'is' if given == 1 else 'are'} too little",
+        f"{minutes(given)} is not enough",
         "loading, measuring, a few training steps and the test take about "
         f"{minutes(needed)} on this machine",
         f"give --minutes {needed:g} or more",

@@ -1,4 +1,4 @@
-"""Plan a training with a budget: measure this machine, choose a network, estimate the end."""
+"""Plan training with a budget: measure this machine, choose a network, estimate the end."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from peewit.training.resolve import network_size
 # and the longest that the last two may take in seconds.
 MEASURING, RATE_SHARE, STEPS_SHARE = 0.06, 0.012, 0.012
 LONGEST_RATE, LONGEST_STEPS = 0.9, 3.0
-# What networks usually reach of PyTorch's best rate, before they are measured: more than all of it
-# with the compiled kernels, whose convolutions do less arithmetic than they are counted with, and
-# more still if those multiply in bfloat16.
+# The usual rate of networks relative to PyTorch's best, before they are measured: above 1 with the
+# compiled kernels, whose convolutions do less arithmetic than is counted for them, and even higher
+# if they multiply in bfloat16.
 USUAL_SHARE, USUAL_SHARE_OF_KERNELS, USUAL_SHARE_OF_BFLOAT16 = 0.7, 1.2, 1.7
-# bfloat16 costs a little accuracy, so it must be this much faster.
+# bfloat16 costs a little accuracy, so it is used only if it is this much faster.
 WORTH_BFLOAT16 = 1.1
 # Test-time augmentation: five more views of a quarter of the images.
 AUGMENTED = 1.3
-# What saving, pictures and exit take, and what the report takes, in units of `python_seconds`.
+# The time for saving, pictures and exit, and for the report, in units of `python_seconds`.
 ENDING_LOOPS, REPORT_LOOPS = 220.0, 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the planner chose.
+    """The choice of the planner.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Choice:
     speed : Speed
         Of that network on this machine.
     seconds : float
-        The length of the training, including what surrounds it.
+        The length of the run, including the work before and after training.
     """
 
     recipe: Recipe
@@ -65,9 +65,9 @@ def choose_network(
     recipe : Recipe
         With minutes or an accuracy to reach.
     machine : Machine
-        Remembers what is measured.
+        Stores the measurements.
     settled : bool
-        Whether the recipe has been trained with before, so that only its speed is measured.
+        Whether network and precision are fixed (a resumed run), so that only the speed is measured.
     """
     with machine.measuring(recipe.threads or 1):
         machine.adapt_threads(recipe.threads or 1)
@@ -77,7 +77,7 @@ def choose_network(
 def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -> Choice:
     began = machine.now()
     left = math.inf if recipe.minutes is None else 60 * recipe.minutes - (began - machine.began)
-    # half before the networks and half after them: a disturbance of one may not last to the other
+    # half before the networks and half after them, in case background load affects one of the two
     each_rate = min(LONGEST_RATE, RATE_SHARE * left) / 2
     best = machine.measure_rate(each_rate)
     try_bfloat16 = not settled and recipe.precision == "float32" and machine.has_bfloat16()
@@ -102,7 +102,7 @@ def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -
             recipe, speed = lower, other
     speeds = [speed]
     if automatic:
-        # the rate of a network predicts that of others better than a convolution's does
+        # the rate of one network predicts that of another better than a convolution's rate does
         for entry in plans.candidates(flops, speed.flops / speed.step, seconds):
             if entry.model != first and has_time(speeds[-1]):
                 candidate = recipe.replace(model=entry.model)
@@ -115,7 +115,7 @@ def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -
 def measure(
     dataset: Dataset, test: Dataset | None, recipe: Recipe, machine: Machine
 ) -> Measured | None:
-    """Measure what a training by ``recipe``, which is resolved, still needs to know.
+    """Measure what is still unknown for training by the resolved ``recipe``.
 
     Returns
     -------
@@ -125,10 +125,10 @@ def measure(
     if recipe.by_epochs:
         if find(recipe.model).family == "fast":
             with machine.measuring(recipe.threads or 1):
-                machine.measure_rate()  # the history compares the training's rate with it
+                machine.measure_rate()  # the history relates the training rate to it
         return None
     speed = machine.speed_of(recipe)
-    if speed is None:  # a resumed training
+    if speed is None:  # a resumed run
         speed = choose_network(dataset, recipe, machine, settled=True).speed
     ending = _ending(dataset, test, recipe, speed, machine)
     return Measured(speed=speed, ending=ending, threads=machine.count)
@@ -144,8 +144,8 @@ def _ending(
     judged = len(test) if test is not None else held_out
     validated = held_out if recipe.validate_on == "holdout" else judged
     python = machine.measure_python()
-    # Validation images that are not the final test go through the network once more: for
-    # calibration, or else to find the confidence below which test-time augmentation is used.
+    # Validation images that are not the test images are evaluated once more: for calibration, or
+    # to find the confidence below which test-time augmentation is used.
     others = validated if test is not None and recipe.validate_on == "holdout" else 0
     calibrated, unsure = (others, 0) if recipe.calibrate else (0, others)
     return Ending(
@@ -158,7 +158,7 @@ def _ending(
 
 
 def _usual_share(bfloat16: bool) -> float:
-    """Return what networks usually reach of PyTorch's best rate on this machine."""
+    """Return the usual rate of networks relative to PyTorch's best on this machine."""
     if not kernels.available():
         return USUAL_SHARE
     native = bfloat16 and kernels.multiplies_bfloat16()

@@ -1,4 +1,4 @@
-"""Training until an accuracy is reached: how long each round should be. No PyTorch here."""
+"""Training to a target accuracy: how long each round should be. No PyTorch here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from peewit.errors import PeewitError
 from peewit.training.budget.frontier import needed_flops
 
-# A prediction is accurate to a fifth, and falling short costs another round.
+# The predicted length is within 20 % of the true one, and falling short costs another round.
 MARGIN = 1.2
-# Beyond the measured points the frontier is extrapolated; no network here has a lower error.
+# Beyond the measured points the frontier is extrapolated, but not below the lowest plausible error.
 FEWEST_ERRORS = 0.02
 SHORTEST = 5.0  # seconds
 # The ratio of a round's length to that of the previous one.
@@ -21,7 +21,7 @@ PATIENCE, BETTER = 3, 0.001
 
 
 def not_reached(target: float, why: str, todo: str) -> PeewitError:
-    """Return the error of a training that was given up before it reached ``target``."""
+    """Return the error for a run that gave up before it reached ``target``."""
     return PeewitError(f"a validation accuracy of {target:.1%} was not reached", why, todo)
 
 
@@ -33,7 +33,7 @@ class Round(NamedTuple):
 
 
 def next_round(target: float, rounds: Sequence[Round], rate: float) -> float | None:
-    """Return how many seconds to train next, or None when it is time to give up.
+    """Return how many seconds to train next, or None to give up.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def next_round(target: float, rounds: Sequence[Round], rate: float) -> float | N
     )
     if tired or len(rounds) >= MOST_ROUNDS:
         return None
-    # The first rounds show how hard this data is; the slope of the frontier is assumed the same.
+    # The first rounds show how hard this data is; the slope of the frontier is assumed equal.
     done = needed_flops(max(1 - accuracies[-1], FEWEST_ERRORS))
     growth = MARGIN * needed_flops(wanted) / done
     return rounds[-1].seconds * min(max(growth, LEAST_GROWTH), MOST_GROWTH)

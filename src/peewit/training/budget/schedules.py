@@ -1,4 +1,4 @@
-"""The schedules of a training: its epochs, its minutes, or rounds until an accuracy is reached."""
+"""The schedules of a run: its epochs, its minutes, or rounds until an accuracy is reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from peewit.errors import PeewitError
-from peewit.system.text import duration
+from peewit.system.text import duration, minutes
 from peewit.training.budget.pace import Pace
 from peewit.training.budget.plan import FEWEST_STEPS, Budget, Ending, Measured, Plan, make_plan
 from peewit.training.budget.planner import sentence
@@ -24,7 +24,7 @@ _NO_ENDING = Ending(test=0.0, augmentation=0.0, rest=0.0)
 
 @dataclass
 class Schedules:
-    """The schedules of one training, one after the other, and what its end has time for.
+    """The schedules of one run, in order, and what there is time for at its end.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ class Schedules:
         Parameters
         ----------
         state : TrainState
-            The training's own, which is read again after each schedule.
+            The state being trained; it is read again after each schedule.
 
         Raises
         ------
         UsageError
-            The time is too short for any training.
+            The budget is too small for any training.
         """
         if not self.recipe.by_epochs:
             self._threads.begin()
@@ -77,7 +77,7 @@ class Schedules:
             budget = self._budget(state)
             plan = self._plan(budget, state)
             self.note(sentence(plan, self.recipe, budget))
-            # resumed with more minutes than before, the training is further from its end
+            # with a larger budget than before, a resumed run is further from its end
             begun = min(state.fraction_done, state.spent / budget.seconds)
             self._pace = Pace(budget, plan, begun, threads=self._threads)
             yield self._pace
@@ -86,17 +86,17 @@ class Schedules:
             yield EpochSchedule(self.recipe.epochs, self.recipe.steps(self.images))
 
     def check(self) -> None:
-        """Raise UsageError if the time is too short to begin a training."""
+        """Raise UsageError if the budget is too small to start training."""
         if self.recipe.minutes is not None:
             self._plan(self._budget(TrainState()), TrainState())
 
     def decide_augmentation(self, seconds: float) -> bool:
-        """Decide whether test-time augmentation has time after a plain test of ``seconds``."""
+        """Decide whether there is time for test-time augmentation after a test of ``seconds``."""
         if self.recipe.minutes is None or self._pace is None:
             return True
         fits = self._pace.decide_augmentation(seconds)
         if not fits and self._pace.plan.augmented:
-            self.note("there is no time left for test-time augmentation: it is skipped")
+            self.note("skipping test-time augmentation: no time left")
         return fits
 
     def decide_report(self) -> bool:
@@ -106,8 +106,8 @@ class Schedules:
         return self._pace.decide_report()
 
     def failure(self, state: TrainState, todo: str) -> PeewitError:
-        """Return the error of an accuracy that was not reached."""
-        why = f"{self.given_up}, and the accuracy is {_accuracy(state):.1%}; everything is saved"
+        """Return the error for a target accuracy that was not reached."""
+        why = f"{self.given_up} reached only {_accuracy(state):.1%}; everything is saved"
         return not_reached(self.recipe.until_accuracy or 1.0, why, todo)
 
     def _known(self) -> Measured:
@@ -115,9 +115,9 @@ class Schedules:
         return self.measured
 
     def _budget(self, state: TrainState) -> Budget:
-        # earlier sessions count
-        minutes = self.recipe.minutes or float("inf")
-        return Budget(60 * minutes, self.began - state.spent, self.now)
+        # the time of earlier sessions counts
+        limit = self.recipe.minutes or float("inf")
+        return Budget(60 * limit, self.began - state.spent, self.now)
 
     def _plan(self, budget: Budget, state: TrainState) -> Plan:
         known = self._known()
@@ -131,10 +131,10 @@ class Schedules:
         known, limit = self._known(), self._budget(state)
         rate = known.speed.flops / known.speed.step
         rounds = [Round(*done) for done in state.rounds]
-        # a resumed training has done a part of its last round, or all of it
+        # a resumed run has completed its last round in part, or all of it
         before, begun = state.spent - state.round_began, state.fraction_done
         if state.history and begun >= 1:
-            # a new session has its own rounds: the earlier ones may have been given up
+            # a new session starts its own rounds: the earlier ones may have ended in failure
             rounds = [Round(before, _accuracy(state))]
             before = begun = 0.0
         if state.history and _accuracy(state) >= target:
@@ -161,14 +161,14 @@ class Schedules:
             yield self._pace
             rounds.append(Round(self.now() - started + before, _accuracy(state)))
             if rounds[-1].accuracy >= target:
-                if self.recipe.minutes is not None:  # the final test may use the rest of them
+                if self.recipe.minutes is not None:  # the final test may use the rest
                     self._pace = Pace(limit, self._plan(limit, state), begun)
                 return
             if budget is limit:
-                self.given_up = f"the time is up ({self.recipe.minutes:g} min)"
+                self.given_up = f"training for {minutes(limit.seconds / 60)}"
                 return
             before = begun = 0.0
-        self.given_up = f"{len(rounds)} rounds of training did not reach it"
+        self.given_up = f"{len(rounds)} rounds of training"
 
 
 def _accuracy(state: TrainState) -> float:

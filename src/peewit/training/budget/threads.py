@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-# Threads that wait for each other are all as slow as the one whose core is shared: if steps take
-# this factor longer than their number of threads explains, fewer threads may be faster.
+# Threads that wait for each other all run at the speed of the slowest. If steps are slower by this
+# factor than the number of threads explains, fewer threads may be faster.
 LOST = 1.5
-# Steps in the median; steps of a trial, of which the first is not counted because its caches are
-# cold; and the factor by which a trial must shorten the steps.
+# Steps in the median; steps of a trial, the first of which is ignored because its caches are cold;
+# and the factor by which a trial must shorten the steps.
 RECENT, TRIAL, GAIN = 5, 4, 0.9
-# Seconds of steps between two trials, doubled after each that gained nothing, and the longest.
+# Seconds of steps between two trials, doubled after each trial without a gain, and their maximum.
 PAUSE, LONGEST_PAUSE = 5.0, 80.0
 
 
 @dataclass
 class Threads:
-    """Finds, while a training runs, the number of threads with the fastest steps.
+    """Finds the number of threads with the fastest steps during training.
 
     It tries fewer if steps are slow, and more if there are fewer than ``most``.
 
@@ -75,7 +75,7 @@ class Threads:
         usual : float
             The duration when the machine was measured, with ``first`` threads.
         tries : bool
-            Whether a trial may begin: not if only a few steps are left.
+            Whether a trial may start; false if only a few steps are left.
         """
         self._steps.append(seconds)
         self._passed += seconds
@@ -83,7 +83,7 @@ class Threads:
             self._judge(*self._before)
         elif tries and len(self._steps) == RECENT:
             now = median(self._steps)
-            # the load changed during the last trial or after it: its candidate would win now
+            # the load has changed since the last trial: its candidate would win now
             wrong = GAIN * now > self._tried
             if self._passed < self._pause and not wrong:
                 return
@@ -96,14 +96,14 @@ class Threads:
         """Return the numbers of threads to try one after the other until one is better."""
         found = []
         if slow and self.count > 1:
-            # as long as one thread shares its core, fewer threads do not help: try far fewer too
+            # while any thread shares its core, one thread less does not help: try far fewer too
             found += [max(1, self.count - 2**step) for step in range(self.count.bit_length())]
         if self.count < self.most:
             found += [self.most, self.count + 1]
         return list(dict.fromkeys(found))
 
     def _judge(self, count: int, before: float) -> None:
-        """End a trial that has lasted long enough or clearly gains nothing."""
+        """End a trial that is complete or clearly gains nothing."""
         counted = list(self._steps)[1:]
         lost = any(step > before for step in counted)
         if not lost and len(self._steps) < TRIAL:

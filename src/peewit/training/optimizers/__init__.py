@@ -1,4 +1,4 @@
-"""The optimisers by name. Making one imports PyTorch; listing them does not."""
+"""The optimisers by name. Building one imports PyTorch; listing them does not."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerInfo:
-    """What is known of an optimiser before it is made.
+    """Metadata of an optimiser, available without building it.
 
     Parameters
     ----------
     title : str
-        How reports name it.
+        Its name in reports.
     default_lr : float or None
         The learning rate; None if it follows from the number of steps.
     families : frozenset of str or None
@@ -83,7 +83,7 @@ def default_optimizer(family: str) -> str:
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser for all trainable parameters of ``model``.
 
-    With a decaying learning rate each parameter group has its initial one as ``first_lr``.
+    With a decaying learning rate, each parameter group stores its initial one as ``first_lr``.
     """
     optimizer = OPTIMIZERS[recipe.optimizer].make(model, recipe)
     if recipe.schedule == "linear":
