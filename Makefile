@@ -22,7 +22,7 @@ help:
 
 .PHONY: train
 train: $(INSTALLED)
-	@$(BIN)/peewit train cifar10 --recipe tutorial --fallback digits $(ARGS)
+	@$(BIN)/peewit train cifar10 --fallback digits $(ARGS)
 
 .PHONY: test
 test: $(TOOLS)

@@ -179,6 +179,13 @@ def test_fallback_trains_on_another_source(
     assert error.count("\n") == 1
     assert training["source"]["source"] == "digits"
     assert training["dataset"].image_shape == (8, 8, 1)
+    assert training["recipe"] == peewit.Recipe.preset("digits")
+    for words, recipe in (
+        (["--epochs", "2"], peewit.Recipe.preset("digits", epochs=2)),
+        (["--recipe", "tutorial"], peewit.Recipe()),
+    ):
+        assert main(["train", "cifar10", "--fallback", "digits", *words]) == 0
+        assert training["recipe"] == recipe
 
 
 def test_fallback_is_used_if_the_download_cannot_be_saved(

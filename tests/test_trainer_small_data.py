@@ -123,6 +123,18 @@ def test_enough_steps_keep_the_moving_statistics(tmp_path: Path) -> None:
             assert torch.equal(value, trained[f"model/{name}"]), name
 
 
+def test_a_diverged_training_does_not_end_without_a_word(tmp_path: Path) -> None:
+    told = Notes()
+    diverged = RECIPE.replace(epochs=1, lr=1000.0)
+    run = train(DATA, diverged, test=TEST, out=tmp_path / "run", progress=told)
+    (sentence,) = (note for note in told.notes if "most frequent class" in note)
+    assert "no better than always predicting the most frequent class (33.3%)" in sentence
+    assert sentence.endswith(
+        "train with a lower learning rate (--lr) than 1000, or for more epochs"
+    )
+    assert sentences.cautions(run) == [f"Caution: {sentence}."]
+
+
 def test_a_recipe_of_an_earlier_version_is_auto(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     lines = RECIPE.to_yaml().splitlines()

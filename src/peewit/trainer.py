@@ -15,6 +15,7 @@ from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.metrics import evaluate
 from peewit.report.final_test import final_logits, training_costs, write_result
+from peewit.report.sentences import no_better_than_baseline
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.malloc import freed_memory_kept
@@ -363,6 +364,9 @@ def _test(
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
     evaluation = write_result(path, data, found.logits, split, more)
+    caution = no_better_than_baseline(evaluation.to_dict(), state.history, setup.recipe.lr)
+    if caution:
+        callbacks.note(caution)
     title = f"{setup.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
     plots.save_curves(path / runfolder.CURVES, state.history, title)
     return report.Evidence(training=setup.training, judged=data, logits=found.logits)

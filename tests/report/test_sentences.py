@@ -133,6 +133,48 @@ def test_temperature_scaling(run: Run) -> None:
     assert "same images" in sentences.temperature(fast)
 
 
+def judged(accuracy: float, interval: tuple[float, float], images: int = 100) -> dict[str, Any]:
+    """Return metrics of two classes, of which the first has three quarters of the images."""
+    return {
+        "accuracy": accuracy,
+        "accuracy_interval": interval,
+        "images": images,
+        "classes": [{"images": images * 3 // 4}, {"images": images // 4}],
+    }
+
+
+def test_an_accuracy_above_the_baseline_needs_no_caution() -> None:
+    assert sentences.no_better_than_baseline({}, [], 0.1) == ""
+    assert sentences.no_better_than_baseline(judged(0.9, (0.82, 0.94)), [], 0.1) == ""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "trained", "end"),
+    [
+        (
+            judged(0.75, (0.66, 0.82)),
+            [0.75],
+            "(75.0%); train with a lower learning rate (--lr) than 1000, or for more epochs",
+        ),
+        (
+            judged(0.7, (0.6, 0.78)),
+            [0.99],
+            "although the training accuracy is 99.0%; train on more images, and check that the "
+            "test images are of the same kind",
+        ),
+        (judged(0.8, (0.71, 0.87)), [0.8], "as far as 100 images can tell: test on more"),
+        (judged(0.2, (0.13, 0.29)), [], "check the order of the class names and the preprocessing"),
+    ],
+)
+def test_an_accuracy_of_the_baseline_says_what_to_do(
+    metrics: dict[str, Any], trained: list[float], end: str
+) -> None:
+    history = [{"accuracy": accuracy} for accuracy in trained]
+    sentence = sentences.no_better_than_baseline(metrics, history, 1000)
+    assert "is no better than always predicting the most frequent class (75.0%)" in sentence
+    assert sentence.endswith(end)
+
+
 def test_the_command_is_quoted_for_the_shell(run: Run) -> None:
     changed = dataclasses.replace(
         run, path=Path("my runs/a"), source={"source": "cifar100", "coarse": True, "data": "a b"}

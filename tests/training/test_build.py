@@ -130,3 +130,63 @@ def test_data_that_nothing_can_be_learned_from_is_refused(
     data = Dataset(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels), names)
     with pytest.raises(PeewitError, match=sentence):
         check_data(data, None, Recipe())
+
+
+def with_counts(*counts: int) -> Dataset:
+    """Return a data set with so many images of each class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 32, 32, 3), np.uint8)
+    return Dataset(images, labels, [f"c{number}" for number in range(len(counts))])
+
+
+@pytest.mark.parametrize(
+    ("counts", "tested", "sentences"),
+    [
+        ((20, 20), (5, 5), []),
+        (
+            (20, 20, 0),
+            (5, 5, 5),
+            ["the class 'c2' has no training images: the network cannot learn to recognise it"],
+        ),
+        (
+            (40, 0, 1, 0),
+            (5, 5, 5, 0),
+            [
+                "the classes 'c1', 'c3' have no training images: the network cannot learn to "
+                "recognise them",
+                "the class 'c2' has only one training image: the network may not recognise others",
+                "the class 'c3' has no images in the final test: its accuracy is not measured",
+            ],
+        ),
+    ],
+)
+def test_classes_with_hardly_any_images_are_named(
+    counts: tuple[int, ...],
+    tested: tuple[int, ...],
+    sentences: list[str],
+    note: Callable[[str], None],
+    notes: list[str],
+) -> None:
+    build_setup(with_counts(*counts), with_counts(*tested), Recipe(batch_size=4), note)
+    assert notes == sentences
+
+
+def test_a_class_that_is_held_out_altogether_is_named(
+    note: Callable[[str], None], notes: list[str]
+) -> None:
+    recipe = Recipe(batch_size=4, validation_fraction=0.6)
+    build_setup(with_counts(20, 20, 1), with_counts(5, 5, 5), recipe, note)
+    (sentence,) = notes
+    assert "the class 'c2' has no training images left" in sentence
+    assert "use a smaller validation_fraction" in sentence
+
+
+def test_many_classes_are_not_all_named(note: Callable[[str], None], notes: list[str]) -> None:
+    build_setup(with_counts(90, 9, *[0] * 8), None, Recipe(batch_size=4), note)
+    assert "the classes 'c2', 'c3', 'c4', 'c5', 'c6' and 3 more have no training images" in notes[1]
+
+
+def test_two_classes_of_the_same_name_are_refused() -> None:
+    images = np.zeros((4, 8, 8, 1), np.uint8)
+    with pytest.raises(PeewitError, match=r"two classes have the name '1'.* different name"):
+        Dataset(images, np.arange(4) % 3, ["0", "1", 1])  # type: ignore[list-item]

@@ -59,7 +59,8 @@ if TYPE_CHECKING:
 @click.option(
     "--fallback",
     metavar="SOURCE",
-    help="Train on this source if SOURCE is unavailable.",
+    help="Train on this source if SOURCE is unavailable (digits: with the recipe digits, unless "
+    "--recipe is given).",
     shell_complete=complete_source,
 )
 @click.option(
@@ -88,6 +89,7 @@ def train(
     from peewit.report.tensorboard import TensorBoard, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
+    from peewit.training.recipe import PRESETS
 
     changes = {name: value for name, value in flags.items() if value is not None}
     place = {"source": source, "data": data, "coarse": coarse}
@@ -103,7 +105,12 @@ def train(
     if logged:
         # before the data is loaded, so that the error comes at once
         summary_writer()
+    asked = place
     splits, place = _load(place, fallback)
+    if place != asked and recipe is None and resume is None and fallback in PRESETS:
+        # the default recipe is the tutorial's, and its network is made for larger images
+        with flags_named(changes):
+            settings = PRESETS[fallback].budgeted(**changes)
     for sentence in splits.notes:
         note(sentence)
     progress = automatic()

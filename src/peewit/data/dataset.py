@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +35,7 @@ class Dataset:
     Raises
     ------
     PeewitError
-        Shapes, dtypes and labels do not match.
+        Shapes, dtypes and labels do not match, or two classes have the same name.
 
     Examples
     --------
@@ -69,6 +70,14 @@ class Dataset:
                 f"they go from {labels.min()} to {labels.max()} for {len(self.class_names)} names",
                 "number the classes from 0",
             )
+        names = tuple(str(name) for name in self.class_names)
+        duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
+        if duplicate is not None:
+            raise PeewitError(
+                f"two classes have the name {duplicate!r}",
+                "no prediction could tell them apart",
+                "give each class a different name",
+            )
         # object.__setattr__ is how a frozen dataclass normalises its own fields
         labels = np.array(labels, dtype=np.int64)
         labels.flags.writeable = False
@@ -76,7 +85,7 @@ class Dataset:
         images.flags.writeable = False
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peewit.models.registry import MODELS
@@ -59,15 +60,57 @@ def untested(run: Run) -> str:
 
 
 def cautions(run: Run) -> list[str]:
-    """Return why the accuracy may be optimistic; empty if it is not."""
+    """Return why the accuracy may be useless or optimistic; empty if it is neither."""
+    found = []
+    useless = no_better_than_baseline(run.metrics, run.history, run.recipe.lr)
+    if useless:
+        found.append(f"Caution: {useless}.")
     if validated_on_test_set(run):
-        return [f"Caution: {VALIDATED_ON_TEST_SET}."]
-    if run.metrics.get("split") == "validation":
-        return [
+        found.append(f"Caution: {VALIDATED_ON_TEST_SET}.")
+    elif run.metrics.get("split") == "validation":
+        found.append(
             "Caution: there was no test set. This is the accuracy on the validation images, which "
             "is optimistic if any choice was based on them."
-        ]
-    return []
+        )
+    return found
+
+
+def no_better_than_baseline(
+    metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], lr: float | None
+) -> str:
+    """Return a sentence if always predicting the most frequent class is as good, and what to do.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Those of ``metrics.json``; may be empty.
+    history : sequence of mapping
+        The rows of the history; empty for an imported model.
+    lr : float or None
+        The learning rate.
+    """
+    if not metrics:
+        return ""
+    baseline = max(scores["images"] for scores in metrics["classes"]) / metrics["images"]
+    if metrics["accuracy_interval"][0] > baseline:
+        return ""
+    sentence = (
+        f"the accuracy of {percent(metrics['accuracy'])} is no better than always predicting the "
+        f"most frequent class ({percent(baseline)})"
+    )
+    if metrics["accuracy"] > baseline:
+        sentence += f", as far as {counted(metrics['images'], 'image')} can tell: test on more"
+    elif not history:
+        sentence += "; check the order of the class names and the preprocessing"
+    elif history[-1]["accuracy"] > (1 + baseline) / 2:  # most training images were learned
+        sentence += (
+            f", although the training accuracy is {percent(history[-1]['accuracy'])}; train on "
+            "more images, and check that the test images are of the same kind"
+        )
+    else:
+        rate = f" than {lr:g}" if lr else ""
+        sentence += f"; train with a lower learning rate (--lr){rate}, or for more epochs"
+    return sentence
 
 
 def recipe(run: Run, parameters: int | None) -> list[str]:

@@ -26,6 +26,7 @@ from peewit.training.sampler import HardExamples
 # the patch statistics of this many images are those of all, and counted quickly
 WHITENING_IMAGES = 5_000
 RESIZED_AT_ONCE = 256
+NAMED = 5  # classes in a note
 LEAST_OF_ONE = 16  # pixels: three halvings leave two
 
 
@@ -106,6 +107,7 @@ def build_setup(
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
         if test is None:
             note("there is no test set: the final metrics are those of the validation images")
+    _note_rare_classes(dataset, training, test if test is not None else validation, note)
     if recipe.batch_size > len(training):
         raise UsageError(
             f"is {recipe.batch_size:,}",
@@ -147,6 +149,30 @@ def build_setup(
         hard_examples=hard_examples,
         flops=TrainingFlops(model),
     )
+
+
+def _note_rare_classes(
+    dataset: Dataset, training: Dataset, judged: Dataset, note: Callable[[str], None]
+) -> None:
+    """Note classes that cannot be learned or tested, because they have hardly any images."""
+    given, kept, tested = (part.class_counts for part in (dataset, training, judged))
+    for rare, consequence in (
+        (given == 0, "no training images: the network cannot learn to recognise {them}"),
+        (
+            (given > 0) & (kept == 0),
+            "no training images left, because all are held out for validation: use a smaller "
+            "validation_fraction",
+        ),
+        (kept == 1, "only one training image: the network may not recognise others"),
+        (tested == 0, "no images in the final test: {their} accuracy is not measured"),
+    ):
+        names = [repr(dataset.class_names[int(number)]) for number in np.flatnonzero(rare)]
+        if len(names) == 1:
+            note(f"the class {names[0]} has {consequence.format(them='it', their='its')}")
+        elif names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            found = consequence.format(them="them", their="their")
+            note(f"the classes {', '.join(names[:NAMED])}{more} have {found}")
 
 
 def _augment(training: Dataset, recipe: Recipe) -> Augment:

@@ -338,4 +338,9 @@ PRESETS: dict[str, Recipe] = {
     "best": _FAST.replace(
         name="best", model="fast-xl", epochs=30, translate=4, cutout=12, skip_easy=0.0
     ),
+    # for the source digits. Errors on 861 held-out training images (three splits): 5; without
+    # translation and with 10 epochs 6; three nearest neighbours 9
+    "digits": _FAST.replace(
+        name="digits", model="fast-s", epochs=20, flip="none", translate=1, skip_easy=0.0
+    ),
 }
