@@ -4,8 +4,8 @@ usage: python benchmarks/busy_epochs.py --data cifar-10-python.tar.gz [--models 
            [--runs 3] [--log FILE]
        python benchmarks/busy_epochs.py --table [--log FILE]
 
-Each run trains a network for one epoch of 100 steps in its own process, with one thread per core.
-Under load, one busy loop runs for every two cores, from the start to the end of the process. The
+Each run trains a network for one epoch of 8,000 images in its own process, with one thread per
+core. Under load, one busy loop runs for every two cores, from start to end of the process. The
 conditions alternate: without and with load, and with threads that wait as Peewit sets them
 (``peewit.system.openmp``) and as PyTorch's runtime does by default. Each run appends one line to
 the log; runs that are in the log are skipped.
@@ -24,7 +24,7 @@ import child
 import rawlog
 from busy_machine import burning
 
-STEPS = 100
+IMAGES = 8_000
 # the defaults of GCC's runtime, in turns of a loop, and of Intel's and LLVM's, in milliseconds
 DEFAULTS = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
 
@@ -36,7 +36,7 @@ def trained(data, model):
     preset = "tutorial" if model == "tutorial" else "fast"
     recipe = peewit.Recipe.preset(preset, model=model, epochs=1, validate_on="test")
     loaded = peewit.load("cifar10", data=data)
-    some, few = loaded.train.take(range(STEPS * recipe.batch_size)), loaded.test.take(range(100))
+    some, few = loaded.train.take(range(IMAGES)), loaded.test.take(range(100))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "run")
         run = peewit.train(some, recipe, test=few, out=out, progress=peewit.Callback())
