@@ -14,7 +14,7 @@ from peewit import plots, report
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.metrics import evaluate
-from peewit.report.final_test import final_logits, training_costs, write_result
+from peewit.report.final_test import final_logits, training_costs, without_copies, write_result
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.malloc import freed_memory_kept
@@ -358,6 +358,7 @@ def _test(
         runfolder.write_unsure(path, found.threshold)
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
+    more |= without_copies(found.logits, data, split, setup.copies, callbacks.note)
     evaluation = write_result(path, data, found.logits, split, more)
     title = f"{setup.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
     plots.save_curves(path / runfolder.CURVES, state.history, title)

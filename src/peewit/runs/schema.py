@@ -71,6 +71,11 @@ OPTIONAL_METRICS: dict[str, Kind] = {
     "gflops": _number,
     "share_of_best": _number,
     "single_view_accuracy": _number,
+    "also_in_training": _object(
+        images=_count,
+        indices=_list(_count),
+        accuracy_without=lambda value: value is None or _number(value),
+    ),
     "temperature_scaling": _object(
         temperature=_number, images=_count, error_before=_number, error_after=_number
     ),
