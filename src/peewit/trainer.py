@@ -14,7 +14,7 @@ from peewit import plots, report
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.metrics import evaluate
-from peewit.report.final_test import final_logits, training_costs, write_result
+from peewit.report.final_test import final_logits, training_costs, without_copies, write_result
 from peewit.report.sentences import no_better_than_baseline
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -363,6 +363,7 @@ def _test(
         more["batch_norm_images"] = found.estimated_from
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
+    more |= without_copies(found.logits, data, split, setup.copies, callbacks.note)
     evaluation = write_result(path, data, found.logits, split, more)
     caution = no_better_than_baseline(evaluation.to_dict(), state.history, setup.recipe.lr)
     if caution:

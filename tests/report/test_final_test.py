@@ -21,7 +21,7 @@ from peewit.evaluation.inference import (
 )
 from peewit.evaluation.temperature import FEWEST, calibrate, head
 from peewit.images.preprocessing import Preprocessing
-from peewit.report.final_test import FinalLogits, final_logits
+from peewit.report.final_test import FinalLogits, final_logits, without_copies
 from peewit.training.callbacks import Callback, CallbackList, StopTraining
 from peewit.training.loop import TrainSetup
 from peewit.training.recipe import Recipe
@@ -188,3 +188,25 @@ def test_without_suitable_images_nothing_is_calibrated(
     (note,) = watch.notes
     assert "not calibrated" in note
     assert reason in note
+
+
+def test_the_accuracy_without_copies_of_training_images() -> None:
+    notes: list[str] = []
+    logits = np.eye(3, dtype=np.float32)[TEST.labels]
+    logits[:4] = np.roll(logits[:4], 1, axis=1)  # the first four are wrong
+    copies = list(range(2, 40, 2))  # 19, of which 18 are right
+    assert without_copies(logits, TEST, "test", copies, notes.append) == {
+        "also_in_training": {"images": 19, "indices": copies, "accuracy_without": 18 / 21}
+    }
+    assert notes == [
+        "19 of 40 test images are also training images; without them, the accuracy is 85.7%"
+    ]
+    everything = without_copies(logits, TEST, "test", range(40), notes.append)
+    assert everything["also_in_training"] == {
+        "images": 40,
+        "indices": list(range(20)),
+        "accuracy_without": None,
+    }
+    assert notes[1].startswith("all test images are also training images, so the accuracy does not")
+    assert without_copies(logits, TEST, "test", [], notes.append) == {}
+    assert len(notes) == 2

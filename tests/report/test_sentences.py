@@ -183,3 +183,21 @@ def test_the_command_is_quoted_for_the_shell(run: Run) -> None:
         "peewit train cifar100 --data 'a b' --coarse --recipe 'my runs/a/recipe.yaml'"
     )
     assert sentences.command(dataclasses.replace(run, source={})).startswith("peewit train SOURCE ")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((30, 0.712), "30 of 60 test images are also training images; without them, the accuracy"),
+        ((1, 0.712), "1 of 60 test images is also a training image; without it, the accuracy"),
+        ((60, None), "all test images are also training images, so the accuracy does not apply"),
+    ],
+)
+def test_copies_of_training_images(run: Run, found: tuple[int, float | None], said: str) -> None:
+    assert sentences.cautions(run) == []
+    images, accuracy = found
+    metric = {"images": images, "indices": [4], "accuracy_without": accuracy}
+    metrics = run.metrics | {"also_in_training": metric}
+    (caution,) = sentences.cautions(dataclasses.replace(run, metrics=metrics))
+    assert caution.startswith(f"Caution: {said}")
+    assert accuracy is None or caution.endswith(" is 71.2%.")

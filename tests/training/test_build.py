@@ -47,6 +47,62 @@ def test_without_a_test_set_it_says_what_the_numbers_will_be(
     assert "no test set" in said
 
 
+@pytest.mark.parametrize("validate_on", ["holdout", "test"])
+def test_test_images_that_are_training_images_are_noted(
+    validate_on: str,
+    tiny: Dataset,
+    tiny_test: Dataset,
+    note: Callable[[str], None],
+    notes: list[str],
+) -> None:
+    images = tiny_test.images.copy()
+    images[[3, 20]] = tiny.images[[59, 0]]
+    test = replace(tiny_test, images=images)
+    job = build_setup(tiny, test, Recipe(validate_on=validate_on), note)
+    assert list(job.copies) == [3, 20]
+    assert notes[0] == (
+        "2 of 30 test images are also training images (numbers 3, 20, counted from 0): "
+        "the test accuracy is too optimistic"
+    )
+    assert len(notes) == (1 if validate_on == "holdout" else 2)
+
+
+def test_validation_images_that_are_training_images_are_noted(
+    tiny: Dataset, note: Callable[[str], None], notes: list[str]
+) -> None:
+    twice = np.repeat(np.arange(30), 2)
+    doubled = tiny.take(twice)
+    job = build_setup(doubled, None, Recipe(validation_fraction=0.2), note)
+    training = {bytes(image) for image in job.training.images}
+    copies = [i for i, image in enumerate(job.validation.images) if bytes(image) in training]
+    assert copies
+    assert list(job.copies) == copies
+    assert notes[0].startswith(f"{len(copies)} of 12 validation images are also training images: ")
+
+
+def test_copies_are_found_before_the_training_images_are_resized(
+    tiny: Dataset, note: Callable[[str], None], notes: list[str]
+) -> None:
+    recipe = Recipe.preset("fast", model="fast-xs", epochs=1, image_size=24).replace(
+        batch_size=16, validation_fraction=0.2, lr=0.1
+    )
+    job = build_setup(tiny, tiny.take([5, 6]), recipe, note)
+    assert job.training.image_shape == (24, 24, 3)
+    assert list(job.copies) == [0, 1]
+
+
+def test_identical_training_images_with_different_labels_are_noted(
+    tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None], notes: list[str]
+) -> None:
+    images = tiny.images.copy()
+    images[7] = images[3]
+    build_setup(replace(tiny, images=images), tiny_test, Recipe(validation_fraction=0.2), note)
+    assert notes[0] == (
+        "2 training images are copies of others with another label, for example numbers 3 "
+        "('dark') and 7 ('middle'), counted from 0: no classifier can get all of them right"
+    )
+
+
 def test_validating_on_the_test_set_keeps_all_training_images(
     tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:

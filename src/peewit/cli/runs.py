@@ -75,10 +75,12 @@ def evaluate(
     precision, recall and F1 score of each class. For an imported run the first result is saved in
     the run's folder, with a report.
     """
+    from peewit.data.duplicates import also_in
     from peewit.data.sources import load, moved
     from peewit.errors import PeewitError
     from peewit.evaluation.metrics import evaluate as evaluate_logits
     from peewit.prediction.engines import fastest
+    from peewit.report.final_test import keep_test, without_copies
     from peewit.runs.run import Run
 
     run = Run.open(folder)
@@ -106,10 +108,12 @@ def evaluate(
         )
     logits = fastest(run).logits(dataset.images)
     result = evaluate_logits(logits, dataset.labels, run.class_names)
+    more: dict[str, Any] = {}
+    if splits.test is not None:
+        copies = also_in(dataset, splits.train).tolist()
+        more = without_copies(logits, dataset, "test", copies, note)
     untested = run.status == "imported" and not run.metrics
     if untested and splits.test is not None and (source is None or not run.source):
-        from peewit.report.final_test import keep_test
-
         try:
             keep_test(run, splits.train, splits.test, logits, place, note)
         except PeewitError as error:
@@ -118,7 +122,7 @@ def evaluate(
             note(f"saved the result in {folder}, for peewit report, serve and compare")
     # last, because nothing is done after the reader of a pipe has exited
     if as_json:
-        print_json(result.to_dict())
+        print_json(result.to_dict() | more)
     else:
         click.echo(result.table())
 

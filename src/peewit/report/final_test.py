@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from peewit import plots, report
 from peewit.data.dataset import Dataset
+from peewit.data.duplicates import also_in
 from peewit.evaluation.inference import (
     augment_uncertain,
     confidence_threshold,
@@ -21,11 +22,15 @@ from peewit.evaluation.inference import (
 )
 from peewit.evaluation.metrics import Evaluation, evaluate
 from peewit.evaluation.temperature import FEWEST, Calibration, calibrate, fold
+from peewit.report.sentences import copies_sentence
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.training.callbacks import CallbackList
 from peewit.training.loop import TrainSetup
 from peewit.training.state import TrainState
+
+# Indices of copies of training images in metrics.json
+COPIES_KEPT = 20
 
 Logits = npt.NDArray[np.float32]
 
@@ -210,6 +215,42 @@ def write_result(
     return evaluation
 
 
+def without_copies(
+    logits: Logits,
+    data: Dataset,
+    split: str,
+    copies: Sequence[int],
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Return the metric ``also_in_training``, and note it; empty if there are no copies.
+
+    It is a dict with the number of copies, the indices of the first of them, and the accuracy
+    without them, which is None if all images are copies.
+
+    Parameters
+    ----------
+    logits : float32 array, shape (N, classes)
+    data : Dataset
+        The images of the test.
+    split : str
+        "test" or "validation".
+    copies : sequence of int
+        Indices of the images that are also training images.
+    note : callable
+    """
+    if not len(copies):
+        return {}
+    kept = np.delete(logits.argmax(axis=1) == data.labels, copies)
+    accuracy = float(kept.mean()) if len(kept) else None
+    found = {
+        "images": len(copies),
+        "indices": [int(index) for index in copies[:COPIES_KEPT]],
+        "accuracy_without": accuracy,
+    }
+    note(copies_sentence(split, found, len(data)))
+    return {"also_in_training": found}
+
+
 def keep_test(
     run: Run,
     training: Dataset,
@@ -244,7 +285,10 @@ def keep_test(
     """
     with runfolder.locked(run.path):
         runfolder.write_data(run.path, run.dataset, runfolder.lasting_source(source))
-        write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint})
+        copies = also_in(test, training).tolist()
+        # without a note, because `peewit evaluate` has shown it with the result
+        more = without_copies(logits, test, "test", copies, lambda _: None)
+        write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint, **more})
     run = Run.open(run.path)  # after releasing the lock: its status is not "running"
     evidence = report.Evidence(training=training, judged=test, logits=logits)
     report.after_training(run, evidence, note)

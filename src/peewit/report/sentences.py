@@ -72,6 +72,10 @@ def cautions(run: Run) -> list[str]:
             "Caution: there was no test set. This is the accuracy on the validation images, which "
             "is optimistic if any choice was based on them."
         )
+    copies = run.metrics.get("also_in_training")
+    if copies:
+        split, images = run.metrics["split"], run.metrics["images"]
+        found.append(f"Caution: {copies_sentence(split, copies, images)}.")
     return found
 
 
@@ -111,6 +115,37 @@ def no_better_than_baseline(
         rate = f" than {lr:g}" if lr else ""
         sentence += f"; train with a lower learning rate (--lr){rate}, or for more epochs"
     return sentence
+
+
+def copies_sentence(split: str, copies: Mapping[str, Any], images: int) -> str:
+    """Return how many images of the final test are also training images, and what it means.
+
+    Parameters
+    ----------
+    split : str
+        "test" or "validation".
+    copies : mapping
+        The metric ``also_in_training``.
+    images : int
+        Number of images in the test.
+
+    Examples
+    --------
+    >>> copies = {"images": 30, "indices": [4], "accuracy_without": 0.712}
+    >>> copies_sentence("test", copies, 90)
+    '30 of 90 test images are also training images; without them, the accuracy is 71.2%'
+    """
+    if copies["accuracy_without"] is None:
+        return (
+            f"all {split} images are also training images, so the accuracy does not apply to "
+            "other images"
+        )
+    count = copies["images"]
+    also = "is also a training image" if count == 1 else "are also training images"
+    return (
+        f"{count:,} of {images:,} {split} images {also}; without "
+        f"{'it' if count == 1 else 'them'}, the accuracy is {percent(copies['accuracy_without'])}"
+    )
 
 
 def recipe(run: Run, parameters: int | None) -> list[str]:

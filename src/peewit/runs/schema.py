@@ -78,6 +78,12 @@ class _Scaling(TypedDict):
     error_after: Quantity
 
 
+class _Copies(TypedDict):
+    images: Images
+    indices: list[Count]
+    accuracy_without: Share | None
+
+
 class Metrics(TypedDict):
     """The contents of ``metrics.json``."""
 
@@ -101,6 +107,7 @@ class Metrics(TypedDict):
     share_of_best: NotRequired[Quantity]
     single_view_accuracy: NotRequired[Share]
     temperature_scaling: NotRequired[_Scaling]
+    also_in_training: NotRequired[_Copies]
 
 
 def check_metrics(file: Path, metrics: dict[str, Any], classes: int) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import nn
 
 from peewit.data.dataset import Dataset
+from peewit.data.duplicates import also_in, copies_named, labelled_differently
 from peewit.errors import PeewitError, UsageError
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.flops import TrainingFlops
@@ -96,16 +97,21 @@ def build_setup(
     UsageError
         The recipe does not fit the data.
     """
+    _note_contradictions(dataset, note)
     if recipe.validate_on == "test":
         assert test is not None, "check_data has refused this"
         training, validation = dataset, test
+        copies = _note_duplicates(training, test, "test", note)
         note(
             "validating on the test set, as the tutorial does: any choice based on these numbers "
             "biases the test accuracy upwards; holding out training images avoids that"
         )
     else:
+        copies = [] if test is None else _note_duplicates(dataset, test, "test", note)
         training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
+        held_out = _note_duplicates(training, validation, "validation", note)
         if test is None:
+            copies = held_out
             note("there is no test set: the final metrics are those of the validation images")
     _note_rare_classes(dataset, training, test if test is not None else validation, note)
     if recipe.batch_size > len(training):
@@ -148,6 +154,7 @@ def build_setup(
         augment=_augment(training, recipe) if augmented else None,
         hard_examples=hard_examples,
         flops=TrainingFlops(model),
+        copies=copies,
     )
 
 
@@ -173,6 +180,32 @@ def _note_rare_classes(
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             found = consequence.format(them="them", their="their")
             note(f"the classes {', '.join(names[:NAMED])}{more} have {found}")
+
+
+def _note_duplicates(
+    training: Dataset, judged: Dataset, split: str, note: Callable[[str], None]
+) -> list[int]:
+    """Return which images of ``judged`` are also training images, and note it."""
+    copies: list[int] = also_in(judged, training).tolist()
+    if copies:
+        found = copies_named(split, copies, len(judged))
+        note(f"{found}: the {split} accuracy is too optimistic")
+    return copies
+
+
+def _note_contradictions(dataset: Dataset, note: Callable[[str], None]) -> None:
+    """Note identical training images with different labels."""
+    found = labelled_differently(dataset)
+    if len(found):
+        first = found[dataset.image_hashes[found] == dataset.image_hashes[found[0]]]
+        labels = dataset.labels[first]
+        other = int(first[np.argmax(labels != labels[0])])
+        names = [repr(dataset.class_names[dataset.labels[i]]) for i in (first[0], other)]
+        note(
+            f"{len(found):,} training images are copies of others with another label, for example "
+            f"numbers {first[0]} ({names[0]}) and {other} ({names[1]}), counted from 0: no "
+            "classifier can get all of them right"
+        )
 
 
 def _augment(training: Dataset, recipe: Recipe) -> Augment:

@@ -170,9 +170,7 @@ def _plain(what: str, node: yaml.ScalarNode, numeric: bool) -> Any:
             value = yaml.constructor.SafeConstructor().construct_object(node)  # type: ignore[no-untyped-call]
     except (ValueError, ArithmeticError, yaml.YAMLError) as error:
         line = node.start_mark.line + 1
-        raise UsageError(
-            what, f"{shown(node.value)} is not a value; see line {line}"
-        ) from error
+        raise UsageError(what, f"{shown(node.value)} is not a value; see line {line}") from error
     if numeric and isinstance(value, str):
         with suppress(ValueError):
             return float(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +48,8 @@ class TrainSetup:
     """Leaves out easy training images; None for a recipe that uses all of them."""
     flops: TrainingFlops | None = None
     """Counts the operations of a step; None leaves them out of the history."""
+    copies: Sequence[int] = ()
+    """Indices of the images of the final test that are also training images."""
     best_rate: float | None = None
     """The highest rate measured on this machine, in operations per second."""
 

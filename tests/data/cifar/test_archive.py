@@ -181,9 +181,10 @@ def test_damage_is_detected(path: Path) -> None:
         (b"", "it is empty"),
         (b"\n<!DOCTYPE html><html>503", "it is a web page"),
         (b"<html><body>moved", "it is a web page"),
-        (b"PK\x03\x04", "not a .tar.gz"),
-        (gzip.compress(b"<html>"), "not a valid tar"),
-        (gzip.compress(b"x" * 5000), "not a valid tar"),
+        (b"PK\x03\x04", "it is a zip archive"),
+        (b"anything", "it is not a .tar.gz archive"),
+        (gzip.compress(b"<html>"), "it is a compressed web page"),
+        (gzip.compress(b"x" * 5000), "it is a single compressed file"),
         (gzip.compress(b""), "not a valid tar"),
     ],
 )

@@ -151,7 +151,7 @@ def test_no_changed_byte_is_used_or_blocks_the_data_set(
     victim = entries(folder)[0] / file
     content = victim.read_bytes()
     # the first bytes (once a header, which numpy's parser stumbled over) and the last ones
-    positions = list(range(min(600, len(content)))) + [-1]
+    positions = [*range(min(600, len(content))), -1]
     if file == "images":  # checking its 368,640 bytes takes a moment
         positions = positions[::8]
     for position in positions:

@@ -557,3 +557,38 @@ def test_ctrl_c_keeps_what_was_received(get: Get, server: Server, folder: Path) 
     get("good")
     assert server.starts("good") == [150_000]
     assert whole(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar-10-python.tar.gz.part", "cifar-10-python.tar.gz.anew.part"]
+)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "broken link"])
+def test_something_else_in_place_of_the_part_is_named(
+    name: str, kind: str, get: Get, folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    path = folder / name
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(folder / "gone")
+    with pytest.raises(SourceNotAvailable) as no:
+        get("good")
+    assert str(no.value).startswith(f"cannot write {path}: it is not a regular file; remove it, or")
+
+
+def test_a_folder_in_place_of_the_lock_is_named(get: Get, folder: Path) -> None:
+    lock = folder / ".cifar-10-python.tar.gz.lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(SourceNotAvailable) as no:
+        get("good")
+    assert str(no.value).startswith(f"cannot write {lock}: is a directory")
+
+
+def test_a_lock_left_behind_does_not_block(get: Get, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / ".cifar-10-python.tar.gz.lock").write_text("12345")
+    get("good")
+    assert whole(folder)

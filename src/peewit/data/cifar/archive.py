@@ -24,6 +24,22 @@ MAX_MEMBERS = 1000
 MAX_SIZE = 1 << 30
 _CHUNK = 1 << 20
 _DOWNLOAD_AGAIN = "download it again"
+_EXTRACT = "extract it and use the folder instead"
+_USE_CIFAR = "use an archive or a folder of CIFAR-10 or CIFAR-100"
+# First bytes of other kinds of files: what they are, and what to do
+_KINDS = {
+    b"PK\x03\x04": ("it is a zip archive", _EXTRACT),
+    b"BZh": ("it is compressed with bzip2", _EXTRACT),
+    b"\xfd7zXZ": ("it is compressed with xz", _EXTRACT),
+    b"\x28\xb5\x2f\xfd": ("it is compressed with Zstandard", _EXTRACT),
+    b"7z\xbc\xaf": ("it is a 7z archive", _EXTRACT),
+    b"Rar!": ("it is a rar archive", _EXTRACT),
+    b"MATLAB": ("it is a MATLAB file", "use the python or the binary version"),
+    b"\x89HDF": ("it is an HDF5 file", _USE_CIFAR),
+    b"\x89PNG": ("it is a picture", _USE_CIFAR),
+    b"\xff\xd8\xff": ("it is a picture", _USE_CIFAR),
+    b"version https://git-lfs": ("it is a Git LFS pointer", "fetch the file with: git lfs pull"),
+}
 MAGIC = b"\x1f\x8b"  # the first bytes of a gzip file
 
 
@@ -31,7 +47,13 @@ class BadArchiveError(PeewitError):
     """An archive, or a folder of extracted files, is damaged or does not contain what it should."""
 
 
-def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+class TooMuchError(BadArchiveError):
+    """An archive has more files or bytes than a CIFAR archive: a bomb, or something else."""
+
+
+def members(
+    path: Path, wanted: Mapping[str, int], others: list[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
     """Yield the wanted files of an archive, in the archive's order.
 
     Parameters
@@ -40,6 +62,8 @@ def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]
         A gzip-compressed tar file.
     wanted : mapping of str to int
         File names (without folders) and the maximum size of each, in bytes.
+    others : list of str, optional
+        Gets the names of the other files.
 
     Yields
     ------
@@ -49,13 +73,15 @@ def members(path: Path, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]
     Raises
     ------
     BadArchiveError
-        The file is truncated, damaged, not an archive, or a decompression bomb, or it has members
-        that do not belong in a data set (absolute names, ``..``, links, devices).
+        The file is truncated, damaged or not an archive, or it has members that do not belong in a
+        data set (absolute names, ``..``, links, devices).
+    TooMuchError
+        It has more files or bytes than a CIFAR archive.
     """
     check_file(path)
     try:
         with path.open("rb") as file:
-            yield from _members(path, file, wanted)
+            yield from _members(path, file, wanted, [] if others is None else others)
     except OSError as error:
         raise cannot_read(path, error) from error
 
@@ -85,21 +111,27 @@ def check_file(path: Path) -> None:
         )
 
 
-def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+def _members(
+    path: Path, file: BinaryIO, wanted: Mapping[str, int], others: list[str]
+) -> Iterator[tuple[str, bytes]]:
     reader = _Gunzip(path, file)
     reader.allow(SLACK)
     seen: set[str] = set()
+    opened = False
     try:
         # "r|": tarfile never seeks, so that it can read from our reader
         with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as tar:
+            opened = True
             for number, member in enumerate(tar):
                 if number == MAX_MEMBERS:
-                    raise BadArchiveError(
+                    raise TooMuchError(
                         f"{path} is refused", f"it contains more than {number} files"
                     )
                 _check_kind(path, member)
                 name = PurePosixPath(member.name).name
                 if not member.isfile() or name not in wanted:
+                    if member.isfile():
+                        others.append(member.name)
                     reader.allow(SLACK)
                     continue
                 if not 0 <= member.size <= wanted[name]:
@@ -117,9 +149,9 @@ def _members(path: Path, file: BinaryIO, wanted: Mapping[str, int]) -> Iterator[
                 yield name, content.read(member.size)
         reader.finish()
     except (tarfile.TarError, ValueError, RecursionError) as error:  # damaged extended headers
-        raise BadArchiveError(
-            f"cannot read {path}", f"it is not a valid tar archive ({error})", _DOWNLOAD_AGAIN
-        ) from error
+        # after the first member it is a tar archive, with damage
+        start = b"" if opened else reader.start
+        raise _not_tar(path, start, error) from error
 
 
 def _check_kind(path: Path, member: tarfile.TarInfo) -> None:
@@ -153,6 +185,7 @@ class _Gunzip(io.BufferedIOBase):
         self.pending = b""  # compressed bytes of the next gzip member
         self.limit = 0
         self.position = 0  # in the decompressed stream
+        self.start = b""  # of it
         start = file.read(512)
         file.seek(0)
         check_start(path, start)
@@ -174,9 +207,11 @@ class _Gunzip(io.BufferedIOBase):
                 break
             parts.append(part)
             missing -= len(part)
+        if not self.position:
+            self.start = b"".join(parts)[:512]
         self.position += size - missing
         if self.position > self.limit:
-            raise BadArchiveError(
+            raise TooMuchError(
                 f"{self.path} is refused", "it decompresses to more than CIFAR archives contain"
             )
         return b"".join(parts)
@@ -215,24 +250,38 @@ class _Gunzip(io.BufferedIOBase):
             pass
 
 
+def _not_tar(path: Path, start: bytes, error: Exception) -> BadArchiveError:
+    """Return the error for a file that is compressed, and begins with ``start``, but is not tar."""
+    what, todo = f"it is not a valid tar archive ({error})", _DOWNLOAD_AGAIN
+    if looks_like_a_page(start):
+        what = "it is a compressed web page, not an archive (probably the error page of a server)"
+    elif start and start[257:262] != b"ustar":
+        what = "it is a single compressed file, not a .tar.gz archive"
+        todo = "use the whole archive, or the folder with all of its extracted files"
+    return BadArchiveError(f"cannot read {path}", what, todo)
+
+
 def check_start(path: Path, start: bytes) -> None:
     """Check from its first bytes that a file is a gzip archive.
 
     Raises
     ------
     BadArchiveError
-        It is empty, a web page, an uncompressed tar file, or something else.
+        It is empty, a web page, another kind of archive or file, or unknown.
     """
     if start[:2] == MAGIC:
         return
     todo = _DOWNLOAD_AGAIN
+    kind = next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
     if not start:
         what = "it is empty"
+    elif kind is not None:
+        what, todo = kind
     elif looks_like_a_page(start):
         what = "it is a web page, not an archive (probably the error page of a server)"
     elif start[257:262] == b"ustar":  # some browsers decompress downloads
         what = "it is an uncompressed tar file"
-        todo = "extract it and use the folder instead"
+        todo = _EXTRACT
     else:
         what = "it is not a .tar.gz archive"
     raise BadArchiveError(f"cannot read {path}", what, todo)

@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.cifar import layouts
-from peewit.data.cifar.archive import BadArchiveError, cannot_read, members
+from peewit.data.cifar.archive import (
+    BadArchiveError,
+    TooMuchError,
+    cannot_read,
+    check_file,
+    members,
+)
+from peewit.data.cifar.foreign import check_single_file, has_pictures, names_in, unknown_content
 from peewit.data.cifar.layouts import PIXELS, SIDE, Layout
 from peewit.data.cifar.unpickle import UnreadableFileError, loads
 
@@ -33,8 +40,14 @@ class Decoded:
     """The kinds of labels ("fine", "coarse") and the names of their classes."""
 
 
-def contents(path: Path) -> Iterator[tuple[str, bytes]]:
+def contents(path: Path, seen: list[str]) -> Iterator[tuple[str, bytes]]:
     """Yield names and contents of the files in an archive or a folder of extracted files.
+
+    Parameters
+    ----------
+    path : Path
+    seen : list of str
+        Gets the names of the files in an archive that do not belong to a data set.
 
     Raises
     ------
@@ -43,7 +56,14 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
     """
     wanted = {file: layout.limit(file) for layout in layouts.LAYOUTS for file in layout.files}
     if not path.is_dir():
-        yield from members(path, wanted)
+        check_file(path)
+        check_single_file(path)
+        try:
+            yield from members(path, wanted, seen)
+        except TooMuchError:
+            if has_pictures(seen):
+                raise unknown_content(path, seen) from None
+            raise
         return
     for name, limit in wanted.items():
         file = path / name
@@ -96,7 +116,8 @@ def decode(path: Path, on_file: Callable[[str, bytes], None] | None = None) -> D
     images = labels = np.empty(0, np.uint8)
     names: dict[str, tuple[str, ...]] = {}
     found: set[str] = set()
-    for file, content in _prefetch(contents(path)):
+    seen: list[str] = []
+    for file, content in _prefetch(contents(path, seen)):
         if on_file is not None:
             on_file(file, content)
         if layout is None:
@@ -123,10 +144,7 @@ def decode(path: Path, on_file: Callable[[str, bytes], None] | None = None) -> D
                 f"{file} in {path} is refused", str(error), "download it again"
             ) from error
     if layout is None:
-        raise BadArchiveError(
-            f"{path} does not contain CIFAR-10 or CIFAR-100",
-            f"it has none of their files ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)",
-        )
+        raise unknown_content(path, names_in(path) if path.is_dir() else seen)
     missing = [file for file in layout.files if file not in found]
     if missing:
         raise BadArchiveError(

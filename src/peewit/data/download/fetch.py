@@ -106,7 +106,9 @@ def fetch_archive(
                 return Fetched(target, downloaded=False)
             return Fetched(target, True, tuple(download.run(mirrors or layouts.MIRRORS[name])))
     except OSError as error:
-        raise download.cannot_store(cannot_write(target, error)) from error
+        # not always the archive: it may be the lock or the part
+        place = Path(error.filename) if isinstance(error.filename, str) else target
+        raise download.cannot_store(cannot_write(place, error)) from error
 
 
 def _silent(_: Progress) -> None:
@@ -158,6 +160,7 @@ class _Download:
 
     def run(self, mirrors: Sequence[str]) -> list[str]:
         """Try the mirrors until one works. Return why those before it failed."""
+        self.check_parts()
         self.check_disk_space()
         failures: list[str] = []
         slow: list[tuple[float, str]] = []
@@ -198,6 +201,15 @@ class _Download:
         algorithm, digits = self.layout.checksum
         size = f"{self.layout.size:,} bytes, " if self.layout.size else ""
         return f"{self.layout.archive} ({size}{algorithm} {digits})"
+
+    def check_parts(self) -> None:
+        """Raise if something other than a file is where the part is written."""
+        for path in (self.part, self.restarted):
+            # opening a pipe would wait forever
+            if os.path.lexists(path) and not path.is_file():
+                raise self.cannot_store(
+                    PeewitError(f"cannot write {path}", "it is not a regular file", "remove it")
+                )
 
     def check_disk_space(self) -> None:
         """Raise before the download if the disk does not have enough free space."""
