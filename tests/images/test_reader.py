@@ -215,6 +215,16 @@ def test_a_palette_picture_without_a_palette() -> None:
         read_picture(png(1, 1, 8, 3, b"\0\0"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="libtiff may be hidden in Pillow")
+def test_decoders_do_not_write_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    content = encoded(Image.fromarray(RGB), "TIFF", compression="tiff_adobe_deflate")
+    with Image.open(io.BytesIO(content)) as picture:
+        start = picture.tag_v2[273][0]  # type: ignore[attr-defined]
+    with pytest.raises(PeewitError, match="damaged"):
+        read_picture(content[: start + 2] + b"\xff" * 8 + content[start + 10 :])
+    assert capfd.readouterr().err == ""
+
+
 def test_damaged_exif_is_ignored() -> None:
     stream = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_picture(stream).shape == (6, 9, 3)
