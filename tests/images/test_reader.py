@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import io
 import struct
+import sys
+import types
 import warnings
 import zlib
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, features
 
 from peewit.errors import PeewitError
 from peewit.images import reader
@@ -213,6 +215,16 @@ def test_a_palette_picture_without_a_palette() -> None:
         read_picture(png(1, 1, 8, 3, b"\0\0"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="libtiff may be hidden in Pillow")
+def test_decoders_do_not_write_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    content = encoded(Image.fromarray(RGB), "TIFF", compression="tiff_adobe_deflate")
+    with Image.open(io.BytesIO(content)) as picture:
+        start = picture.tag_v2[273][0]  # type: ignore[attr-defined]
+    with pytest.raises(PeewitError, match="damaged"):
+        read_picture(content[: start + 2] + b"\xff" * 8 + content[start + 10 :])
+    assert capfd.readouterr().err == ""
+
+
 def test_damaged_exif_is_ignored() -> None:
     stream = encoded(Image.fromarray(RGB), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_picture(stream).shape == (6, 9, 3)
@@ -275,6 +287,53 @@ def test_formats_whose_decoders_start_programs_are_not_tried(
         (tmp_path / name).write_bytes(postscript)
         with pytest.raises(PeewitError, match="not a whole picture"):
             read_picture(tmp_path / name)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_read_upright() -> None:
+    smooth = np.dstack([np.add.outer(np.arange(16), np.arange(24)) * 4] * 3).astype(np.uint8)
+    for orientation, upright in ((1, smooth), (6, np.rot90(smooth, -1))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        pixels = read_picture(encoded(Image.fromarray(smooth), "AVIF", quality=95, exif=exif))
+        assert pixels.shape == upright.shape
+        assert np.abs(pixels.astype(int) - upright).max() <= 6
+
+
+def test_avif_without_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    with pytest.raises(reader.NotAPicture, match=r"a\.jpg: AVIF needs Pillow 11\.3 .* pip install"):
+        read_picture(b"\0\0\0\x1cftypavif" + bytes(100), "a.jpg")
+
+
+def test_heic_without_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "find_spec", lambda name: None)
+    for brand in (b"heic", b"mif1"):
+        with pytest.raises(reader.NotAPicture, match=r"HEIC needs .* install 'peewit\[heif\]'"):
+            read_picture(b"\0\0\0\x1cftyp" + brand + bytes(100), "a.jpg")
+
+
+def test_heic_is_read_by_pillow_heif_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heic(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self) -> None:
+            assert self.fp is not None
+            self._size, self._mode = (9, 6), "RGB"
+            self.info["exif"] = self.fp.read()[16:]
+            self.fp = io.BytesIO(RGB.tobytes())
+            self.tile = [ImageFile._Tile("raw", (0, 0, 9, 6), 0, "RGB")]
+
+    def register() -> None:
+        monkeypatch.setitem(Image.OPEN, "HEIF", (Heic, None))
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    fake = types.SimpleNamespace(register_heif_opener=register)
+    monkeypatch.setattr(reader, "find_spec", lambda name: name == "pillow_heif")
+    monkeypatch.setitem(sys.modules, "pillow_heif", fake)
+    content = b"\0\0\0\x10ftypheic\0\0\0\0"
+    assert (read_picture(content + exif.tobytes()) == np.rot90(RGB, -1)).all()
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -187,6 +187,49 @@ def test_arguments_keep_their_order_and_their_names(tmp_path: Path) -> None:
 def test_a_link_to_a_parent_causes_no_endless_loop(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", 0)
     (tmp_path / "loop").symlink_to(tmp_path)
+    notes: list[str] = []
+    assert len(find_pictures([str(tmp_path)], note=notes.append)) == 1
+    assert notes == [f"left out in {tmp_path}: 1 found twice (loop)"]
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="needs symbolic links")
+def test_links_to_folders_are_followed_and_each_folder_is_searched_once(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    own = paint(folder / "z" / "own.png", 0)
+    paint(tmp_path / "elsewhere" / "deep" / "linked.png", 0)
+    (folder / "a").symlink_to(folder / "z")
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    found = find_pictures([str(folder)])
+    assert [source.content for source in found] == [folder / "b" / "deep" / "linked.png", own]
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 0)
+    for name in (".ipynb_checkpoints", ".thumbnails", "@eaDir"):
+        paint(tmp_path / name / "a.png", 0)
+    for name in ("notes.txt", "x.svg", "y.svg", "z.mp4", "deep/notes.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    notes: list[str] = []
+    found = find_pictures([str(tmp_path), str(tmp_path / "a.png")], note=notes.append)
+    assert [source.content for source in found] == [tmp_path / "a.png"] * 2
+    assert notes == [
+        f"left out in {tmp_path}: 4 hidden (.ipynb_checkpoints, .thumbnails, @eaDir and others); "
+        "5 not pictures (notes.txt, x.svg, y.svg and others)"
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_a_folder_is_left_out(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 0)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert [source.content for source in find_pictures([str(tmp_path)])] == [tmp_path / "a.png"]
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HIF", ".avif"])
+def test_heic_and_avif_in_a_folder_are_pictures(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").touch()
     assert len(find_pictures([str(tmp_path)])) == 1
 
 

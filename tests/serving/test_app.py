@@ -113,6 +113,18 @@ def test_bodies_that_are_not_pictures_are_refused(
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
+def test_a_palette_picture_without_a_palette_stops_no_other(
+    client: TestClient, encode: Encode
+) -> None:
+    content = bytearray(encode(9, (1, 1)))
+    content[25] = 3  # the colour type, from RGB to palette
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    assert client.post("/api/predict", content=bytes(content), headers=PNG).status_code == 422
+    files = [("pictures", ("a.png", bytes(content))), ("pictures", ("b.png", encode(9)))]
+    rows = client.post("/api/predict", files=files).json()["predictions"]
+    assert ["error" in row for row in rows] == [True, False]
+
+
 def test_limits(served: Run, encode: Encode) -> None:
     limits = Limits(body=3000, pictures=2, pixels=2000)
     with TestClient(create_app(served, limits), "http://127.0.0.1") as client:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -316,6 +319,50 @@ def test_requests_that_were_cut_off_are_reported(
     assert main(["serve", str(served.path), "--port", "0"]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("unfinished requests were cut off")
+
+
+STUCK = """
+import sys, threading
+import peewit.serving.engine, peewit.serving.server
+from peewit.__main__ import main
+
+def read_picture(*arguments, **options):
+    print("decoding", flush=True)
+    threading.Event().wait()
+
+peewit.serving.engine.read_picture = read_picture
+peewit.serving.server.SHUTDOWN_SECONDS = int(sys.argv[2])
+peewit.serving.server.CLOSING_SECONDS = 1
+sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize("signals", [1, 2])
+def test_the_server_ends_although_a_decoder_does_not(
+    served: Run, encode: Callable[..., bytes], signals: int
+) -> None:
+    # a second signal ends it before the time for running requests is over
+    seconds = {1: "1", 2: "600"}[signals]
+    command = [sys.executable, "-c", STUCK, str(served.path), seconds]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().rstrip("/\n").rpartition(":")[2])
+            body = encode(20, (30, 30))
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                assert process.stdout.readline() == "decoding\n"
+                for _ in range(signals):
+                    process.send_signal(signal.SIGINT)
+                    while signals == 2 and not refused(port):
+                        time.sleep(0.02)
+                errors = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert errors.splitlines()[-1].endswith("unfinished requests were cut off")
 
 
 def refused(port: int) -> bool:

@@ -160,7 +160,7 @@ def predict(
     run = Run.open(folder)
     answers: list[dict[str, Any]] = []
     failures = 0
-    pictures = find_pictures(images, sys.stdin.buffer)
+    pictures = find_pictures(images, sys.stdin.buffer, note)
     # few images: lowest latency; many: highest throughput
     engine = fastest(run, 1 if len(pictures) < 32 else 64)
     for answer in predict_pictures(engine, pictures, top):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ from peewit.cli.options import Integer, examples, run_argument
 from peewit.cli.output import note
 from peewit.cli.usage import Command
 from peewit.system.streams import reader_may_leave
+
+CUT_OFF = "the server has stopped; unfinished requests were cut off"
 
 
 @click.command(
@@ -68,11 +71,8 @@ def serve(folder: Path, port: int, host: str, names: tuple[str, ...], show: bool
         note("press Ctrl-C to stop")
         if show:
             click.launch(address)
-        finished = answer(app, listener, limits)
-    if finished:
-        note("the server has stopped; all requests were answered")
-    else:
-        note("the server has stopped; unfinished requests were cut off")
+        finished = answer(app, listener, limits, partial(note, CUT_OFF))
+    note("the server has stopped; all requests were answered" if finished else CUT_OFF)
 
 
 def _require_extra() -> None:

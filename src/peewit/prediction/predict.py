@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,16 +69,23 @@ class Source:
     content: Path | bytes
 
 
-def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> list[Source]:
+def find_pictures(
+    arguments: Sequence[str],
+    stdin: BinaryIO | None = None,
+    note: Callable[[str], None] | None = None,
+) -> list[Source]:
     """Return the pictures named by the arguments of a command.
 
     Parameters
     ----------
     arguments : sequence of str
-        Files (of any name), folders (all files with the suffix of a picture in them and their
-        subfolders, sorted), or ``-`` for one picture on ``stdin``.
+        Files (of any name), folders, or ``-`` for one picture on ``stdin``. In a folder and its
+        subfolders, all files with the suffix of a picture are found, sorted. Links to folders are
+        followed, each folder is searched once, and hidden files and folders are left out.
     stdin : binary stream, optional
         Stream to read for ``-``.
+    note : callable, optional
+        Called with a sentence about each folder of which something was left out.
 
     Raises
     ------
@@ -91,7 +99,7 @@ def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> li
         if argument == STDIN:
             found.append(Source("standard input", _piped(stdin)))
         elif path.is_dir():
-            found.extend(Source(str(file), file) for file in _pictures_in(path))
+            found.extend(Source(str(file), file) for file in _pictures_in(path, note))
         elif path.exists():
             found.append(Source(argument, path))
         else:
@@ -221,27 +229,75 @@ def _most_likely(
     return tuple((class_names[index], float(probabilities[index])) for index in best)
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def _pictures_in(folder: Path, note: Callable[[str], None] | None) -> list[Path]:
     def fail(error: OSError) -> None:
         reason = reason_of(error)
         raise PeewitError(
             f"cannot list {error.filename}", reason, "check the permissions of the folder"
         )
 
-    # os.walk does not follow links to folders, so a link to a parent causes no endless loop
-    found = [
-        Path(place) / name
-        for place, _, names in os.walk(folder, onerror=fail)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]
+    found: list[Path] = []
+    left_out: dict[str, list[str]] = {"hidden": [], "not pictures": [], "found twice": []}
+    seen: set[tuple[int, int]] = set()
+    # links last, so that a picture is found under its own path if that is in the folder as well
+    folders = deque([folder])
+    while folders:
+        for place, names, files in os.walk(folders.popleft(), onerror=fail):
+            here = Path(place)
+            facts = here.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                left_out["found twice"].append(str(here.relative_to(folder)))
+                names.clear()
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            visible = sorted(name for name in names if not _is_hidden(name))
+            left_out["hidden"] += sorted({*names} - {*visible})
+            links = [name for name in visible if (here / name).is_symlink()]
+            folders.extend(here / name for name in links)
+            names[:] = [name for name in visible if name not in links]
+            for name in sorted(files):
+                if _is_hidden(name):
+                    left_out["hidden"].append(name)
+                elif Path(name).suffix.lower() in SUFFIXES and not _is_special(here / name):
+                    found.append(here / name)
+                else:
+                    left_out["not pictures"].append(name)
+    sentence = "; ".join(
+        f"{len(names)} {why} ({_shortened(names)})" for why, names in left_out.items() if names
+    )
     if not found:
         raise PeewitError(
             f"there are no pictures in {folder}",
-            "no file in it has the suffix of a picture, such as .png or .jpg",
+            "no file in it has the suffix of a picture, such as .png or .jpg"
+            + (f"; left out: {sentence}" if sentence else ""),
             "choose another folder, or name the files themselves",
         )
+    if sentence and note:
+        note(f"left out in {folder}: {sentence}")
     return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or holds the thumbnails of a file server."""
+    return name.startswith(".") or name in ("@eaDir", "__MACOSX", "$RECYCLE.BIN")
+
+
+def _is_special(file: Path) -> bool:
+    """Return whether a file is a pipe or a device, which may have no end."""
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except OSError:  # a broken link: reading it reports that
+        return False
+
+
+def _shortened(names: list[str], most: int = 3) -> str:
+    """Return the first names as part of a sentence.
+
+    >>> _shortened(["a", "b", "b", "c", "d"])
+    'a, b, c and others'
+    """
+    different = list(dict.fromkeys(names))
+    return ", ".join(different[:most]) + (" and others" if len(different) > most else "")
 
 
 def _piped(stdin: BinaryIO | None) -> bytes:
