@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from made_runs import make_run, pictures
-from peewit.prediction import engines
 from peewit.errors import PeewitError
+from peewit.prediction import engines
 from peewit.runs.folder import WEIGHTS
 from peewit.runs.run import Run
 
