@@ -28,7 +28,7 @@ from peewit.runs.run import Run
 from peewit.trainer import train
 from peewit.training.budget import planner
 from peewit.training.callbacks import Callback
-from peewit.training.checkpoint import read_tensors
+from peewit.training.checkpoint import read_tensors, write_tensors
 from peewit.training.recipe import Recipe
 from watching import At
 
@@ -198,6 +198,97 @@ def test_it_goes_on_from_between_the_files_of_the_last_epoch(
     finished = train(data, resume=tmp_path / "run", progress=Callback())
     assert finished.metrics["accuracy"] == whole.metrics["accuracy"]
     assert_same(finished, whole)
+
+
+def test_a_kill_during_the_report_loses_nothing(
+    whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[report.Evidence] = []
+
+    def write(run: Run, evidence: report.Evidence, note: object) -> None:
+        assert run.status == "finished"
+        shown.append(evidence)
+        (run.path / runfolder.REPORT).touch()
+        (run.path / runfolder.SAMPLES).touch()
+
+    monkeypatch.setattr(report, "after_training", write)
+    path = shutil.copytree(whole.path, tmp_path / "run")
+    for name in (runfolder.REPORT, runfolder.SAMPLES, runfolder.CURVES):
+        (path / name).unlink()
+    progress = At(9, 9, stop_here)
+    run = train(data, resume=path, progress=progress)
+    assert progress.notes[0] == (
+        f"{path} lacks curves.png, report.html, samples.png: writing the report and its pictures"
+    )
+    assert run.metrics == whole.metrics
+    assert {file.name for file in path.iterdir()} == {file.name for file in whole.path.iterdir()}
+    assert (len(shown[0].training), len(shown[0].judged)) == (37, 3)
+    right = (shown[0].logits.argmax(1) == shown[0].judged.labels).mean()
+    assert right == whole.metrics["accuracy"]
+    # now it has everything
+    again = At(9, 9, stop_here)
+    train(data, resume=path, progress=again)
+    assert "ask for more" in again.notes[0]
+    assert len(shown) == 1
+    # other data cannot show its mistakes
+    (path / runfolder.REPORT).unlink()
+    other = At(9, 9, stop_here)
+    train(brightness(40, 22, seed=3), resume=path, progress=other)
+    assert "lacks report.html, which only the data of the run can show" in other.notes[0]
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 64
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_refused_before_the_results_are_removed(
+    whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*rest: object) -> None:
+        pytest.fail("the machine is measured before the checkpoint is checked")
+
+    monkeypatch.setattr(planner, "measure", measure)
+    copy = shutil.copytree(whole.path, tmp_path / "copy")
+    flip_a_bit(copy / runfolder.CHECKPOINT)
+    with pytest.raises(PeewitError, match=r"checkpoint\.safetensors: .* its checksum is wrong"):
+        train(data, RECIPE.replace(epochs=4), resume=copy, progress=Callback())
+    assert Run.open(copy).metrics == whole.metrics
+
+
+def test_damaged_weights_give_no_answers(whole: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole.path, tmp_path / "copy")
+    flip_a_bit(copy / runfolder.WEIGHTS)
+    with pytest.raises(PeewitError, match=r"model\.safetensors: .* its checksum is wrong"):
+        Run.open(copy).model()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": STEPS + 1},
+        {"epoch": 1},
+        {"history": []},
+        {"epoch": 2, "history": [{"epoch": 1}, {"epoch": 3}]},
+        {"epoch": 2, "history": [{"epoch": 2}, {"epoch": 1}]},
+    ],
+)
+def test_a_state_that_would_only_fail_at_the_end_is_refused_at_the_start(
+    whole: Run, data: Dataset, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    copy = shutil.copytree(whole.path, tmp_path / "copy")
+    tensors, metadata = read_tensors(copy / runfolder.CHECKPOINT)
+    facts = json.loads(metadata["peewit"])
+    if "history" in change:
+        rows = zip(facts["position"]["history"], change["history"], strict=False)
+        change |= {"history": [row | new for row, new in rows]}
+    facts["position"] |= change
+    metadata = {"peewit": json.dumps(facts)}
+    write_tensors(copy / runfolder.CHECKPOINT, tensors, metadata)
+    with pytest.raises(PeewitError, match="epochs, steps and history contradict each other"):
+        train(data, RECIPE.replace(epochs=5), resume=copy, progress=Callback())
+    assert Run.open(copy).metrics == whole.metrics
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from peewit import plots, report
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
+from peewit.evaluation.inference import softmax
 from peewit.evaluation.metrics import evaluate
 from peewit.report.final_test import final_logits, training_costs, without_copies, write_result
 from peewit.report.sentences import no_better_than_baseline
@@ -35,6 +36,7 @@ from peewit.training.resume import (
     advice_when_given_up,
     check_checkpoint,
     check_fits,
+    check_progress,
     check_reached,
     check_same,
     note_differences,
@@ -127,8 +129,9 @@ def train(
     resume : path, optional
         A run folder to resume. Only epochs, minutes, until_accuracy, threads, checkpoint_minutes
         and calibrate may differ from its recipe. With the same number of threads the final weights
-        are bit-identical to those of an uninterrupted run. A finished run can be
-        trained for more epochs, and so can an imported run, on any data with its classes.
+        are bit-identical to those of an uninterrupted run. A finished run gets the report and
+        pictures that it lacks, and can be trained for more epochs. So can an imported run, on any
+        data with its classes.
     progress : Callback, optional
         Shows the progress: by default in the form that suits the terminal, notebook or log.
         ``Callback()`` shows nothing.
@@ -250,6 +253,7 @@ def _resume(
             getattr(recipe, name) == getattr(run.recipe, name) for name in OF_THE_TEST
         )
         if run.status == "finished" and as_before:
+            _write_missing(run, dataset, test, note)
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as requested"
             check_reached(path, recipe, run.history)
             note(f"{path} is finished {after}; ask for more epochs or minutes to train it further")
@@ -264,6 +268,11 @@ def _resume(
             check_fits(path, run.class_names, run.preprocessing, setup, note)
         else:
             check_same(path, run.dataset, data)
+        if file.is_file():
+            # before anything in the folder changes: a damaged one must not cost it its results
+            with environment.isolated(recipe.threads or 1):
+                state = checkpoint.load(file, setup.model, setup.optimizer, setup.hard_examples)
+            check_progress(file, state, setup)
         if run.status == "finished" and test is not None:
             note(
                 "this run has been tested before: choosing the number of epochs by the test "
@@ -286,6 +295,37 @@ def _resume(
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
         return _train_and_test(path, setup, test, callbacks, schedules)
+
+
+def _write_missing(
+    run: Run, dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
+) -> None:
+    """Write the report and pictures of a finished run that was killed, or out of time, before."""
+    # not every network has filters and heat maps to show
+    names = {runfolder.REPORT, *runfolder.PICTURES} - {runfolder.FILTERS, runfolder.HEAT_MAPS}
+    lacking = sorted(name for name in names if not (run.path / name).is_file())
+    if not lacking:
+        return
+    prints = {"training": dataset.fingerprint, "test": test.fingerprint if test else ""}
+    if run.dataset.get("fingerprints") != prints:
+        note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")
+        return
+    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its pictures")
+    judged, training = test, dataset
+    if run.recipe.validate_on == "holdout":
+        training, validation = dataset.split(run.recipe.validation_fraction, run.recipe.seed)
+        judged = validation if test is None else test
+    assert judged is not None, "a run that validates on its test set has one"
+    logits = run.logits(judged.images)
+    result = evaluate(logits, judged.labels, judged.class_names)
+    probabilities = softmax(logits)
+    title = f"{run.recipe.name}: {run.metrics['split']} accuracy {run.metrics['accuracy']:.1%}"
+    plots.save_curves(run.path / runfolder.CURVES, run.history, title)
+    plots.save_confusion(run.path / runfolder.CONFUSION, result)
+    mistakes = run.path / runfolder.MISTAKES
+    plots.save_mistakes(mistakes, judged.images, judged.labels, probabilities, judged.class_names)
+    evidence = report.Evidence(training=training, judged=judged, logits=logits)
+    report.after_training(run, evidence, note)
 
 
 def _train_and_test(

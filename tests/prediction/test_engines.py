@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from made_runs import make_run, pictures
+from peewit.errors import PeewitError
 from peewit.prediction import engines
 from peewit.runs.folder import WEIGHTS
 from peewit.runs.run import Run
@@ -158,6 +159,45 @@ def test_other_weights_are_measured_again(tmp_path: Path) -> None:
     assert np.abs(after - before).max() > 0.01
 
 
+def test_a_flipped_bit_in_the_network_for_the_runtimes_changes_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
+    seconds = cycle([3.0, 1.0, 2.0])
+    monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
+    assert engines.fastest(run).name == "ONNX Runtime"
+    file = run.path / engines.NETWORK
+    good = file.read_bytes()
+    # in the exponent of a weight of the hidden layer
+    weight = (
+        next(iter(run.model().state_dict()["hidden.weight"].flatten()[40:41])).numpy().tobytes()
+    )
+    place = good.index(weight) + 3
+    file.write_bytes(good[:place] + bytes([good[place] ^ 8]) + good[place + 1 :])
+    images = pictures(3, 32, 32, 3)
+    np.testing.assert_allclose(engines.fastest(run).logits(images), run.logits(images), atol=1e-4)
+    assert file.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"one": [], "many": {}}', '{"format": 1, "measured": 3}', "\0"]
+)
+def test_a_damaged_choice_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(engines, "PACKAGES", {})
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
+    stamp = engines._stamp(run, [])
+    content = content.replace(
+        '{"one"', f'{{"format": 1, "measured": "{stamp}", "network": null, "one"'
+    )
+    (run.path / engines.CHOICE).write_text(content)
+    assert engines.fastest(run).name == "PyTorch"
+    assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "PyTorch"
+
+
 @pytest.mark.parametrize("change", ["processor", "runtime"])
 def test_a_choice_holds_for_one_machine(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,12 +226,16 @@ def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
     assert json.loads((run.path / engines.CHOICE).read_text())["format"] == engines.FORMAT
 
 
-def test_a_broken_network_file_leaves_pytorch(tmp_path: Path) -> None:
+def test_a_broken_network_file_that_cannot_be_replaced_leaves_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(run: Run, file: Path) -> None:
+        raise PeewitError("cannot write it")
+
     run = make_run(tmp_path / "run")
-    engines.fastest(run)
-    choice = json.loads((run.path / engines.CHOICE).read_text())
-    (run.path / engines.CHOICE).write_text(json.dumps(choice | {"many": "ONNX Runtime"}))
     (run.path / engines.NETWORK).write_bytes(b"\x08\x07broken")
+    monkeypatch.setattr(engines, "write_network", read_only)
+    monkeypatch.setattr(engines, "usable_cores", lambda: 1)
     assert engines.fastest(run).name == "PyTorch"
 
 

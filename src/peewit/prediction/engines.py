@@ -7,6 +7,7 @@ measured once and stored too. An engine whose logits differ from PyTorch's is no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +29,7 @@ from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.cpu import processor_name, usable_cores
 from peewit.system.files import write_text
+from peewit.system.validation import read_json
 
 Images = npt.NDArray[np.uint8]
 Pictures = npt.NDArray[Any]  # uint8, unprepared; or float32, prepared by an engine
@@ -210,8 +212,8 @@ def fastest(run: Run, batch_size: int = BATCH) -> Engine:
             del measured["PyTorch"]
         known = known | {kind: min(measured, key=lambda name: measured[name])}
         with suppress(PeewitError):  # a read-only folder: measured again next time
-            text = json.dumps({"format": FORMAT, "measured": stamp, **known})
-            write_text(run.path / CHOICE, text + "\n")
+            conditions = {"format": FORMAT, "measured": stamp, "network": _checksum(run)}
+            write_text(run.path / CHOICE, json.dumps(conditions | known) + "\n")
     name = known[kind]
     if name in installed:
         with suppress(PeewitError):
@@ -262,14 +264,22 @@ def _stamp(run: Run, installed: list[str]) -> str | None:
 def _known(run: Run, stamp: str) -> dict[str, Any]:
     """Return the fastest engines, if they were measured under the same conditions."""
     try:
-        found = json.loads((run.path / CHOICE).read_text(encoding="utf-8"))
-        good = found["format"] == FORMAT and found["measured"] == stamp
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(run.path / CHOICE)
+    except PeewitError:
         return {}
-    if not good:
+    conditions = {"format": FORMAT, "measured": stamp, "network": _checksum(run)}
+    if any(found.get(name) != value for name, value in conditions.items()):
         return {}
-    names = {"PyTorch", PARALLEL, *(PACKAGES if (run.path / NETWORK).is_file() else ())}
+    names = ["PyTorch", PARALLEL, *(PACKAGES if (run.path / NETWORK).is_file() else ())]
     return {kind: found[kind] for kind in ("one", "many") if found.get(kind) in names}
+
+
+def _checksum(run: Run) -> str | None:
+    """Return the checksum of the ONNX file, so that a damaged one is written again."""
+    try:
+        return hashlib.sha256((run.path / NETWORK).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, float]:

@@ -127,11 +127,8 @@ def check_metrics(file: Path, metrics: dict[str, Any], classes: int) -> None:
         A key is missing, or its value has another type or another number of classes.
     """
     found = validated(file, metrics, Metrics)
-    lengths = {
-        "classes": [found["classes"]],
-        "confusion": [found["confusion"], *found["confusion"]],
-    }
-    for name, lists in lengths.items():
-        for one in lists:
-            if len(one) != classes:
-                raise damaged(file, f"{name} has {len(one)} of {classes} classes")
+    rows = found["confusion"]
+    lengths = [("classes", len(found["classes"])), ("confusion", len(rows))]
+    for name, length in (*lengths, *(("confusion", len(row)) for row in rows)):
+        if length != classes:
+            raise damaged(file, f"{name} has {length} of {classes} classes")

@@ -96,7 +96,9 @@ def load(
     if not _alike(groups, optimizer.state_dict()["param_groups"]):
         raise damaged(path, "the settings of its optimizer are not those of this training")
     try:
-        state = {int(index): dict(values) for index, values in facts["optimizer"]["state"].items()}
+        state: dict[int, dict[str, Any]] = {
+            int(index): dict(values) for index, values in facts["optimizer"]["state"].items()
+        }
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for key, tensor in tensors.items():
             if key.startswith("optimizer/"):
@@ -188,7 +190,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) 
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         # as bytes: NumPy does not know all of PyTorch's number formats
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -100,7 +100,7 @@ class _FlatLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose the next node, or raise if it is not allowed in a recipe."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         wrong = (
             "an alias (*) is not allowed"
             if isinstance(event, yaml.AliasEvent)
@@ -114,7 +114,7 @@ class _FlatLoader(yaml.SafeLoader):
         )
         if wrong:
             raise _NotAllowed(problem=wrong, problem_mark=event.start_mark)
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
 
@@ -167,7 +167,7 @@ def _plain(what: str, node: yaml.ScalarNode, numeric: bool) -> Any:
             # a number or date of a thousand digits is a mistake, and Python refuses to print it
             if len(value) > MOST_CHARACTERS:
                 raise ValueError(value)
-            value = yaml.constructor.SafeConstructor().construct_object(node)  # type: ignore[no-untyped-call]
+            value = yaml.constructor.SafeConstructor().construct_object(node)
     except (ValueError, ArithmeticError, yaml.YAMLError) as error:
         line = node.start_mark.line + 1
         raise UsageError(what, f"{shown(node.value)} is not a value; see line {line}") from error

@@ -10,6 +10,7 @@ from typing import Any
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
 from peewit.images.preprocessing import Preprocessing
+from peewit.system.files import damaged
 from peewit.system.text import duration, minutes, resuming
 from peewit.training.budget.rounds import not_reached
 from peewit.training.checkpoint import read_state
@@ -188,6 +189,25 @@ def check_checkpoint(path: Path, checkpoint: Path) -> None:
             f"its {checkpoint.name} is missing",
             "restore it, or start a new run in another folder",
         )
+
+
+def check_progress(checkpoint: Path, state: TrainState, setup: TrainSetup) -> None:
+    """Refuse a state that the training cannot have had: it would only fail at its end.
+
+    Raises
+    ------
+    PeewitError
+        The steps or the history do not belong to this training.
+    """
+    epochs = [row["epoch"] for row in state.history]
+    possible = state.step <= setup.steps_per_epoch and epochs == sorted(epochs)
+    if epochs:
+        possible = possible and epochs[-1] <= state.epochs_begun
+    if setup.recipe.by_epochs and setup.recipe.schedule == "constant":
+        # one row per epoch
+        possible = possible and len(epochs) == state.epoch
+    if not possible:
+        raise damaged(checkpoint, "its epochs, steps and history contradict each other")
 
 
 def note_differences(
