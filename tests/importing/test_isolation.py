@@ -59,11 +59,14 @@ def endless(valid: Path, tmp_path: Path) -> Path:
 def gigabytes(valid: Path, tmp_path: Path) -> Path:
     """A file with one changed byte, for which the HDF5 library allocates 4 GB.
 
-    It is the number of an object in the global heap, which becomes the length of a table.
+    It is the highest byte of the length of a name in the list of a layer's weights.
     """
+    name = b"batch_normalization_1/moving_variance:0"
     content = (valid / "net.h5").read_bytes()
-    heap = content.rindex(b"GCOL")
-    at = content.index(struct.pack("<Q", heap)) + 8 + 3
+    assert content.count(name) == 1
+    # the list has the length of the name, the address of the heap, and the number in the heap
+    heap = content.rindex(b"GCOL", 0, content.index(name))
+    at = content.index(struct.pack("<IQ", len(name), heap)) + 3
     return changed(valid, tmp_path / "gigabytes.h5", at, 255)
 
 
@@ -110,6 +113,11 @@ def test_four_gigabytes_end_in_a_sentence(gigabytes: Path, tmp_path: Path) -> No
     with pytest.raises(PeewitError, match=r"gigabytes\.h5: .*save it again"):
         import_keras(gigabytes, NAMES, out=out)
     assert not out.exists()
+    if sys.platform == "linux":
+        import resource
+
+        # of the largest child so far, in kB
+        assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory")
