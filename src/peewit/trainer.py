@@ -296,7 +296,8 @@ def _train_and_test(
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
     # first, so that what the others show has been saved
-    callbacks = CallbackList([SaveCheckpoints(path, setup), *callbacks.callbacks])
+    ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
+    callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
     with environment.isolated(recipe.threads or 1), freed_memory_kept():
         torch.manual_seed(recipe.seed)
         state = TrainState()
