@@ -347,6 +347,8 @@ def _test(
     data = test if test is not None else setup.validation
     split = "test" if test is not None else "validation"
     callbacks.note(f"testing on {len(data):,} {split} images")
+    if missing := plots.advice(data.class_names):
+        callbacks.note(missing)
     found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     # calibrated, or not, even if an earlier final test was stopped halfway; the checkpoint, from
     # which a training is resumed, keeps the weights as they were trained

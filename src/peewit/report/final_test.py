@@ -236,6 +236,8 @@ def keep_test(
         runfolder.write_data(run.path, run.dataset, runfolder.lasting_source(source))
         write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint})
     run = Run.open(run.path)  # after releasing the lock: its status is not "running"
+    if missing := plots.advice(run.class_names):
+        note(missing)
     evidence = report.Evidence(training=training, judged=test, logits=logits)
     report.after_training(run, evidence, note)
     return run
