@@ -75,6 +75,10 @@ def test_without_a_font_the_number_is_drawn(
     assert "猫, 犬, 鳥 and 2 more" in advice(["猫", "犬", "鳥", "馬", "鹿", "frog"])
 
 
+def test_titles_have_no_boxes(no_fonts: None) -> None:
+    assert fonts.title("Training images: /data/猫/Bär") == "Training images: /data/?/Bär"
+
+
 def test_runs_are_numbered_too(no_fonts: None, tmp_path: Path, figures: list[Figure]) -> None:
     runs = [make_run(tmp_path / name) for name in ("a", "猫")]
     save_compared_curves(tmp_path / "a.png", runs)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from peewit.plots import fonts
 from peewit.plots.fonts import legible
 from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, show_text
 from peewit.runs.run import Run, names_of
@@ -43,6 +44,7 @@ def save_curves(path: Path | str, history: History, title: str = "") -> None:
     PeewitError
         The file cannot be written.
     """
+    title = fonts.title(title)
     with drawing(path, 9.0, 3.6, [title]) as figure:
         for axes, measure in _panels(figure, title):
             ends = []

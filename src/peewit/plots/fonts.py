@@ -42,6 +42,15 @@ def legible(names: Sequence[str], kind: str = "class") -> list[str]:
     ]
 
 
+def title(text: str) -> str:
+    """Return ``text`` with ``?`` for characters that no installed font has.
+
+    For titles, which may contain paths.
+    """
+    missing = _missing(text)
+    return "".join("?" if one in missing else one for one in _clean(text))
+
+
 def families(texts: Iterable[str]) -> list[str]:
     """Return the font families that have the characters of ``texts``, the default first.
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from peewit.data.dataset import Dataset
 from peewit.images.gallery import least_sure, surest_mistakes
+from peewit.plots import fonts
 from peewit.plots.fonts import legible
 from peewit.plots.style import ACCENT, DPI, FAINT, INK, WARNING, drawing
 
@@ -167,6 +168,7 @@ def save_pictures(
     step_y = cell_height + LINE * max(map(len, captions)) + GAP
     top = HEADING if heading else 0
     width, height = GAP + columns * step_x, GAP + top + rows * step_y
+    heading = fonts.title(heading)
     texts = [heading, *(text for caption in captions for text, _ in caption)]
     with drawing(path, width / DPI, height / DPI, texts) as figure:
         if heading:
