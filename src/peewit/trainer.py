@@ -339,7 +339,8 @@ def _train_and_test(
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
     # first, so that what the others show has been saved
-    callbacks = CallbackList([SaveCheckpoints(path, setup), *callbacks.callbacks])
+    ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
+    callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
     with environment.isolated(recipe.threads or 1), freed_memory_kept():
         torch.manual_seed(recipe.seed)
         state = TrainState()
@@ -389,6 +390,8 @@ def _test(
     data = test if test is not None else setup.validation
     split = "test" if test is not None else "validation"
     callbacks.note(f"testing on {len(data):,} {split} images")
+    if missing := plots.advice(data.class_names):
+        callbacks.note(missing)
     found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     # calibrated, or not, even if an earlier final test was stopped halfway; the checkpoint, from
     # which the run is resumed, keeps the weights as they were trained

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 import peewit.trainer
+from made_runs import make_run
 from peewit import report
 from peewit.__main__ import main
 from peewit.data.dataset import Dataset
@@ -22,6 +25,7 @@ from peewit.report.tensorboard import EVERY, FOLDER, TensorBoard
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.trainer import train
+from peewit.training import checkpoint
 from peewit.training.callbacks import Callback
 from peewit.training.progress import Lines
 from peewit.training.recipe import Recipe
@@ -85,6 +89,17 @@ def read(run: Path, log: str) -> Any:
 
 def scalars(run: Path, log: str, name: str) -> dict[int, float]:
     return {one.step: one.value for one in read(run, log).Scalars(name)}
+
+
+def steps(run: Path, name: str) -> list[int]:
+    return [one.step for one in read(run, "training").Scalars(name)]
+
+
+def with_old_logs(path: Path) -> Path:
+    for file in path.glob(f"{FOLDER}/*/events*"):
+        # the name has the second in it, and a test may begin again within the same one
+        file.rename(file.with_name("events.out.tfevents.0000000001.first"))
+    return path
 
 
 def test_curves_are_the_history_s(logged: tuple[Run, Telling]) -> None:
@@ -151,16 +166,57 @@ def test_a_resumed_training_continues_its_logs(
     logs, killed = TensorBoard(print), Telling((1, 6))
     with pytest.raises(KeyboardInterrupt):
         train(tiny, RECIPE, out=path, progress=Callback(), callbacks=[logs, killed])
-    for file in path.glob(f"{FOLDER}/*/events*"):
-        # the name has the second in it, and a test may begin again within the same one
-        file.rename(file.with_name("events.out.tfevents.0000000001.first"))
+    with_old_logs(path)
     assert not (path / FOLDER / "final").exists()
     train(tiny, resume=path, progress=Callback(), callbacks=[TensorBoard(print)])
     # repeated steps count once
     for name, expected in (("epoch/loss", [STEPS, 2 * STEPS]), ("step/loss", [10, 20])):
-        assert [one.step for one in read(path, "training").Scalars(name)] == expected
+        assert steps(path, name) == expected
     whole = scalars(logged[0].path, "validation", "epoch/loss")
     assert scalars(path, "validation", "epoch/loss") == whole
+
+
+def test_a_kill_after_any_checkpoint_loses_no_point(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = [], checkpoint.save
+
+    def copying(file: Path, *arguments: Any) -> None:
+        save(file, *arguments)
+        saved.append(shutil.copytree(file.parent, tmp_path / f"{len(saved) + 1}"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", copying)
+        logs = TensorBoard(print)
+        train(tiny, RECIPE, out=tmp_path / "run", progress=Callback(), callbacks=[logs])
+    # one after each step and one more after each epoch
+    assert len(saved) == 2 * STEPS + 2
+    assert list(scalars(saved[9], "training", "step/loss")) == [10]
+    assert list(scalars(saved[STEPS], "validation", "epoch/loss")) == [STEPS]
+    killed = with_old_logs(saved[9])
+    train(tiny, resume=killed, progress=Callback(), callbacks=[TensorBoard(print)])
+    assert steps(killed, "step/loss") == [10, 20]
+    assert steps(killed, "epoch/loss") == [STEPS, 2 * STEPS]
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_no_point_twice(
+    tiny: Dataset, tmp_path: Path
+) -> None:
+    class Copy(Callback):
+        def on_step_end(self, state: Any) -> None:
+            if (state.epoch, state.step) == (0, 12):
+                shutil.copytree(tmp_path / "run", tmp_path / "killed")
+                raise KeyboardInterrupt
+
+    recipe = replace(RECIPE, checkpoint_minutes=60)
+    logs = [TensorBoard(print), Copy()]
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, recipe, out=tmp_path / "run", progress=Callback(), callbacks=logs)
+    killed = with_old_logs(tmp_path / "killed")
+    assert steps(killed, "step/loss") == [10]
+    train(tiny, resume=killed, progress=Callback(), callbacks=[TensorBoard(print)])
+    assert steps(killed, "step/loss") == [10, 20]
+    assert steps(killed, "epoch/loss") == [STEPS, 2 * STEPS]
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_training(
@@ -224,6 +280,33 @@ def test_the_flag_adds_the_callback(
     assert [options["out"] for options in asked] == [None, Path("my run"), None]
     kinds = [[type(callback) for callback in options["callbacks"]] for options in asked]
     assert kinds == [[TensorBoard], [TensorBoard], []]
+
+
+def test_a_resumed_run_continues_its_logs_without_the_flag(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+    run = make_run(tmp_path / "run")
+    runfolder.note_facts(run.path, source={"source": "digits", "data": None, "coarse": False})
+
+    def work(*_: Any, **options: Any) -> Run:
+        asked.append(len(options["callbacks"]))
+        return run
+
+    monkeypatch.setattr(peewit.trainer, "train", work)
+    resume = ["train", "--resume", str(run.path)]
+    assert main(resume) == 0
+    # even if it was killed before its first step
+    TensorBoard(print).on_run_folder(run.path)
+    assert main(resume) == 0
+    assert main([*resume, "--no-tensorboard"]) == 0
+    assert main(["train", "digits", "--no-tensorboard"]) == 0
+    assert asked == [0, 1, 0, 0]
+    capsys.readouterr()
+    for module in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(resume) == 1
+    assert capsys.readouterr().err.endswith("[tensorboard]', or add --no-tensorboard\n")
 
 
 def test_trainings_that_begin_in_the_same_second_have_separate_logs(

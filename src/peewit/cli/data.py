@@ -62,7 +62,7 @@ def show(
     from peewit.data.sources import load
     from peewit.errors import UsageError
     from peewit.images.gallery import choose, describe, titles
-    from peewit.plots import save_grid
+    from peewit.plots import advice, save_grid
     from peewit.system.terminal import console_out, show_pictures
 
     with download_shown() as progress:
@@ -76,6 +76,8 @@ def show(
     chosen = choose(dataset, indices=indices, classes=names, count=count, seed=seed)
     out = out or Path(f"{_name(source)}.png")
     save_grid(out, dataset, chosen)
+    if missing := advice(dataset.class_names):
+        note(missing)
     show_pictures([dataset.images[i] for i in chosen], titles(dataset, chosen), console_out())
     click.echo(describe(dataset))
     click.echo(f"\n{out}")

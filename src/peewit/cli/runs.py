@@ -202,6 +202,7 @@ def report(folder: Path, data: str | None, out: Path | None) -> None:
     on; if that is unavailable, the report has only the pictures that the training saved.
     """
     from peewit.errors import PeewitError
+    from peewit.plots import advice
     from peewit.report import gather, write_report
     from peewit.runs.run import Run
 
@@ -211,6 +212,8 @@ def report(folder: Path, data: str | None, out: Path | None) -> None:
         try:
             with download_shown() as progress:
                 evidence, notes = gather(run, data, progress)
+            if out is None and (missing_font := advice(run.class_names)):
+                notes = (*notes, missing_font)
             for sentence in notes:
                 note(sentence)
         except PeewitError as error:
@@ -265,9 +268,9 @@ def runs(folder: Path, as_json: bool) -> None:
 @json_option
 def compare(folders: tuple[Path, ...], out: Path | None, html: bool, as_json: bool) -> None:
     """Compare runs: their results and the settings in which they differ; plot their curves."""
-    from peewit.plots import save_compared_curves
+    from peewit.plots import advice, save_compared_curves
     from peewit.runs.comparison import comparison, differences, facts, readings
-    from peewit.runs.run import Run
+    from peewit.runs.run import Run, names_of
     from peewit.system.terminal import console_out
 
     if len(folders) < 2:
@@ -280,6 +283,8 @@ def compare(folders: tuple[Path, ...], out: Path | None, html: bool, as_json: bo
     else:
         out = out or Path("compared.png")
         save_compared_curves(out, opened)
+        if missing_font := advice(names_of(opened), "run"):
+            note(missing_font)
     if as_json:
         print_json(
             {

@@ -64,10 +64,11 @@ if TYPE_CHECKING:
     shell_complete=complete_source,
 )
 @click.option(
-    "--tensorboard",
+    "--tensorboard/--no-tensorboard",
     "logged",
-    is_flag=True,
-    help="Write TensorBoard logs to the folder tensorboard of the run.",
+    default=None,
+    help="Write TensorBoard logs to the folder tensorboard of the run. A resumed run that has logs "
+    "continues them.",
 )
 def train(
     source: str | None,
@@ -77,7 +78,7 @@ def train(
     out: Path | None,
     resume: Path | None,
     fallback: str | None,
-    logged: bool,
+    logged: bool | None,
     **flags: Any,
 ) -> None:
     """Train a classifier on SOURCE: cifar10, cifar100, digits, or the path of an archive or folder.
@@ -86,7 +87,8 @@ def train(
     """
     from peewit.cli.output import note, print_run
     from peewit.cli.usage import flags_named
-    from peewit.report.tensorboard import TensorBoard, summary_writer
+    from peewit.errors import PeewitError
+    from peewit.report.tensorboard import TensorBoard, is_logged, summary_writer
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
     from peewit.training.recipe import PRESETS
@@ -102,9 +104,16 @@ def train(
             settings = start.budgeted(**changes)
         else:
             raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
+    continued = logged is None and resume is not None and is_logged(resume)
+    logged = logged or continued
     if logged:
         # before the data is loaded, so that the error comes at once
-        summary_writer()
+        try:
+            summary_writer()
+        except PeewitError as error:
+            if not continued:
+                raise
+            raise PeewitError(error.what, todo=f"{error.todo}, or add --no-tensorboard") from error
     asked = place
     splits, place = _load(place, fallback)
     if place != asked and recipe is None and resume is None and fallback in PRESETS:

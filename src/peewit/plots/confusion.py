@@ -9,10 +9,13 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.ticker import PercentFormatter
 
 from peewit.evaluation.metrics import Evaluation
+from peewit.plots.fonts import legible
 from peewit.plots.style import ACCENT, INK, RULE, drawing
 
 # With more classes the numbers in the cells would be too small to read
 NUMBERED_CLASSES = 20
+# Longer names would leave no room for the matrix
+LONGEST_NAME = 40
 
 
 def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") -> None:
@@ -27,13 +30,16 @@ def save_confusion(path: Path | str, evaluation: Evaluation, title: str = "") ->
         The file cannot be written.
     """
     counts = evaluation.confusion
-    names = [scores.name for scores in evaluation.per_class]
+    names = [
+        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+        for name in legible([scores.name for scores in evaluation.per_class])
+    ]
     classes = len(names)
     # A class without images has an empty row: avoid a division by zero
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = classes <= NUMBERED_CLASSES
     side = max(3.2, 0.46 * classes) if numbered else min(14.0, max(7.0, 0.125 * classes))
-    with drawing(path, side + 2.0, side + 1.4) as figure:
+    with drawing(path, side + 2.0, side + 1.4, [*names, title]) as figure:
         # With the default margins of 0.04 inches, title and labels touch the edge
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
         axes = figure.subplots()

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from peewit.plots import fonts
+from peewit.plots.fonts import legible
 from peewit.plots.style import ACCENT, FAINT, SERIES, drawing, show_text
 from peewit.runs.run import Run, names_of
 
@@ -42,7 +44,8 @@ def save_curves(path: Path | str, history: History, title: str = "") -> None:
     PeewitError
         The file cannot be written.
     """
-    with drawing(path, 9.0, 3.6) as figure:
+    title = fonts.title(title)
+    with drawing(path, 9.0, 3.6, [title]) as figure:
         for axes, measure in _panels(figure, title):
             ends = []
             for key, label, colour in (
@@ -67,14 +70,15 @@ def save_compared_curves(path: Path | str, runs: Sequence[Run]) -> None:
     PeewitError
         The file cannot be written.
     """
-    names = _legend_names(runs, names_of(runs))
+    names = _legend_names(runs, legible(names_of(runs), "run"))
     # Runs that share a colour have different line styles
     styles: list[dict[str, Any]] = [
         {"color": SERIES[n % len(SERIES)], "linestyle": ("-", "--", ":")[n // len(SERIES) % 3]}
         for n in range(len(runs))
     ]
     columns = 2 if max(map(len, names), default=0) < LONG_NAME else 1
-    with drawing(path, 9.0, 3.8 + 0.2 * math.ceil(len(runs) / columns)) as figure:
+    height = 3.8 + 0.2 * math.ceil(len(runs) / columns)
+    with drawing(path, 9.0, height, names) as figure:
         longest: History = max((run.history for run in runs), key=len, default=[])
         for axes, measure in _panels(figure, "Validation (bold lines) and training (thin lines)"):
             for run, style in zip(runs, styles, strict=True):

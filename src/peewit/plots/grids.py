@@ -11,7 +11,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from peewit.data.dataset import Dataset
-from peewit.images.gallery import least_sure, surest_mistakes, titles
+from peewit.images.gallery import least_sure, surest_mistakes
+from peewit.plots import fonts
+from peewit.plots.fonts import legible
 from peewit.plots.style import ACCENT, DPI, FAINT, INK, WARNING, drawing
 
 # In pixels of the PNG file
@@ -46,10 +48,8 @@ def save_grid(
         The file cannot be written.
     """
     chosen = np.asarray(indices, dtype=np.int64)
-    captions = [
-        [(name, INK), (f"#{index}", FAINT)]
-        for name, index in zip(titles(dataset, chosen), chosen, strict=True)
-    ]
+    names = legible(dataset.class_names)
+    captions = [[(names[dataset.labels[index]], INK), (f"#{index}", FAINT)] for index in chosen]
     save_pictures(path, [dataset.images[index] for index in chosen], captions, heading)
 
 
@@ -123,13 +123,14 @@ def _captions(
     class_names: Sequence[str],
 ) -> list[Caption]:
     captions: list[Caption] = []
+    names = legible(class_names)
     for index in chosen:
         predicted, label = int(probabilities[index].argmax()), int(labels[index])
-        text = f"{class_names[predicted]} ({probabilities[index, predicted]:.1%})"
+        text = f"{names[predicted]} ({probabilities[index, predicted]:.1%})"
         if predicted == label:
             captions.append([(text, ACCENT), ("correct", INK)])
         else:
-            captions.append([(text, WARNING), (f"true: {class_names[label]}", INK)])
+            captions.append([(text, WARNING), (f"true: {names[label]}", INK)])
     return captions
 
 
@@ -167,7 +168,9 @@ def save_pictures(
     step_y = cell_height + LINE * max(map(len, captions)) + GAP
     top = HEADING if heading else 0
     width, height = GAP + columns * step_x, GAP + top + rows * step_y
-    with drawing(path, width / DPI, height / DPI) as figure:
+    heading = fonts.title(heading)
+    texts = [heading, *(text for caption in captions for text, _ in caption)]
+    with drawing(path, width / DPI, height / DPI, texts) as figure:
         if heading:
             title = figure.text(0, 0, heading, size=10, weight="bold", va="center")
             # The heading may be wider than the images

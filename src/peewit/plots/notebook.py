@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from peewit.data.dataset import Dataset
 from peewit.images.gallery import choose
 from peewit.images.reader import Png
+from peewit.plots.fonts import advice
 from peewit.plots.grids import save_grid
 
 
@@ -52,6 +54,8 @@ def show(
     b'PNG'
     """
     chosen = choose(dataset, indices, classes, count, seed)
+    if missing := advice(dataset.class_names):
+        warnings.warn(missing, stacklevel=2)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pictures.png"
         save_grid(path, dataset, chosen)

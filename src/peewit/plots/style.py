@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from peewit.plots.fonts import families
 from peewit.system.files import replacing
 
 DPI = 150
@@ -28,8 +29,6 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#00
 
 # Any, because the types of matplotlib's settings differ between its versions
 _LOOK: dict[Any, Any] = {
-    # The font that matplotlib includes, so that every machine draws the same picture
-    "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "text.color": INK,
     # Class names may contain "$", which does not start a formula
@@ -56,16 +55,21 @@ _LOOK: dict[Any, Any] = {
 
 
 @contextmanager
-def drawing(path: Path | str, width: float, height: float) -> Iterator[Figure]:
+def drawing(
+    path: Path | str, width: float, height: float, texts: Iterable[str] = ()
+) -> Iterator[Figure]:
     """Yield a figure of ``width`` x ``height`` inches, and write it as a PNG file at the end.
+
+    The fonts are those that have the characters of ``texts``.
 
     Raises
     ------
     PeewitError
         The file cannot be written.
     """
-    with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes; that needs no warning
+    look = _LOOK | {"font.family": families(texts)}
+    with matplotlib.rc_context(look), warnings.catch_warnings():
+        # fonts.legible replaces names that no font has, and fonts.advice says so
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(width, height), dpi=DPI)
         canvas = FigureCanvasAgg(figure)

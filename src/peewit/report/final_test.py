@@ -290,6 +290,8 @@ def keep_test(
         more = without_copies(logits, test, "test", copies, lambda _: None)
         write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint, **more})
     run = Run.open(run.path)  # after releasing the lock: its status is not "running"
+    if missing := plots.advice(run.class_names):
+        note(missing)
     evidence = report.Evidence(training=training, judged=test, logits=logits)
     report.after_training(run, evidence, note)
     return run

@@ -224,17 +224,18 @@ def save_pictures(
 
 def _save_heat_maps(run: Run, explanations: Sequence[Explanation]) -> None:
     images, captions = [], []
+    names = dict(zip(run.class_names, plots.legible(run.class_names), strict=True))
     for one in explanations:
         colour = ACCENT if one.true_overlay is None else WARNING
         images += [one.image, one.predicted_overlay]
         # Two lines, because a long name leaves no room for the number
         predicted = [
-            (f"predicted: {one.predicted_class}", colour),
+            (f"predicted: {names[one.predicted_class]}", colour),
             (percent(one.confidence), colour),
         ]
-        captions += [[(one.true_class, INK)], predicted]
+        captions += [[(names[one.true_class], INK)], predicted]
         if one.true_overlay is not None:
             images.append(one.true_overlay)
-            captions.append([(f"true: {one.true_class}", INK)])
+            captions.append([(f"true: {names[one.true_class]}", INK)])
     heading = "Grad-CAM heat maps: the regions that each prediction is based on"
     plots.save_pictures(run.path / runfolder.HEAT_MAPS, images, captions, heading, columns=6)

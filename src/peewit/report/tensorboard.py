@@ -20,6 +20,11 @@ FOLDER = "tensorboard"
 EVERY = 10
 
 
+def is_logged(run: Path) -> bool:
+    """Return whether the training in the folder ``run`` has logs, which a resume continues."""
+    return (run / FOLDER).is_dir()
+
+
 def summary_writer() -> Any:
     """Return PyTorch's SummaryWriter, which needs the package tensorboard.
 
@@ -43,7 +48,8 @@ class TensorBoard(Callback):
     The run folder's ``tensorboard`` gets a log of the training (loss and accuracy every ten steps
     and every epoch, throughput), one of the validation, under the same names so that TensorBoard
     draws both in one chart, and, at the end, one with the pictures of the final test. The x axis of
-    all is the step.
+    all is the step. Each point is written to its file before the checkpoint of its step is saved,
+    so that a training that was killed and resumed has logged every step once.
 
     Parameters
     ----------
@@ -56,6 +62,8 @@ class TensorBoard(Callback):
         TensorBoard is not installed.
     """
 
+    before_checkpoint = True
+
     def __init__(self, note: Callable[[str], None]) -> None:
         self._writer = summary_writer()
         self._note = note
@@ -64,8 +72,12 @@ class TensorBoard(Callback):
         self._before = (0, 0, 0.0)
 
     def on_run_folder(self, path: Path) -> None:
-        """Note which command shows the curves. No files are created before the training begins."""
+        """Note which command shows the curves, and create the folder, by which a resume knows."""
         self.path = path
+        try:
+            (path / FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._give_up(error)
         self._note(f"{command(['tensorboard', '--logdir', path / FOLDER])} shows the curves")
 
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
@@ -75,7 +87,7 @@ class TensorBoard(Callback):
         self._before = (state.images, state.correct, state.loss_sum)
         try:
             for name in ("training", "validation"):
-                self._open(name, purge_step=self._step + 1 if self._step else None)
+                self._open(name, purge_step=self._step + 1)
         except OSError as error:
             self._give_up(error)
 
@@ -126,7 +138,7 @@ class TensorBoard(Callback):
             self._give_up(error)
         self._logs.clear()
 
-    def _open(self, name: str, purge_step: int | None = None) -> None:
+    def _open(self, name: str, purge_step: int) -> None:
         folder = self.path / FOLDER / name
         self._logs[name] = self._writer(str(folder), purge_step=purge_step)
 
@@ -135,13 +147,14 @@ class TensorBoard(Callback):
             if name in self._logs:
                 for key, value in values.items():
                     self._logs[name].add_scalar(key, value, self._step)
+                self._logs[name].flush()
         except OSError as error:
             self._give_up(error)
 
     def _pictures(self) -> None:
         from PIL import Image
 
-        self._open("final")
+        self._open("final", purge_step=self._step)
         log = self._logs["final"]
         log.add_text("recipe", f"```\n{(self.path / runfolder.RECIPE).read_text('utf-8')}```")
         for name in runfolder.PICTURES:

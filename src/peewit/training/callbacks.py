@@ -52,6 +52,10 @@ class Callback:
     epoch 1: validation loss 1.250
     """
 
+    # Called before the checkpoint of a step is saved, not after it: for a record that must have
+    # every step after a crash. Steps that are repeated come twice.
+    before_checkpoint = False
+
     def on_note(self, text: str) -> None:
         """Handle a sentence for the user. May come before ``on_train_begin``."""
 
