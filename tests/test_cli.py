@@ -193,7 +193,7 @@ def test_fallback_is_used_if_the_download_cannot_be_saved(
     assert training["source"]["source"] == "digits"
 
 
-def test_minutes_too_few_to_measure_the_machine(
+def test_too_small_budget_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("sklearn")

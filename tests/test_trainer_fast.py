@@ -106,7 +106,7 @@ PLACES = [(0, 5), (1, 2), (1, STEPS), (2, 1), (2, STEPS)]
 
 
 @pytest.mark.parametrize(("epoch", "step"), PLACES)
-def test_killed_at_any_step_it_ends_with_the_same_weights(
+def test_resume_after_kill_is_bit_identical(
     whole: Run, tmp_path: Path, epoch: int, step: int
 ) -> None:
     with pytest.raises(KilledError):
@@ -115,7 +115,7 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(
     assert_same(train(DATA, test=TEST, resume=tmp_path / "run", progress=Callback()), whole)
 
 
-def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path) -> None:
+def test_two_interruptions_are_bit_identical(whole: Run, tmp_path: Path) -> None:
     path, rare = tmp_path / "run", RECIPE.replace(checkpoint_minutes=60)
     with pytest.raises(Interrupted):
         train(DATA, rare, test=TEST, out=path, progress=At(0, 7, interrupt))
@@ -124,7 +124,7 @@ def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path)
     assert_same(train(DATA, test=TEST, resume=path, progress=Callback()), whole)
 
 
-def test_the_history_counts_work_and_images(whole: Run) -> None:
+def test_history_counts_operations_and_images(whole: Run) -> None:
     assert [row["epoch"] for row in whole.history] == [1, 2, 3]
     assert [row["images"] for row in whole.history] == [36, 72, 108]
     flops = [row["flops"] for row in whole.history]
@@ -133,7 +133,7 @@ def test_the_history_counts_work_and_images(whole: Run) -> None:
     assert whole.metrics["share_of_best"] > 0
 
 
-def test_one_picture_alone_gets_the_answer_that_it_gets_among_others(whole: Run) -> None:
+def test_prediction_does_not_depend_on_the_batch(whole: Run) -> None:
     assert whole.unsure_below > 0
     together = whole.logits(TEST.images)
     alone = np.concatenate([whole.logits(image[None]) for image in TEST.images])
@@ -170,7 +170,7 @@ def tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
     return read_tensors(run.path / runfolder.WEIGHTS)[0], weights
 
 
-def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Path) -> None:
+def test_calibration_changes_only_the_confidence(calibrated: Run, tmp_path: Path) -> None:
     found = calibrated.metrics["temperature_scaling"]
     assert found["images"] == 60
     assert found["temperature"] < 1  # label smoothing leaves it less sure than it is right
@@ -195,7 +195,7 @@ def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Pat
     assert found["error_after"] < found["error_before"]
 
 
-def test_a_calibrated_run_is_trained_on_as_if_it_had_never_ended(
+def test_calibrated_run_is_resumed_from_uncalibrated_weights(
     calibrated: Run, tmp_path: Path
 ) -> None:
     path, first = tmp_path / "run", CALIBRATED.replace(epochs=1)
@@ -204,7 +204,7 @@ def test_a_calibrated_run_is_trained_on_as_if_it_had_never_ended(
     assert_same(train(MANY, CALIBRATED, test=TEST, resume=path, progress=Callback()), calibrated)
 
 
-def test_an_end_that_was_stopped_is_not_calibrated_twice(
+def test_interrupted_final_test_is_not_calibrated_twice(
     calibrated: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, recipe in (("again", CALIBRATED), ("not", CALIBRATED.replace(calibrate=False))):
@@ -253,7 +253,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_minutes_end_in_the_middle_of_an_epoch(clock: Clock, tmp_path: Path) -> None:
+def test_time_budget_ends_within_an_epoch(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=3.0)  # 18 steps: an epoch and a half
     run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback(), began=0.0)
     assert clock.time == 180
@@ -268,7 +268,7 @@ def test_minutes_end_in_the_middle_of_an_epoch(clock: Clock, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("place", [(0, 5), (0, STEPS), (1, 3)])
-def test_a_stopped_training_has_the_minutes_that_were_left(
+def test_resumed_run_uses_the_rest_of_its_budget(
     clock: Clock, tmp_path: Path, place: tuple[int, int]
 ) -> None:
     path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
@@ -281,7 +281,7 @@ def test_a_stopped_training_has_the_minutes_that_were_left(
     assert [row["images"] for row in run.history] == [36, 54]
 
 
-def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path) -> None:
+def test_larger_budget_continues_from_the_end(clock: Clock, tmp_path: Path) -> None:
     path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
     train(DATA, recipe, test=TEST, out=path, progress=Callback(), began=0.0)
     told = At()
@@ -297,7 +297,7 @@ def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path)
     assert run.recipe.minutes == 6
 
 
-def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_path: Path) -> None:
+def test_too_small_budget_reports_minimum(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=1.0)
     with pytest.raises(UsageError, match=r"1 minute is too little.*give --minutes 1\.8 or more"):
         train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback(), began=0.0)
@@ -305,7 +305,7 @@ def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
+def test_unreached_accuracy_is_one_sentence_and_the_run_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("sklearn")
@@ -333,7 +333,7 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
     assert 0 < run.metrics["accuracy"] < 1
 
 
-def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_path: Path) -> None:
+def test_missing_validation_is_recorded_for_the_finished_epoch(tmp_path: Path) -> None:
     # falling rates are not validated after each of many epochs
     recipe = RECIPE.replace(epochs=20)
 
@@ -355,7 +355,7 @@ def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_p
     assert Run.open(run.path).history == run.history
 
 
-def test_calibrating_can_be_asked_for_afterwards(tmp_path: Path) -> None:
+def test_calibration_can_be_requested_later(tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1, calibrate=False)
     run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback())
     asked, told = run.recipe.replace(calibrate=True), At()

@@ -54,7 +54,7 @@ def facts_of(to: str, file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_it_is_smaller_and_predicts_nearly_as_the_run_does(
+def test_file_is_smaller_and_predictions_are_close(
     to: str, raw: bool, run: Run, place: Path, data: Splits
 ) -> None:
     out = place / f"net{SUFFIX[to]}"
@@ -91,7 +91,7 @@ def test_it_is_smaller_and_predicts_nearly_as_the_run_does(
     assert json.loads(facts_of(to, out)["class_names"]) == NAMES
 
 
-def test_calibration_uses_training_pictures_and_is_reproducible(
+def test_calibration_uses_training_images_and_is_reproducible(
     tmp_path: Path, place: Path, data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peewit.export import int8_onnx

@@ -45,7 +45,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("name", engines.PACKAGES)
-def test_every_engine_gives_the_same_answers(name: str, many: bool, run: Run) -> None:
+def test_every_engine_gives_the_same_predictions(name: str, many: bool, run: Run) -> None:
     engine = engines.runtime(name, run, many=many)
     assert engine.class_names == run.class_names
     for images in (pictures(70, 32, 32, 3), pictures(5, 41, 29, 1), pictures(0, 32, 32, 3)):
@@ -59,7 +59,7 @@ def test_every_engine_gives_the_same_answers(name: str, many: bool, run: Run) ->
 
 
 @pytest.mark.parametrize("name", ["PyTorch", *engines.PACKAGES])
-def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, run: Run) -> None:
+def test_individually_prepared_pictures_get_the_same_predictions(name: str, run: Run) -> None:
     engine = engines.Torch(run) if name == "PyTorch" else engines.runtime(name, run)
     rule = run.preprocessing
     shape = (rule.height, rule.width, rule.channels)
@@ -73,7 +73,7 @@ def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, 
             np.testing.assert_allclose(found, run.logits(images), atol=1e-4)
 
 
-def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> None:
+def test_many_pictures_are_distributed_and_returned_in_order(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     threads, sizes, all_there = set(), [], threading.Barrier(3)
 
@@ -93,7 +93,7 @@ def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> 
     assert sizes == [3, 3, 3]
 
 
-def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fastest_engine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three turns
     seconds = iter([3.0, 3.0, 1.1, 1.2, 3.0, 3.0, 9.0, 1.2, 3.0, 3.0, 1.0, 9.0])
@@ -104,9 +104,7 @@ def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "ONNX Runtime"
 
 
-def test_pytorch_is_taken_where_it_is_fastest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pytorch_is_used_if_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     monkeypatch.setattr(engines, "usable_cores", lambda: 1)
     seconds = cycle([1.0, 3.0, 2.0])
@@ -116,7 +114,7 @@ def test_pytorch_is_taken_where_it_is_fastest(
     assert engines.fastest(run, batch_size=1).name == "OpenVINO"
 
 
-def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
+def test_parallel_pytorch_is_used_if_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", name="fast-xs", unsure_below=0.8, tta=True)
@@ -147,7 +145,7 @@ def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
     assert any(name.startswith("peewit-network") for name in threads)
 
 
-def test_other_weights_are_measured_again(tmp_path: Path) -> None:
+def test_changed_weights_are_measured_again(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     images = pictures(3, 32, 32, 3)
     before = engines.fastest(run).logits(images)
@@ -159,7 +157,7 @@ def test_other_weights_are_measured_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["processor", "runtime"])
-def test_a_choice_holds_for_one_machine(
+def test_choice_is_valid_for_one_machine(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -177,7 +175,7 @@ def test_a_choice_holds_for_one_machine(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 9}'])
-def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
+def test_damaged_choice_is_measured_again(content: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run.path / engines.CHOICE).write_text(content)
     engine = engines.fastest(run)
@@ -186,7 +184,7 @@ def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
     assert json.loads((run.path / engines.CHOICE).read_text())["format"] == engines.FORMAT
 
 
-def test_a_broken_network_file_leaves_pytorch(tmp_path: Path) -> None:
+def test_damaged_network_file_falls_back_to_pytorch(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     engines.fastest(run)
     choice = json.loads((run.path / engines.CHOICE).read_text())
@@ -195,9 +193,7 @@ def test_a_broken_network_file_leaves_pytorch(tmp_path: Path) -> None:
     assert engines.fastest(run).name == "PyTorch"
 
 
-def test_an_engine_that_answers_otherwise_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disagreeing_engine_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     wrong: dict[str, Callable[[bytes, bool], tuple[engines.Forward, int]]] = {
         name: lambda content, many: (flat, 1) for name in engines.PACKAGES
@@ -206,7 +202,7 @@ def test_an_engine_that_answers_otherwise_is_not_taken(
     assert engines.fastest(run).name == "PyTorch"
 
 
-def test_nothing_else_installed_leaves_pytorch(
+def test_without_other_engines_pytorch_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -215,7 +211,7 @@ def test_nothing_else_installed_leaves_pytorch(
     assert not (run.path / engines.NETWORK).exists()
 
 
-def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
+def test_engine_that_does_not_load_falls_back_to_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -227,7 +223,7 @@ def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
     assert engines.fastest(run).name == "PyTorch"
 
 
-def test_the_first_call_of_a_runtime_is_made_alone(
+def test_first_call_of_a_runtime_is_in_one_thread(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[int, tuple[int, ...]]] = []

@@ -90,7 +90,7 @@ def test_without_augmentation_each_image_has_one_view() -> None:
 
 
 @pytest.mark.parametrize("flip", ["none", "alternating"])
-def test_the_threshold_is_that_of_the_validation_images(flip: str) -> None:
+def test_threshold_comes_from_the_validation_images(flip: str) -> None:
     augmented = job(tta=True, flip=flip)
     answers = answer(augmented, TEST)
     below = confidence_threshold(single(augmented, augmented.validation))
@@ -127,14 +127,14 @@ def test_augmentation_without_time_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("looks", [0, 1, 2])
-def test_a_stop_leaves_nothing(looks: int) -> None:
+def test_stop_writes_nothing(looks: int) -> None:
     # the test images, the validation images and test-time augmentation have one batch each
     answers = iter([False] * looks + [True])
     with pytest.raises(StopTraining):
         answer(job(tta=True), TEST, Watch(lambda: next(answers)))
 
 
-def test_calibrated_logits_decide_about_augmentation() -> None:
+def test_augmentation_uses_calibrated_logits() -> None:
     plain, calibrated = job(tta=True, flip="random"), job(tta=True, flip="random", calibrate=True)
     learn(plain)
     calibrated.model.load_state_dict(plain.model.state_dict())
@@ -173,7 +173,7 @@ def test_validation_images_that_are_the_final_test_are_predicted_once() -> None:
         ({}, 60, "no better than chance"),
     ],
 )
-def test_without_suitable_images_nothing_is_calibrated(
+def test_no_calibration_without_suitable_images(
     changes: dict[str, Any], images: int, reason: str
 ) -> None:
     of = dataclasses.replace(job(calibrate=True, **changes), validation=data(images, 1))

@@ -87,7 +87,7 @@ def scalars(run: Path, log: str, name: str) -> dict[int, float]:
     return {one.step: one.value for one in read(run, log).Scalars(name)}
 
 
-def test_curves_are_the_history_s(logged: tuple[Run, Telling]) -> None:
+def test_curves_equal_the_history(logged: tuple[Run, Telling]) -> None:
     run, _ = logged
     for log, prefix in (("training", ""), ("validation", "validation_")):
         for name in ("loss", "accuracy"):
@@ -112,7 +112,7 @@ def test_every_ten_steps_are_averaged(logged: tuple[Run, Telling]) -> None:
     assert all(0 <= value <= 1 for value in accuracy.values())
 
 
-def test_the_pictures_of_the_end_are_there(logged: tuple[Run, Telling]) -> None:
+def test_final_pictures_are_logged(logged: tuple[Run, Telling]) -> None:
     run, _ = logged
     reader = read(run.path, "final")
     names = {Path(name).stem for name in runfolder.PICTURES}
@@ -138,13 +138,15 @@ def test_other_callbacks_are_called_too(logged: tuple[Run, Telling]) -> None:
     assert any("testing on" in note for note in told.notes)
 
 
-def test_logs_change_no_weight(logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path) -> None:
+def test_logging_does_not_change_the_weights(
+    logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path
+) -> None:
     plain = train(tiny, RECIPE, out=tmp_path / "plain", progress=Callback())
     weights = (plain.path / runfolder.WEIGHTS).read_bytes()
     assert weights == (logged[0].path / runfolder.WEIGHTS).read_bytes()
 
 
-def test_a_resumed_training_continues_its_logs(
+def test_resumed_run_continues_its_logs(
     logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
@@ -163,9 +165,7 @@ def test_a_resumed_training_continues_its_logs(
     assert scalars(path, "validation", "epoch/loss") == whole
 
 
-def test_a_log_that_cannot_be_written_does_not_end_the_training(
-    tiny: Dataset, tmp_path: Path
-) -> None:
+def test_unwritable_log_does_not_stop_training(tiny: Dataset, tmp_path: Path) -> None:
     class Full:
         def __init__(self, *_: Any, **__: Any) -> None:
             pass
@@ -226,7 +226,7 @@ def test_the_flag_adds_the_callback(
     assert kinds == [[TensorBoard], [TensorBoard], []]
 
 
-def test_trainings_that_begin_in_the_same_second_have_separate_logs(
+def test_runs_started_in_the_same_second_have_separate_logs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("sklearn")

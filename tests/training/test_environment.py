@@ -12,7 +12,7 @@ from peewit.system import cpu as processor
 from peewit.training import environment
 
 
-def test_a_containers_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_cpu_limit_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "cpu.max"
     monkeypatch.setattr(processor, "CGROUP_LIMIT", limit)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
@@ -28,7 +28,7 @@ def test_a_containers_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert environment.usable_threads() == threads, text
 
 
-def test_threads_and_random_numbers_are_put_back_after_a_failure() -> None:
+def test_threads_and_random_state_are_restored_after_a_failure() -> None:
     state, threads = torch.get_rng_state(), torch.get_num_threads()
 
     def work() -> None:
@@ -51,9 +51,7 @@ def test_the_description_names_versions_and_processor() -> None:
     assert facts["vector_features"]
 
 
-def test_the_processor_has_a_name_where_linux_does_not_tell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processor_name_without_cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "cpuinfo"
     monkeypatch.setattr(processor, "CPU_INFO", info)
     assert processor.processor_name()

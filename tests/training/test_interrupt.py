@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_asks_and_the_second_interrupts(number: signal.Signals) -> None:
+def test_first_signal_requests_a_stop_second_interrupts(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     with StopRequest() as stop:
         assert not stop.requested
@@ -24,7 +24,7 @@ def test_the_first_asks_and_the_second_interrupts(number: signal.Signals) -> Non
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def test_what_was_to_be_ignored_stays_ignored() -> None:
+def test_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
@@ -35,7 +35,7 @@ def test_what_was_to_be_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_in_another_thread_nothing_is_changed() -> None:
+def test_other_threads_install_no_handlers() -> None:
     before = signal.getsignal(signal.SIGINT)
     seen = []
 

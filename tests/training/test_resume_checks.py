@@ -28,7 +28,9 @@ def imported(tmp_path: Path) -> Run:
     return import_keras(tmp_path / "net.keras", NAMES, out=tmp_path / "imported")
 
 
-def test_it_is_resumed_from_its_weights(imported: Run, tiny: Dataset, tiny_test: Dataset) -> None:
+def test_imported_run_is_resumed_from_its_weights(
+    imported: Run, tiny: Dataset, tiny_test: Dataset
+) -> None:
     before = imported.model().state_dict()["hidden.weight"]
     recipe, told = imported.recipe.replace(epochs=1), At()
     run = train(tiny, recipe, test=tiny_test, resume=imported.path, progress=told)
@@ -52,12 +54,12 @@ def test_other_classes_are_refused(imported: Run, tiny: Dataset) -> None:
     assert Run.open(imported.path).status == "imported"
 
 
-def test_other_colours_are_refused(imported: Run, tiny: Dataset) -> None:
+def test_other_channels_are_refused(imported: Run, tiny: Dataset) -> None:
     grey = dataclasses.replace(tiny, images=tiny.images[..., :1])
     with pytest.raises(PeewitError, match="32 x 32 x 3"):
         train(grey, resume=imported.path, progress=Callback())
 
 
-def test_the_command_wants_a_source(imported: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_needs_a_source(imported: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--resume", str(imported.path), "--epochs", "1"]) == 1
     assert "peewit train SOURCE --resume" in capsys.readouterr().err

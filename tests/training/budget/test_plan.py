@@ -115,7 +115,7 @@ def bounds(seconds: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("seconds", [30, 60, 120, 300, 600, 900, 1800])
-def test_on_a_quiet_machine_it_ends_on_time(seconds: float) -> None:
+def test_ends_on_time_on_an_idle_machine(seconds: float) -> None:
     outcome = live(Machine(jitter=0.1), seconds, fitting(seconds))
     low, high = bounds(seconds)
     assert low <= outcome.took <= high
@@ -124,7 +124,7 @@ def test_on_a_quiet_machine_it_ends_on_time(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [60, 300, 900])
-def test_when_something_takes_half_the_machine_from_the_middle_on(seconds: float) -> None:
+def test_background_load_from_half_time(seconds: float) -> None:
     machine = Machine(speed=lambda time: 1.0 if time < seconds / 2 else 0.5)
     outcome = live(machine, seconds, fitting(seconds))
     low, high = bounds(seconds)
@@ -134,7 +134,7 @@ def test_when_something_takes_half_the_machine_from_the_middle_on(seconds: float
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_it_ends_on_time_on_any_machine(seed: int) -> None:
+def test_ends_on_time_at_changing_speeds(seed: int) -> None:
     numbers = random.Random(seed)
     seconds = numbers.choice([60, 90, 120, 300, 600, 1800])
     # the speed changes a few times, to anything between a third and full, but not in the end
@@ -154,7 +154,7 @@ def test_it_ends_on_time_on_any_machine(seed: int) -> None:
     assert outcome.shares[-1] > 0.96  # the rates have come to nearly nothing
 
 
-def test_a_machine_that_slows_down_at_the_test_leaves_augmentation_out() -> None:
+def test_slowdown_during_the_test_skips_augmentation() -> None:
     of = speed(step=0.9, batch=500)
     quiet = live(Machine(), 120, of)
     assert quiet.augmented
@@ -165,7 +165,7 @@ def test_a_machine_that_slows_down_at_the_test_leaves_augmentation_out() -> None
     assert outcome.took <= 125
 
 
-def test_what_a_plan_has_no_time_for_is_left_out() -> None:
+def test_augmentation_that_does_not_fit_is_skipped() -> None:
     machine, of = Machine(), speed(step=2.0, batch=250)
     machine.work(LOADING)
     budget = Budget(120.0, 0.0, machine.now)
@@ -176,7 +176,7 @@ def test_what_a_plan_has_no_time_for_is_left_out() -> None:
     assert not make_plan(budget, of, cheap, IMAGES, augmented=False).augmented
 
 
-def test_late_in_a_training_augmentation_is_as_cheap_as_at_its_beginning() -> None:
+def test_augmentation_is_compared_with_the_whole_training_time() -> None:
     machine, of = Machine(), speed()
     machine.work(270.0)
     budget = Budget(300.0, 0.0, machine.now)
@@ -186,7 +186,7 @@ def test_late_in_a_training_augmentation_is_as_cheap_as_at_its_beginning() -> No
     assert not make_plan(budget, of, end, IMAGES).augmented
 
 
-def test_the_clock_of_budgets_has_no_steps() -> None:
+def test_clock_of_budgets_has_a_fine_resolution() -> None:
     # time.monotonic moves in steps of 16 ms in Windows before Python 3.13: too coarse for probes
     assert Budget(1.0, 0.0).now is time.perf_counter
     assert Schedules(Recipe(), 1, print).now is time.perf_counter
@@ -197,7 +197,7 @@ def test_the_clock_of_budgets_has_no_steps() -> None:
         assert clock.default is time.perf_counter
 
 
-def test_too_small_a_budget_says_the_least_that_is_possible() -> None:
+def test_too_small_budget_reports_minimum() -> None:
     machine, of = Machine(), speed()
     machine.work(LOADING)
     with pytest.raises(UsageError, match=r"0\.1 minutes is not enough.*--minutes 0\.4") as error:
@@ -207,7 +207,7 @@ def test_too_small_a_budget_says_the_least_that_is_possible() -> None:
     assert outcome.steps >= FEWEST_STEPS - 1
 
 
-def test_a_training_that_goes_on_goes_on_with_its_share() -> None:
+def test_resumed_run_continues_at_its_fraction() -> None:
     outcome = live(Machine(), 60, speed(), begun=0.6)
     assert 0.6 <= outcome.shares[0] < 0.61
     assert outcome.shares[-1] > 0.98
@@ -231,7 +231,7 @@ def test_a_larger_budget_never_gets_a_smaller_network() -> None:
     assert chosen == sorted(chosen)
 
 
-def test_only_networks_in_question_are_measured() -> None:
+def test_only_candidate_networks_are_measured() -> None:
     flops = dict(zip((entry.model for entry in NETWORKS), (8e7, 2e8, 2.7e8, 7e8, 3e9), strict=True))
 
     def names(seconds: float) -> list[str]:
@@ -243,7 +243,7 @@ def test_only_networks_in_question_are_measured() -> None:
     assert all(len(names(seconds)) <= 2 for seconds in range(1, 5000, 50))
 
 
-def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_slowdown_is_separate(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     end = Ending(test=2.0, augmentation=2.0, rest=2.0, report=1.0, python=0.01)
     plan = make_plan(Budget(60.0, 0.0, machine.now), speed(step=0.1), end, IMAGES)
@@ -268,7 +268,7 @@ def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyP
     assert pace.python_slowdown == pytest.approx(4)
 
 
-def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None:
+def test_threads_are_not_changed_near_the_end() -> None:
     machine, used = Machine(), []
     budget, of = Budget(60.0, 0.0, machine.now), speed(step=0.1)
     plan = make_plan(budget, of, ending(of), IMAGES)
@@ -292,7 +292,7 @@ def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None
     assert used == [1, 2]
 
 
-def test_who_goes_on_does_not_count_what_was_done_before_as_a_step() -> None:
+def test_resumed_seconds_are_not_a_step() -> None:
     machine, of = Machine(), speed(step=0.1)
     budget = Budget(60.0, 0.0, machine.now)
     plan = make_plan(budget, of, ending(of), IMAGES)

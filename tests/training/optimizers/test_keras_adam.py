@@ -64,7 +64,7 @@ def test_it_agrees_with_the_formula(scale: float, lr: float, betas: tuple[float,
         np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=2e-6)
 
 
-def test_that_comparison_notices_epsilon() -> None:
+def test_comparison_with_the_formula_detects_a_wrong_epsilon() -> None:
     weights = parameters()
     slow = SlowKerasAdam([weight.detach().numpy().copy() for weight in weights], 1e-3, (0.9, 0.999))
     fast = KerasAdam(weights)
@@ -89,7 +89,7 @@ def test_parameters_stay_the_same_objects_with_the_same_values_and_memory_order(
         assert weight.stride() == stride
 
 
-def test_parameters_that_were_given_new_memory_are_still_trained() -> None:
+def test_reallocated_parameters_are_still_trained() -> None:
     weights = parameters()
     optimizer = KerasAdam(weights, lr=0.5)
     for weight in weights:
@@ -102,7 +102,7 @@ def test_parameters_that_were_given_new_memory_are_still_trained() -> None:
         assert change == pytest.approx(np.full(change.shape, 0.5), abs=1e-3)
 
 
-def test_weights_loaded_in_between_count() -> None:
+def test_weights_loaded_between_steps_are_used() -> None:
     weights = parameters()
     optimizer = KerasAdam(weights, lr=0.5)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def through_a_file(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return safetensors.torch.load(safetensors.torch.save(plain))
 
 
-def test_going_on_from_a_saved_state_is_bit_identical() -> None:
+def test_resume_from_a_saved_state_is_bit_identical() -> None:
     model = build("tutorial", (22, 22, 1), 3, seed=0)
     optimizer = KerasAdam(model.parameters())
     for step in range(3):
@@ -175,7 +175,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
         optimizer.load_state_dict(state)
 
 
-def test_groups_have_their_own_rates() -> None:
+def test_groups_have_separate_learning_rates() -> None:
     slow, fast = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
     optimizer = KerasAdam([{"params": [slow], "lr": 0.1}, {"params": [fast]}], lr=0.5)
     slow.grad = fast.grad = torch.ones(3)
@@ -184,7 +184,7 @@ def test_groups_have_their_own_rates() -> None:
     assert fast.detach().numpy() == pytest.approx(-0.5, abs=1e-5)
 
 
-def test_a_closure_is_called_with_gradients_on() -> None:
+def test_closure_is_called_with_gradients_enabled() -> None:
     weight = nn.Parameter(torch.tensor([2.0]))
     optimizer = KerasAdam([weight], lr=0.1)
 
