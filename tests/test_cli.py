@@ -294,7 +294,7 @@ def test_show_names_its_file_after_the_source() -> None:
         (["digits", "--indices", "9-7"], "'9-7' is not an ascending range"),
         (["digits", "--indices", "1-"], "'1-' is not a number such as 7"),
         (["digits", "--indices", "0-999999999"], "range of up to 10,000"),
-        (["digits", "--indices", "1438"], "there is no picture 1438"),
+        (["digits", "--indices", "1438"], "there is no image 1438"),
         (["digits", "--classes", "cat"], "there is no class 'cat'"),
         (["digits", "--count", "0"], "0 pictures"),
     ],

@@ -1,4 +1,4 @@
-"""The whole job, with real kills and real signals."""
+"""``peewit.train`` from start to finish, with real kills and signals."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from peewit.training.checkpoint import read_tensors
 from peewit.training.recipe import Recipe
 from watching import At
 
-# 37 training images (3 more held out): 3 epochs of 5 steps, the last of which is smaller. One
-# thread, because two on a busy machine wait for each other; the test with kills has two.
+# 37 training images (3 more are held out): 3 epochs of 5 steps, the last step being smaller. One
+# thread, because two wait for each other on a busy machine; the test with kills uses two.
 RECIPE = Recipe(epochs=3, batch_size=8, threads=1, checkpoint_minutes=0)
 STEPS = 5
 
-# what a process that will be killed runs: it tells of each step on stdout, and waits before its
-# last one ends, so that however fast the machine is, the kill comes first
+# the program of a process that will be killed: it prints each step, and waits in the last one, so
+# that it is killed in time on any machine
 CHILD = """
 import sys
 import time
@@ -71,7 +71,7 @@ def data() -> Dataset:
 
 @pytest.fixture(autouse=True)
 def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing, which takes longer than these trainings, except where `whole` is made."""
+    """Skip the plots, which take longer than training here, except for `whole`."""
     if "whole" in request.fixturenames:
         request.getfixturevalue("whole")
     for name in ("save_curves", "save_confusion", "save_mistakes"):
@@ -81,7 +81,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def whole(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training that nothing stopped."""
+    """An uninterrupted run."""
     return train(data, RECIPE, out=tmp_path_factory.mktemp("whole") / "run", progress=Callback())
 
 
@@ -91,7 +91,7 @@ def weights(run: Run | Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same(one: Run | Path, other: Run | Path) -> None:
-    """Both have the same weights, bit for bit."""
+    """Assert that both have bit-identical weights."""
     ours, theirs = weights(one), weights(other)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -99,7 +99,7 @@ def assert_same(one: Run | Path, other: Run | Path) -> None:
 
 
 class StoppedAtError(Exception):
-    """Stands for a process that ends here."""
+    """Simulates the end of the process."""
 
 
 def start(folder: Path, data: Dataset, resume: bool, threads: int = 1) -> subprocess.Popen[str]:
@@ -223,7 +223,7 @@ def test_a_finished_run_can_be_trained_for_more_epochs(
     elsewhere = run.environment | {"torch": "1.0", "command": "peewit train it"}
     runfolder.note_facts(run.path, environment=elsewhere)
     run = train(data, run.recipe.replace(epochs=3), resume=run.path, progress=progress)
-    # begun by that command, it has gone on with what is here
+    # the command is that of the start, the rest describes this machine
     assert run.environment["command"] == "peewit train it"
     assert run.environment["torch"] == torch.__version__
     assert run.recipe.epochs == 3

@@ -1,4 +1,4 @@
-"""The whole job of fast recipes: what goes on goes on exactly, and minutes end in mid-epoch."""
+"""``peewit.train`` with fast recipes: exact resuming, calibration and time budgets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from peewit.training.checkpoint import read_state, read_tensors
 from peewit.training.recipe import Recipe
 from watching import At
 
-# 37 training images and 3 held out, in steps of 3: 12 an epoch, one image left over
+# 37 training images and 3 held out, in batches of 3: 12 steps per epoch, one image left over
 RECIPE = Recipe.preset(
     "fast",
     model="fast-xs",
@@ -50,14 +50,14 @@ STEPS = 12
 TICK = 10.0  # seconds that a step takes on the clock of these tests
 
 
-# pictures that take a while to tell apart
+# images that take a while to learn
 made = partial(brightness, size=8, apart=20, noise=200)
 DATA, TEST = made(40), made(30, seed=1)
 
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing, and do not measure the machine's best rate."""
+    """Skip the plots, and do not measure the best rate of the machine."""
     for name in ("save_curves", "save_confusion", "save_mistakes"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.touch())
     monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
@@ -65,7 +65,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(data: Dataset, recipe: Recipe, path: Path) -> Run:
-    """Train without pictures, for a fixture that outlives a test."""
+    """Train without plots, for a fixture with module scope."""
     with pytest.MonkeyPatch.context() as patch:
         without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
         return train(data, recipe, test=TEST, out=path, progress=Callback())
@@ -73,12 +73,12 @@ def trained(data: Dataset, recipe: Recipe, path: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training that nothing stopped."""
+    """An uninterrupted run."""
     return trained(DATA, RECIPE, tmp_path_factory.mktemp("whole") / "run")
 
 
 class KilledError(Exception):
-    """Stands for a process that ends here."""
+    """Simulates the end of the process."""
 
 
 def kill() -> None:
@@ -90,7 +90,7 @@ def interrupt() -> None:
 
 
 def assert_same(one: Run, other: Run) -> None:
-    """Weights, statistics and the optimiser's state are the same, bit for bit."""
+    """Assert that weights, statistics and optimiser state are bit-identical."""
     for file in (runfolder.WEIGHTS, runfolder.CHECKPOINT):
         ours, theirs = (read_tensors(run.path / file)[0] for run in (one, other))
         assert ours.keys() == theirs.keys()
@@ -101,7 +101,7 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.metrics["confusion"] == other.metrics["confusion"]
 
 
-# before the whitening comes to rest (step 13.5 of 36), after it, at an epoch's end, in the last
+# before the whitening layer is frozen (step 13.5 of 36), after it, at an epoch's end, in the last
 PLACES = [(0, 5), (1, 2), (1, STEPS), (2, 1), (2, STEPS)]
 
 
@@ -145,7 +145,7 @@ def test_prediction_does_not_depend_on_the_batch(whole: Run) -> None:
     assert "single_view_accuracy" in whole.metrics
 
 
-# 60 training images and 60 held out, in 10 steps an epoch
+# 60 training images and 60 held out, 10 steps per epoch
 MANY = made(120)
 CALIBRATED = RECIPE.replace(
     batch_size=6,
@@ -159,7 +159,7 @@ CALIBRATED = RECIPE.replace(
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A calibrated training that nothing stopped."""
+    """An uninterrupted, calibrated run."""
     return trained(MANY, CALIBRATED, tmp_path_factory.mktemp("calibrated") / "run")
 
 
@@ -222,7 +222,7 @@ def test_interrupted_final_test_is_not_calibrated_twice(
 
 
 class Clock:
-    """Goes on by a tick with each step, and stands still otherwise."""
+    """Advances by one tick per step only."""
 
     time = 0.0
 
@@ -322,7 +322,7 @@ def test_unreached_accuracy_is_one_sentence_and_the_run_is_kept(
     position = read_state(Path("run/checkpoint.safetensors"))
     assert position.fraction_done == 1  # the round has ended
     assert len(position.rounds) == 1  # before that one
-    # asked for the same again, it does not claim success
+    # the same request again does not report success
     assert main(["train", "--resume", "run"]) == 1
     again = capsys.readouterr()
     assert again.out == ""
@@ -334,7 +334,7 @@ def test_unreached_accuracy_is_one_sentence_and_the_run_is_kept(
 
 
 def test_missing_validation_is_recorded_for_the_finished_epoch(tmp_path: Path) -> None:
-    # falling rates are not validated after each of many epochs
+    # with a decaying learning rate not every epoch is validated
     recipe = RECIPE.replace(epochs=20)
 
     class Killed(Callback):
@@ -363,7 +363,7 @@ def test_calibration_can_be_requested_later(tmp_path: Path) -> None:
     assert any("held-out images, at least" in note for note in told.notes)
     assert (run.status, len(run.history)) == ("finished", 1)
     assert run.recipe.calibrate
-    # asked for the same again, nothing is to be done
+    # the same request again does nothing
     again = At()
     train(DATA, asked, test=TEST, resume=run.path, progress=again)
     assert "is finished" in again.notes[-1]

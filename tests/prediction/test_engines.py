@@ -1,4 +1,4 @@
-"""All engines give PyTorch's answers; one that does not, or is not there, is not taken."""
+"""All engines reproduce PyTorch's predictions; one that does not, or is missing, is not used."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_many_pictures_are_distributed_and_returned_in_order(tmp_path: Path) -> 
     threads, sizes, all_there = set(), [], threading.Barrier(3)
 
     def brightness(x: np.ndarray) -> np.ndarray:
-        all_there.wait(60)  # three at a time, or not at all
+        all_there.wait(60)  # three at a time, or the barrier times out
         threads.add(threading.get_ident())
         sizes.append(len(x))
         return np.repeat(x.mean((1, 2, 3))[:, None], 3, axis=1)
@@ -95,12 +95,14 @@ def test_many_pictures_are_distributed_and_returned_in_order(tmp_path: Path) -> 
 
 def test_fastest_engine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
-    # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three turns
+    # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three rounds
     seconds = iter([3.0, 3.0, 1.1, 1.2, 3.0, 3.0, 9.0, 1.2, 3.0, 3.0, 1.0, 9.0])
     monkeypatch.setattr(engines, "usable_cores", lambda: 2)
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "ONNX Runtime"
-    assert engines.fastest(run).name == "ONNX Runtime"  # there are no other values
+    assert (
+        engines.fastest(run).name == "ONNX Runtime"
+    )  # no further values: it must not measure again
     assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "ONNX Runtime"
 
 
@@ -110,7 +112,7 @@ def test_pytorch_is_used_if_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     seconds = cycle([1.0, 3.0, 2.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "PyTorch"
-    # for one picture its import would take longer than all else
+    # for one picture the import of PyTorch takes longer than everything else
     assert engines.fastest(run, batch_size=1).name == "OpenVINO"
 
 
@@ -122,7 +124,7 @@ def test_parallel_pytorch_is_used_if_fastest(
     seconds = cycle([2.0, 1.0, 3.0, 3.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     before = torch.get_num_threads()
-    for _ in range(2):  # measured, and known
+    for _ in range(2):  # measured, then read from the file
         engine = engines.fastest(run)
         assert (engine.name, engine.streams) == ("PyTorch", 2)
         assert engine._pool is not None  # type: ignore[attr-defined]
@@ -140,7 +142,9 @@ def test_parallel_pytorch_is_used_if_fastest(
 
     monkeypatch.setattr(engine, "_piece", noted)
     engine.logits(pictures(7, 32, 32, 3))
-    assert threads == {"MainThread"}  # few by all of PyTorch's threads together
+    assert threads == {
+        "MainThread"
+    }  # few pictures are computed by all of PyTorch's threads together
     engine.logits(pictures(8, 32, 32, 3))
     assert any(name.startswith("peewit-network") for name in threads)
 

@@ -1,4 +1,4 @@
-"""The final test: calibration, one view of each image, and more of the uncertain ones."""
+"""The final test: calibration, single views, and test-time augmentation of uncertain images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEST = data(40, 2)
 
 
 class Watch(Callback):
-    """Keeps the notes, and stops when ``stop`` returns True."""
+    """Stores the notes, and stops when ``stop`` returns True."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
         self.stop, self.notes = stop, list[str]()
@@ -72,7 +72,7 @@ def single(of: TrainSetup, images: Dataset) -> np.ndarray:
 
 
 def learn(of: TrainSetup) -> None:
-    """Fit the model to the validation images a little."""
+    """Train the model on the validation images for a few steps."""
     x = torch.tensor(of.validation.images).flatten(1) / 255
     wanted = torch.nn.functional.one_hot(torch.tensor(of.validation.labels), 3).float()
     weights = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1), wanted).solution.T

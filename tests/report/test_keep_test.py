@@ -1,4 +1,4 @@
-"""A test leaves its numbers and pictures; where it cannot, the evaluation stands all the same."""
+"""The first test of an imported run is stored; if it cannot be, the evaluation still succeeds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_results_are_stored_in_the_run(imported: Run, tiny: Dataset, tiny_test: 
     assert run.status == "imported"
     assert run.metrics["images"] == len(tiny_test)
     assert run.metrics["split"] == "test"
-    # where the data was found this time, in full
+    # the absolute path of the data
     assert run.source["data"] == str(Path("there.tar.gz").resolve())
     for name in (runfolder.CONFUSION, runfolder.MISTAKES, runfolder.REPORT):
         assert (run.path / name).stat().st_size > 0

@@ -1,4 +1,4 @@
-"""The logs of a training, as TensorBoard's own reader reads them."""
+"""The logs of a run, read by TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from peewit.training.callbacks import Callback
 from peewit.training.progress import Lines
 from peewit.training.recipe import Recipe
 
-# 54 training images: 14 steps an epoch, so that the tens fall into the middle of the epochs
+# 54 training images: 14 steps per epoch, so that multiples of ten fall within the epochs
 RECIPE = Recipe(epochs=2, batch_size=4, threads=1, image_size=22, checkpoint_minutes=0)
 STEPS = 14
 
 
 class Telling(Callback):
-    """Records what happens, and interrupts the training at a step."""
+    """Records the events, and interrupts training at a step."""
 
     def __init__(self, stop_at: tuple[int, int] | None = None) -> None:
         self.stop_at = stop_at
@@ -62,7 +62,7 @@ class Telling(Callback):
 
 @pytest.fixture(autouse=True)
 def without_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no report, which takes longer than these trainings, except for `logged`."""
+    """Skip the report, which takes longer than training here, except for `logged`."""
     if "logged" in request.fixturenames:
         request.getfixturevalue("logged")
     monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
@@ -70,7 +70,7 @@ def without_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def logged(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Telling]:
-    """A whole training with logs."""
+    """A complete run with logs."""
     path, told = tmp_path_factory.mktemp("logged") / "run", Telling()
     logs = TensorBoard(told.on_note)
     return train(tiny, RECIPE, out=path, progress=told, callbacks=[logs]), told
@@ -106,7 +106,7 @@ def test_every_ten_steps_are_averaged(logged: tuple[Run, Telling]) -> None:
     found = scalars(run.path, "training", "step/loss")
     assert list(found) == [10, 20] == list(range(EVERY, 2 * STEPS, EVERY))
     assert found[10] == pytest.approx(told.losses[10] / 40, rel=1e-6)
-    # the second epoch began after step 14: only its 6 steps count
+    # the second epoch starts after step 14: only its 6 steps count
     assert found[20] == pytest.approx(told.losses[20] / 24, rel=1e-6)
     accuracy = scalars(run.path, "training", "step/accuracy")
     assert all(0 <= value <= 1 for value in accuracy.values())
@@ -154,7 +154,7 @@ def test_resumed_run_continues_its_logs(
     with pytest.raises(KeyboardInterrupt):
         train(tiny, RECIPE, out=path, progress=Callback(), callbacks=[logs, killed])
     for file in path.glob(f"{FOLDER}/*/events*"):
-        # the name has the second in it, and a test may begin again within the same one
+        # the name contains the time in seconds, and the test may resume within the same second
         file.rename(file.with_name("events.out.tfevents.0000000001.first"))
     assert not (path / FOLDER / "final").exists()
     train(tiny, resume=path, progress=Callback(), callbacks=[TensorBoard(print)])
@@ -236,7 +236,7 @@ def test_runs_started_in_the_same_second_have_separate_logs(
 
     def work(*data: Any, **options: Any) -> Run:
         begun.append(options)
-        if len(begun) == 1:  # while this one still plans, a second makes its folder
+        if len(begun) == 1:  # during the planning of this run, a second one creates its folder
             assert main(command) == 0
         return train(*data, **options)
 

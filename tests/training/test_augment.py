@@ -1,4 +1,4 @@
-"""What a picture looks like depends on seed, epoch and its number, and on nothing else."""
+"""Augmentation depends only on seed, epoch and index."""
 
 from __future__ import annotations
 

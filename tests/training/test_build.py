@@ -1,4 +1,4 @@
-"""What is built from a resolved recipe and the data, and which of the two is refused."""
+"""The setup built from a resolved recipe and data, and the refusal of unsuitable ones."""
 
 from __future__ import annotations
 

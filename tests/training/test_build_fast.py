@@ -1,4 +1,4 @@
-"""Fast recipes on any data: small, large, grey, few images, many classes."""
+"""Fast recipes on unusual data: small, large, grey, few images, many classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quiet(sentence: str) -> None:
 
 
 class StopAfter(Callback):
-    """Stops the training after a number of images."""
+    """Stops training after a number of images."""
 
     def __init__(self, images: int) -> None:
         self.images, self.seen = images, 0
@@ -60,7 +60,7 @@ def test_every_trained_parameter_is_in_one_group() -> None:
 
 
 def test_learning_rates_and_weight_decays_are_as_published() -> None:
-    # arXiv 2404.00498 with Muon: of the sum of a batch's losses, where the loop has the mean
+    # arXiv 2404.00498 with Muon: for the sum over a batch, where the loop uses the mean
     for batch in (50, 500):
         of = groups(batch_size=batch)[2]
         filters, bias = of["blocks.0.conv.weight"], of["blocks.3.norm.bias"]
@@ -124,7 +124,7 @@ def test_any_image_size_and_count_can_be_trained(data: Dataset, size: int) -> No
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "lr": 1e-3, "batch_size": 4}])
 def test_batches_of_a_single_small_image_are_avoided(changes: dict[str, Any]) -> None:
-    # 8 x 8 pixels are reduced to one value, which has no standard deviation
+    # 8 x 8 pixels are reduced to a single value, which has no standard deviation
     data = noise(15, 8, classes=2)
     recipe = resolved(FAST.replace(epochs=1, validation_fraction=0.15, **changes), data)
     job, position = build_setup(data, None, recipe, quiet), TrainState()
@@ -153,7 +153,7 @@ def test_large_images_are_resized_without_augmentation_too() -> None:
     assert job.augment is None
     assert job.training.image_shape == (32, 32, 3)
     tutorial = build_setup(noise(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
-    assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
+    assert tutorial.training.image_shape == (64, 64, 3)  # at full resolution
 
 
 def test_mean_colour_is_computed_only_for_cutout(
@@ -173,7 +173,7 @@ def test_mean_colour_is_computed_only_for_cutout(
 def test_normalisation_uses_the_training_images() -> None:
     data = noise(40, 8)
     flat = data.images.copy()
-    flat[..., 1] = 51  # a channel that is the same everywhere
+    flat[..., 1] = 51  # a constant channel
     data = Dataset(flat, data.labels, data.class_names)
     job = build_setup(data, None, resolved(FEW, data), quiet)
     x = job.preprocessing.tensor(job.training.images)

@@ -1,4 +1,4 @@
-"""A user's callbacks follow a training, and can stop it."""
+"""Callbacks of a user follow training, and can stop it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint restores every bit, and a damaged one is refused."""
+"""A checkpoint restores the exact state, and a damaged one is refused."""
 
 from __future__ import annotations
 

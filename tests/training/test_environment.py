@@ -1,4 +1,4 @@
-"""Threads within what a container may use, and the caller's state left alone."""
+"""The number of threads respects a container's limit; the caller's state is restored."""
 
 from __future__ import annotations
 

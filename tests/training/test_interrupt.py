@@ -1,4 +1,4 @@
-"""Signals become a request first, an interruption second."""
+"""The first signal requests a stop, the second interrupts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop's numbers are Keras's, and its order depends on nothing but seed and state."""
+"""The loop reports the numbers that Keras does; its order depends only on seed and state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_setup(lr: float = 0.1, **changes: Any) -> loop.TrainSetup:
 
 
 class Watch(Callback):
-    """Records what happens, and stops when ``stop`` returns True."""
+    """Records the events, and stops when ``stop`` returns True."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
         self.stop = stop

@@ -1,4 +1,4 @@
-"""The progress output: what it contains, where, and how it fits."""
+"""The progress output: its contents, place and width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes are checked once, when they are made, and every refusal says what to write instead."""
+"""Recipes are validated on creation, and every error says what to write instead."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_budget_replaces_epochs(tmp_path: Path, budget: dict[str, float]) -> Non
     recipe = Recipe(epochs=3, **budget)
     assert recipe.epochs is recipe.to_dict()["epochs"] is None
     assert not recipe.by_epochs
-    # as recipes were written that kept a number of epochs which meant nothing
+    # earlier recipes kept a meaningless number of epochs
     (name, value), *_ = budget.items()
     (tmp_path / "old.yaml").write_text(f"epochs: 8\n{name}: {value}\n")
     assert Recipe.from_yaml(tmp_path / "old.yaml").epochs is None
@@ -118,7 +118,7 @@ def test_budget_replaces_epochs(tmp_path: Path, budget: dict[str, float]) -> Non
 
 
 def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path) -> None:
-    (tmp_path / "quick.yaml").write_text("minutes: 2e1\nlr: 1e-4  # to YAML 1.1 these are texts\n")
+    (tmp_path / "quick.yaml").write_text("minutes: 2e1\nlr: 1e-4  # texts in YAML 1.1\n")
     recipe = Recipe.from_yaml(str(tmp_path / "quick.yaml"))
     assert recipe == Recipe(name="quick", minutes=20.0, lr=1e-4)
 

@@ -1,4 +1,4 @@
-"""Open fields of a recipe follow from its data, its length and the machine, and nothing else."""
+"""Open fields of a recipe depend only on its data, its length and the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An imported network is trained on, on any data that fits it; a run's own data is known again."""
+"""An imported network can be trained on any data that fits it; a run recognises its own data."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_imported_run_is_resumed_from_its_weights(
     run = train(tiny, recipe, test=tiny_test, resume=imported.path, progress=told)
     assert (run.status, len(run.history)) == ("finished", 1)
     assert any("biased upwards" in sentence for sentence in told.notes)
-    # two steps of Adam, each of which changes no weight by more than its rate, about
+    # two steps of Adam, each of which changes a weight by about the learning rate at most
     change = (run.model().state_dict()["hidden.weight"] - before).abs().max()
     assert 0 < change < 0.02
-    # from here on the data is known
+    # now the data is recorded
     more = recipe.replace(epochs=2)
     with pytest.raises(PeewitError, match="not the data that it was trained on"):
         train(tiny.take(range(len(tiny) - 1)), more, resume=run.path, progress=Callback())

@@ -1,4 +1,4 @@
-"""Measuring a machine: the arithmetic, on clocks that exist only here."""
+"""Measuring a machine: the arithmetic, on simulated clocks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_best_rate_is_that_of_the_fastest_shape(monkeypatch: pytest.MonkeyPa
 
 
 def steps(schedule: benchmark._FewSteps, seconds: list[float]) -> int:
-    """Make steps of these durations until the schedule ends; return how many were made."""
+    """Run steps of these durations until the schedule ends; return their number."""
     state = TrainState()
     for made, took in enumerate(seconds):
         schedule.observe(state)
@@ -72,7 +72,7 @@ def test_speed_of_a_network_is_measured(recipe: Recipe) -> None:
     assert speed.step > 0
     assert speed.inference > 0
     model = build(recipe.model, (32, 32, 3), 3, 0)
-    if recipe == FAST:  # as in most of its training, the whitening layer is frozen
+    if recipe == FAST:  # the whitening layer is frozen, as in most of the training
         model.get_parameter("whitening.bias").requires_grad_(False)
     assert speed.flops == 8 * training_flops(model, (32, 32, 3))
 

@@ -1,4 +1,4 @@
-"""The measured frontier is in order, and between its points too."""
+"""The measured frontier is monotonic, between its points too."""
 
 from __future__ import annotations
 

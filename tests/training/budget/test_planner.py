@@ -1,4 +1,4 @@
-"""What the planner chooses on machines that exist only here."""
+"""The choices of the planner on simulated machines."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ def test_accuracy_without_minutes_gets_the_predicted_time(
         assert needed is not None
         choice = choose(machine, None, until_accuracy=accuracy)
         assert machine.allowed[0] == pytest.approx(planner.STEPS_SHARE * needed)
-        # as with that budget
+        # the same as with that budget
         alike = choose(EvenMachine(), needed)
         assert choice.recipe.model == alike.recipe.model
         chosen.append(choice.recipe.model)
-        # fewer minutes count, and more do not
+        # a smaller budget limits it, a larger one does not
         for minutes, seconds in ((needed / 120, needed / 2), (needed / 30, needed)):
             machine = EvenMachine()
             budget = {"minutes": minutes, "until_accuracy": accuracy}

@@ -1,4 +1,4 @@
-"""Training until an accuracy: on data that is as hard as CIFAR-10, harder, easier, hopeless."""
+"""Training to a target accuracy, on data as hard as CIFAR-10, harder, easier, impossible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RATE = 1.5e11
 
 
 def expected_error(flops: float) -> float:
-    """Return what a training of so many operations gets wrong: ``needed_flops`` turned round."""
+    """Return the error after so many operations: the inverse of ``needed_flops``."""
     low, high = 1e-6, 1.0
     for _ in range(60):
         middle = (low * high) ** 0.5
@@ -22,7 +22,7 @@ def expected_error(flops: float) -> float:
 
 
 def trained(target: float, hardness: float, ceiling: float = 1.0) -> list[Round]:
-    """Train on data on which ``hardness`` times as many are wrong, and at least 1 - ceiling."""
+    """Train on data with ``hardness`` times the error, which is at least 1 - ceiling."""
     rounds: list[Round] = []
     while (seconds := next_round(target, rounds, RATE)) is not None:
         error = min(0.95, hardness * expected_error(seconds * RATE))

@@ -1,4 +1,4 @@
-"""The schedules of a training, without the measurements."""
+"""The schedules of a run, without the measurements."""
 
 from __future__ import annotations
 

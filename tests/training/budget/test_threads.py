@@ -1,4 +1,4 @@
-"""How many threads a training goes on with on a machine that others use too."""
+"""Adapting the number of threads on a shared machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USUAL = 0.1
 
 
 def run(threads: Threads, takes: Callable[[int], float], steps: int) -> list[int]:
-    """Make steps that take what ``takes`` says of the number of threads; return those numbers."""
+    """Run steps that last ``takes(threads)`` seconds; return the numbers of threads."""
     counts = []
     for _ in range(steps):
         counts.append(threads.count)
@@ -19,7 +19,7 @@ def run(threads: Threads, takes: Callable[[int], float], steps: int) -> list[int
 
 
 def waiting(cores: int, taken: int) -> Callable[[int], float]:
-    """Return what steps take where other processes share ``taken`` of the cores.
+    """Return the duration of steps if other processes share ``taken`` of the cores.
 
     Threads that wait for each other are four times as slow once one of them shares its core.
     """
@@ -49,7 +49,7 @@ def test_all_threads_are_used_again_when_cores_are_free() -> None:
 def test_trials_without_gain_are_short_and_become_rare() -> None:
     used: list[int] = []
     threads = Threads(2, used.append)
-    # a processor that is slow as a whole, as a hot laptop's: one thread is slower still
+    # a processor that is throttled as a whole, like a hot laptop's: one thread is even slower
     counts = run(threads, lambda count: 3 * USUAL * 2 / count, 2000)
     assert used[:2] == [1, 2]
     assert counts.count(1) < 30

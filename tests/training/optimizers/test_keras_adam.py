@@ -14,7 +14,7 @@ from peewit.training.optimizers.keras_adam import KerasAdam
 
 
 class SlowKerasAdam:
-    """The formula, tensor by tensor, in float64."""
+    """The formula, for each tensor, in float64."""
 
     def __init__(self, weights: list[np.ndarray], lr: float, betas: tuple[float, float]) -> None:
         self.weights = [weight.astype(np.float64) for weight in weights]
@@ -33,7 +33,7 @@ class SlowKerasAdam:
 
 
 def parameters(seed: int = 0) -> list[nn.Parameter]:
-    """Tensors of several shapes, sizes that are no multiple of 16, and memory orders."""
+    """Tensors of several shapes, memory formats, and sizes that are not multiples of 16."""
     random = torch.Generator().manual_seed(seed)
     shapes = [(5, 3, 3, 3), (7,), (4, 9), (), (6, 1, 2, 2), (3, 2)]
     tensors = [torch.randn(shape, generator=random) for shape in shapes]
@@ -44,13 +44,13 @@ def parameters(seed: int = 0) -> list[nn.Parameter]:
 
 
 def give_gradients(weights: list[nn.Parameter], step: int, scale: float = 1.0) -> None:
-    # in plain memory order, which is not that of all the weights
+    # in contiguous order, unlike some of the weights
     random = torch.Generator().manual_seed(100 + step)
     for weight in weights:
         weight.grad = scale * torch.randn(weight.shape, generator=random)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-6])  # with small gradients epsilon decides
+@pytest.mark.parametrize("scale", [1.0, 1e-6])  # epsilon dominates for small gradients
 @pytest.mark.parametrize(("lr", "betas"), [(1e-3, (0.9, 0.999)), (0.05, (0.5, 0.9))])
 def test_it_agrees_with_the_formula(scale: float, lr: float, betas: tuple[float, float]) -> None:
     weights = parameters()
@@ -122,7 +122,7 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> N
 
 
 def through_a_file(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    # safetensors keeps plain memory order, and refuses tensors that overlap
+    # safetensors stores contiguous tensors, and refuses tensors that overlap
     plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.load(safetensors.torch.save(plain))
 

@@ -1,4 +1,4 @@
-"""Muon's steps are orthogonal, and the other groups' are those of momentum."""
+"""Muon's updates are orthogonal; other groups are trained by SGD with momentum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_iteration_equalises_singular_values(shape: tuple[int, int]) -> None:
     matrix = random(*shape)
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     result = newton_schulz(matrix, steps=5)
-    # the same singular vectors, by the polynomial applied to the singular values
+    # the same singular vectors; the polynomial is applied to the singular values
     x = sizes / sizes.norm()
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
