@@ -144,7 +144,7 @@ def data_options(command: Decorated) -> Decorated:
 
 
 def recipe_flags(command: Decorated) -> Decorated:
-    """Add a flag for each recipe field that has one; None stands for the recipe's own value."""
+    """Add a flag for each recipe field that has one; None means the value of the recipe."""
     hints = typing.get_type_hints(Recipe)
     for field in reversed(dataclasses.fields(Recipe)):
         flag = flag_of(field)

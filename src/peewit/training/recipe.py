@@ -21,7 +21,7 @@ from peewit.training.optimizers import OPTIMIZERS
 FREE_TO_CHANGE = frozenset(
     {"name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes", "calibrate"}
 )
-AUTO = "auto"  # stands for the fast network that fits the length of the training
+AUTO = "auto"  # the fast network that fits the length of the training
 
 
 @dataclass(frozen=True, kw_only=True)
