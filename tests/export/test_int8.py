@@ -188,7 +188,7 @@ def test_gain_and_loss_are_reported() -> None:
     assert "only smaller" in sentence
     sentences = gains(Evaluation(0.73, 4.0, 5_000_000))
     assert "no benefit" in sentences[0]
-    assert "2.0 points" in sentences[1]
+    assert "2.0 percentage points" in sentences[1]
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_validation_images_that_are_the_final_test_are_predicted_once() -> None:
     [
         ({"validate_on": "test"}, 60, "calibration on the test set"),
         ({}, FEWEST - 1, f"only {FEWEST - 1} held-out images"),
-        ({}, 1, "1 held-out image is too few"),
+        ({}, 1, "only 1 held-out image"),
         ({}, 60, "no better than chance"),
     ],
 )
