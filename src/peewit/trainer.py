@@ -1,4 +1,4 @@
-"""The whole job: from a data set and a recipe to a finished run folder."""
+"""Train, test and report: from a data set and a recipe to a finished run folder."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def _train_and_test(
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
-    # first, so that what the others show has been saved
+    # first, so that the state is saved before other callbacks report it
     callbacks = CallbackList([SaveCheckpoints(path, setup), *callbacks.callbacks])
     with environment.isolated(recipe.threads or 1), freed_memory_kept():
         torch.manual_seed(recipe.seed)
@@ -347,7 +347,7 @@ def _test(
     split = "test" if test is not None else "validation"
     callbacks.note(f"testing on {len(data):,} {split} images")
     found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
-    # calibrated, or not, even if an earlier final test was stopped halfway; the checkpoint, from
+    # replaces weights that an interrupted final test may have calibrated; the checkpoint, from
     # which the run is resumed, keeps the weights as they were trained
     checkpoint.write_tensors(path / runfolder.WEIGHTS, setup.model.state_dict(), {})
     more: dict[str, Any] = dict(training_costs(state))
