@@ -46,7 +46,7 @@ import numpy as np
 import peewit
 from peewit.training.callbacks import Callback
 
-class Telling(Callback):
+class Reporter(Callback):
     def on_step_end(self, position):
         print(position.epoch, position.step, flush=True)
         if (position.epoch, position.step) == (2, 5):
@@ -57,7 +57,7 @@ with np.load("data.npz") as file:
     data = peewit.Dataset(file["images"], file["labels"], ["dark", "middle", "bright"])
 recipe = peewit.Recipe(epochs=3, batch_size=8, threads=int(threads), checkpoint_minutes=0)
 try:
-    peewit.train(data, recipe, progress=Telling(), **{"resume" if resume == "yes" else "out": out})
+    peewit.train(data, recipe, progress=Reporter(), **{"resume" if resume == "yes" else "out": out})
 except peewit.PeewitError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
