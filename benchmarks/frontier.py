@@ -13,7 +13,7 @@ the log are skipped, so the same command resumes. --seeds is the number of seeds
 one for each.
 
 --table prints the means as Markdown. --plot draws them together with the TensorFlow tutorial, the
-budgets measured in turns with it, and airbench94 with Muon, if their logs exist
+budgets measured interleaved with it, and airbench94 with Muon, if their logs exist
 (time_to_accuracy.py, airbench_reference.py).
 """
 

@@ -163,7 +163,7 @@ def compare(rows):
 
 
 def cold(run, folder, rounds):
-    """Yield the seconds of new processes that classify one image file, in turns."""
+    """Yield the seconds of new processes that classify one image file, interleaved."""
     picture = str(folder / "photographs" / "000.jpg")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     commands = {

@@ -200,7 +200,7 @@ def test_fallback_is_used_if_the_download_cannot_be_saved(
     assert training["source"]["source"] == "digits"
 
 
-def test_minutes_too_few_to_measure_the_machine(
+def test_too_small_budget_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("sklearn")
@@ -301,7 +301,7 @@ def test_show_names_its_file_after_the_source() -> None:
         (["digits", "--indices", "9-7"], "'9-7' is not an ascending range"),
         (["digits", "--indices", "1-"], "'1-' is not a number such as 7"),
         (["digits", "--indices", "0-999999999"], "range of up to 10,000"),
-        (["digits", "--indices", "1438"], "there is no picture 1438"),
+        (["digits", "--indices", "1438"], "there is no image 1438"),
         (["digits", "--classes", "cat"], "there is no class 'cat'"),
         (["digits", "--count", "0"], "0 pictures"),
     ],

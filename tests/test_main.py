@@ -37,7 +37,7 @@ def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_answers_without_heavy_imports(option: str) -> None:
+def test_help_needs_no_heavy_imports(option: str) -> None:
     code = (
         "import sys; from peewit.__main__ import main; main(sys.argv[1:]);"
         f"print([name for name in {HEAVY} if name in sys.modules])"

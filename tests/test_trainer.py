@@ -1,4 +1,4 @@
-"""The whole job, with real kills and real signals."""
+"""``peewit.train`` from start to finish, with real kills and signals."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from peewit.training.checkpoint import read_tensors, write_tensors
 from peewit.training.recipe import Recipe
 from watching import At
 
-# 37 training images (3 more held out): 3 epochs of 5 steps, the last of which is smaller. One
-# thread, because two on a busy machine wait for each other; the test with kills has two.
+# 37 training images (3 more are held out): 3 epochs of 5 steps, the last step being smaller. One
+# thread, because two wait for each other on a busy machine; the test with kills uses two.
 RECIPE = Recipe(epochs=3, batch_size=8, threads=1, checkpoint_minutes=0)
 STEPS = 5
 
-# what a process that will be killed runs: it tells of each step on stdout, and waits before its
-# last one ends, so that however fast the machine is, the kill comes first
+# the program of a process that will be killed: it prints each step, and waits in the last one, so
+# that it is killed in time on any machine
 CHILD = """
 import sys
 import time
@@ -46,7 +46,7 @@ import numpy as np
 import peewit
 from peewit.training.callbacks import Callback
 
-class Telling(Callback):
+class Reporter(Callback):
     def on_step_end(self, position):
         print(position.epoch, position.step, flush=True)
         if (position.epoch, position.step) == (2, 5):
@@ -57,7 +57,7 @@ with np.load("data.npz") as file:
     data = peewit.Dataset(file["images"], file["labels"], ["dark", "middle", "bright"])
 recipe = peewit.Recipe(epochs=3, batch_size=8, threads=int(threads), checkpoint_minutes=0)
 try:
-    peewit.train(data, recipe, progress=Telling(), **{"resume" if resume == "yes" else "out": out})
+    peewit.train(data, recipe, progress=Reporter(), **{"resume" if resume == "yes" else "out": out})
 except peewit.PeewitError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -71,7 +71,7 @@ def data() -> Dataset:
 
 @pytest.fixture(autouse=True)
 def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing, which takes longer than these trainings, except where `whole` is made."""
+    """Skip the plots, which take longer than training here, except for `whole`."""
     if "whole" in request.fixturenames:
         request.getfixturevalue("whole")
     for name in ("save_curves", "save_confusion", "save_mistakes"):
@@ -81,7 +81,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def whole(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training that nothing stopped."""
+    """An uninterrupted run."""
     return train(data, RECIPE, out=tmp_path_factory.mktemp("whole") / "run", progress=Callback())
 
 
@@ -91,7 +91,7 @@ def weights(run: Run | Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same(one: Run | Path, other: Run | Path) -> None:
-    """Both have the same weights, bit for bit."""
+    """Assert that both have bit-identical weights."""
     ours, theirs = weights(one), weights(other)
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -99,7 +99,7 @@ def assert_same(one: Run | Path, other: Run | Path) -> None:
 
 
 class StoppedAtError(Exception):
-    """Stands for a process that ends here."""
+    """Simulates the end of the process."""
 
 
 def start(folder: Path, data: Dataset, resume: bool, threads: int = 1) -> subprocess.Popen[str]:
@@ -113,7 +113,7 @@ def start(folder: Path, data: Dataset, resume: bool, threads: int = 1) -> subpro
     )
 
 
-def test_a_run_has_everything(whole: Run) -> None:
+def test_run_folder_is_complete(whole: Run) -> None:
     assert {path.name for path in whole.path.iterdir()} - {runfolder.LOCK} == {
         *("run.json", "recipe.yaml", "history.csv", "metrics.json"),
         *("model.safetensors", "checkpoint.safetensors"),
@@ -127,7 +127,7 @@ def test_a_run_has_everything(whole: Run) -> None:
     assert whole.metrics["images"] == 3
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Dataset, tmp_path: Path) -> None:
+def test_resume_after_kill_is_bit_identical(data: Dataset, tmp_path: Path) -> None:
     recipe = RECIPE.replace(threads=2)
     whole = train(data, recipe, out=tmp_path / "whole", progress=Callback())
     moments = random.Random(5)
@@ -154,9 +154,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(data: Dataset, tmp_p
     assert_same(finished, whole)
 
 
-def test_killed_before_the_first_checkpoint_it_begins_again(
-    whole: Run, data: Dataset, tmp_path: Path
-) -> None:
+def test_resume_without_a_checkpoint_starts_over(whole: Run, data: Dataset, tmp_path: Path) -> None:
     child = start(tmp_path, data, resume=False)
     while not (tmp_path / "run" / "run.json").exists():
         assert child.poll() is None
@@ -171,7 +169,7 @@ def stop_here() -> None:
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, STEPS), (2, 1), (2, STEPS)])
-def test_it_goes_on_from_any_step(
+def test_resumes_from_any_step(
     whole: Run, data: Dataset, tmp_path: Path, epoch: int, step: int
 ) -> None:
     with pytest.raises(StoppedAtError):
@@ -181,7 +179,7 @@ def test_it_goes_on_from_any_step(
 
 
 @pytest.mark.parametrize("writer", ["write_history", "write_metrics", "write_finished"])
-def test_it_goes_on_from_between_the_files_of_the_last_epoch(
+def test_resumes_after_a_kill_between_two_files(
     whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     work = getattr(runfolder, writer)
@@ -303,7 +301,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     )
 
 
-def test_checkpoints_within_an_epoch_change_nothing(
+def test_checkpoints_within_an_epoch_do_not_change_the_weights(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
     rare = RECIPE.replace(checkpoint_minutes=60)
@@ -318,7 +316,7 @@ def test_a_finished_run_can_be_trained_for_more_epochs(
     elsewhere = run.environment | {"torch": "1.0", "command": "peewit train it"}
     runfolder.note_facts(run.path, environment=elsewhere)
     run = train(data, run.recipe.replace(epochs=3), resume=run.path, progress=progress)
-    # begun by that command, it has gone on with what is here
+    # the command is that of the start, the rest describes this machine
     assert run.environment["command"] == "peewit train it"
     assert run.environment["torch"] == torch.__version__
     assert run.recipe.epochs == 3
@@ -329,7 +327,7 @@ def test_a_finished_run_can_be_trained_for_more_epochs(
     assert again.metrics == run.metrics
 
 
-def test_results_that_are_no_longer_the_models_are_removed(data: Dataset, tmp_path: Path) -> None:
+def test_outdated_results_are_removed(data: Dataset, tmp_path: Path) -> None:
     run = train(data, RECIPE.replace(epochs=1), out=tmp_path / "run", progress=Callback())
     with pytest.raises(StoppedAtError):
         train(data, RECIPE, resume=run.path, progress=At(1, 2, stop_here))
@@ -340,9 +338,7 @@ def test_results_that_are_no_longer_the_models_are_removed(data: Dataset, tmp_pa
         train(data, RECIPE.replace(epochs=1), resume=run.path, progress=Callback())
 
 
-def test_the_callers_random_numbers_and_threads_are_left_alone(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_random_state_and_threads_of_the_caller_are_restored(data: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(7)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     recipe = RECIPE.replace(epochs=1, threads=threads + 1)
@@ -371,7 +367,7 @@ def test_one_signal_saves_and_stops(
     )
 
 
-def test_stopped_before_anything_was_changed_all_is_as_it_was(
+def test_stop_before_training_changes_nothing(
     whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*arguments: Any) -> None:
@@ -401,7 +397,7 @@ def test_ctrl_c_in_a_process_exits_with_130(whole: Run, data: Dataset, tmp_path:
     assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
-def test_a_second_ctrl_c_stops_at_once_and_spoils_nothing(
+def test_second_ctrl_c_stops_at_once_and_the_run_can_be_resumed(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
     def twice() -> None:
@@ -425,9 +421,7 @@ def test_two_processes_cannot_train_in_one_folder(data: Dataset, tmp_path: Path)
     assert statuses == ["running"]
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_nan_loss_keeps_last_checkpoint(data: Dataset, tmp_path: Path) -> None:
     recipe = RECIPE.replace(lr=1e30)
     with pytest.raises(PeewitError, match=r"epoch 1, step \d.*lower learning rate \(--lr\)"):
         train(data, recipe, out=tmp_path / "run", progress=Callback())
@@ -451,7 +445,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert_same(train(data, resume=tmp_path / "run", progress=Callback()), whole)
 
 
-def test_the_test_set_gives_the_final_numbers(data: Dataset, tmp_path: Path) -> None:
+def test_final_metrics_are_those_of_the_test_set(data: Dataset, tmp_path: Path) -> None:
     test = brightness(20, 22, seed=1)
     recipe = RECIPE.replace(epochs=1)
     run = train(data, recipe, test=test, out=tmp_path / "run", progress=Callback())
@@ -462,9 +456,7 @@ def test_the_test_set_gives_the_final_numbers(data: Dataset, tmp_path: Path) -> 
     assert run.dataset["images"] == {"training": 37, "validation": 3, "test": 20}
 
 
-def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_validation_on_the_test_set_is_noted(data: Dataset, tmp_path: Path) -> None:
     test, progress = brightness(20, 22, seed=1), At(9, 9, stop_here)
     recipe = RECIPE.replace(epochs=1, validate_on="test")
     run = train(data, recipe, test=test, out=tmp_path / "run", progress=progress)
@@ -475,13 +467,13 @@ def test_validating_on_the_test_set_trains_on_everything_and_says_what_it_costs(
         train(data, recipe, out=tmp_path / "other", progress=Callback())
 
 
-def test_the_first_weights_are_the_models_own(data: Dataset, tmp_path: Path) -> None:
+def test_initial_weights_are_those_of_the_model(data: Dataset, tmp_path: Path) -> None:
     run = train(data, RECIPE.replace(epochs=1, lr=1e-12), out=tmp_path / "r", progress=Callback())
     fresh = build("tutorial", (22, 22, 3), 3, seed=0).state_dict()
     assert torch.allclose(weights(run)["hidden.weight"], fresh["hidden.weight"], atol=1e-6)
 
 
-def test_what_is_shown_is_kept(whole: Run, data: Dataset) -> None:
+def test_reported_numbers_are_in_the_history(whole: Run, data: Dataset) -> None:
     saved = json.loads((whole.path / "run.json").read_text())
     assert saved["dataset"]["fingerprints"]["training"] == data.fingerprint
     assert saved["environment"]["threads"] == 1
@@ -495,7 +487,7 @@ def test_what_is_shown_is_kept(whole: Run, data: Dataset) -> None:
         ({"validate_on": "test"}, "cannot validate on the test set: there is none"),
     ],
 )
-def test_a_recipe_that_does_not_fit_the_data_is_refused_before_anything_is_made(
+def test_unsuitable_recipe_is_refused_before_the_folder_is_created(
     data: Dataset, tmp_path: Path, changes: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
@@ -503,7 +495,7 @@ def test_a_recipe_that_does_not_fit_the_data_is_refused_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_going_on_with_other_data_or_another_recipe_is_refused(
+def test_resume_with_other_data_or_another_recipe_is_refused(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
     other, longer = brightness(40, 22, seed=3), RECIPE.replace(epochs=4)
@@ -518,18 +510,14 @@ def test_going_on_with_other_data_or_another_recipe_is_refused(
     assert Run.open(whole.path).status == "finished"
 
 
-def test_data_that_has_been_moved_is_still_the_same(
-    whole: Run, data: Dataset, tmp_path: Path
-) -> None:
+def test_moved_data_is_recognised(whole: Run, data: Dataset, tmp_path: Path) -> None:
     copy = shutil.copytree(whole.path, tmp_path / "copy")
     moved = Dataset(data.images, data.labels, data.class_names, "somewhere else")
     run = train(moved, RECIPE.replace(epochs=4), resume=copy, progress=Callback())
     assert len(run.history) == 4
 
 
-def test_an_out_folder_that_is_taken_is_refused_and_left_alone(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_existing_out_folder_is_refused_and_unchanged(data: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="is taken: it exists and is not an empty folder"):
         train(data, RECIPE, out=tmp_path, progress=Callback())
@@ -552,7 +540,7 @@ def test_the_default_folder_has_date_source_and_recipe(
 
 
 @pytest.mark.parametrize("out", [None, "mine"])
-def test_a_folder_taken_in_the_same_moment_stays_theirs_and_refuses_only_who_named_it(
+def test_race_for_a_folder_fails_only_for_an_explicit_name(
     out: str | None, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "strftime", lambda form: "2026-07-01-120000")
@@ -576,7 +564,7 @@ def test_a_folder_taken_in_the_same_moment_stays_theirs_and_refuses_only_who_nam
     assert [path.name for path in asked[0].iterdir()] == ["theirs"]
 
 
-def test_a_folder_that_is_refused_for_another_reason_is_not_tried_again(
+def test_other_folder_errors_are_not_retried(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
@@ -590,7 +578,7 @@ def test_a_folder_that_is_refused_for_another_reason_is_not_tried_again(
         train(data, RECIPE, progress=Callback())
 
 
-def test_the_source_is_kept_with_full_paths(data: Dataset, tmp_path: Path) -> None:
+def test_source_is_stored_with_absolute_paths(data: Dataset, tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1)
     source = {"source": "cifar10", "data": "my/archive.tar.gz", "coarse": False}
     run = train(data, recipe, source=source, out=tmp_path / "a", progress=Callback())
@@ -599,7 +587,7 @@ def test_the_source_is_kept_with_full_paths(data: Dataset, tmp_path: Path) -> No
     assert run.source == {"source": str(Path("my").resolve())}
 
 
-def test_without_its_checkpoint_a_trained_run_is_not_trained_over(
+def test_trained_run_without_checkpoint_is_not_overwritten(
     whole: Run, data: Dataset, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""The whole job of fast recipes: what goes on goes on exactly, and minutes end in mid-epoch."""
+"""``peewit.train`` with fast recipes: exact resuming, calibration and time budgets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from peewit.training.checkpoint import read_state, read_tensors
 from peewit.training.recipe import Recipe
 from watching import At
 
-# 37 training images and 3 held out, in steps of 3: 12 an epoch, one image left over
+# 37 training images and 3 held out, in batches of 3: 12 steps per epoch, one image left over
 RECIPE = Recipe.preset(
     "fast",
     model="fast-xs",
@@ -50,14 +50,14 @@ STEPS = 12
 TICK = 10.0  # seconds that a step takes on the clock of these tests
 
 
-# pictures that take a while to tell apart
+# images that take a while to learn
 made = partial(brightness, size=8, apart=20, noise=200)
 DATA, TEST = made(40), made(30, seed=1)
 
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing, and do not measure the machine's best rate."""
+    """Skip the plots, and do not measure the best rate of the machine."""
     for name in ("save_curves", "save_confusion", "save_mistakes"):
         monkeypatch.setattr(plots, name, lambda path, *rest: path.touch())
     monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
@@ -65,7 +65,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(data: Dataset, recipe: Recipe, path: Path) -> Run:
-    """Train without pictures, for a fixture that outlives a test."""
+    """Train without plots, for a fixture with module scope."""
     with pytest.MonkeyPatch.context() as patch:
         without_pictures.__wrapped__(patch)  # type: ignore[attr-defined]
         return train(data, recipe, test=TEST, out=path, progress=Callback())
@@ -73,12 +73,12 @@ def trained(data: Dataset, recipe: Recipe, path: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training that nothing stopped."""
+    """An uninterrupted run."""
     return trained(DATA, RECIPE, tmp_path_factory.mktemp("whole") / "run")
 
 
 class KilledError(Exception):
-    """Stands for a process that ends here."""
+    """Simulates the end of the process."""
 
 
 def kill() -> None:
@@ -90,7 +90,7 @@ def interrupt() -> None:
 
 
 def assert_same(one: Run, other: Run) -> None:
-    """Weights, statistics and the optimiser's state are the same, bit for bit."""
+    """Assert that weights, statistics and optimiser state are bit-identical."""
     for file in (runfolder.WEIGHTS, runfolder.CHECKPOINT):
         ours, theirs = (read_tensors(run.path / file)[0] for run in (one, other))
         assert ours.keys() == theirs.keys()
@@ -101,12 +101,12 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.metrics["confusion"] == other.metrics["confusion"]
 
 
-# before the whitening comes to rest (step 13.5 of 36), after it, at an epoch's end, in the last
+# before the whitening layer is frozen (step 13.5 of 36), after it, at an epoch's end, in the last
 PLACES = [(0, 5), (1, 2), (1, STEPS), (2, 1), (2, STEPS)]
 
 
 @pytest.mark.parametrize(("epoch", "step"), PLACES)
-def test_killed_at_any_step_it_ends_with_the_same_weights(
+def test_resume_after_kill_is_bit_identical(
     whole: Run, tmp_path: Path, epoch: int, step: int
 ) -> None:
     with pytest.raises(KilledError):
@@ -115,7 +115,7 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(
     assert_same(train(DATA, test=TEST, resume=tmp_path / "run", progress=Callback()), whole)
 
 
-def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path) -> None:
+def test_two_interruptions_are_bit_identical(whole: Run, tmp_path: Path) -> None:
     path, rare = tmp_path / "run", RECIPE.replace(checkpoint_minutes=60)
     with pytest.raises(Interrupted):
         train(DATA, rare, test=TEST, out=path, progress=At(0, 7, interrupt))
@@ -124,7 +124,7 @@ def test_stopped_twice_it_ends_with_the_same_weights(whole: Run, tmp_path: Path)
     assert_same(train(DATA, test=TEST, resume=path, progress=Callback()), whole)
 
 
-def test_the_history_counts_work_and_images(whole: Run) -> None:
+def test_history_counts_operations_and_images(whole: Run) -> None:
     assert [row["epoch"] for row in whole.history] == [1, 2, 3]
     assert [row["images"] for row in whole.history] == [36, 72, 108]
     flops = [row["flops"] for row in whole.history]
@@ -133,7 +133,7 @@ def test_the_history_counts_work_and_images(whole: Run) -> None:
     assert whole.metrics["share_of_best"] > 0
 
 
-def test_one_picture_alone_gets_the_answer_that_it_gets_among_others(whole: Run) -> None:
+def test_prediction_does_not_depend_on_the_batch(whole: Run) -> None:
     assert whole.unsure_below > 0
     together = whole.logits(TEST.images)
     alone = np.concatenate([whole.logits(image[None]) for image in TEST.images])
@@ -145,7 +145,7 @@ def test_one_picture_alone_gets_the_answer_that_it_gets_among_others(whole: Run)
     assert "single_view_accuracy" in whole.metrics
 
 
-# 60 training images and 60 held out, in 10 steps an epoch
+# 60 training images and 60 held out, 10 steps per epoch
 MANY = made(120)
 CALIBRATED = RECIPE.replace(
     batch_size=6,
@@ -159,7 +159,7 @@ CALIBRATED = RECIPE.replace(
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A calibrated training that nothing stopped."""
+    """An uninterrupted, calibrated run."""
     return trained(MANY, CALIBRATED, tmp_path_factory.mktemp("calibrated") / "run")
 
 
@@ -170,7 +170,7 @@ def tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
     return read_tensors(run.path / runfolder.WEIGHTS)[0], weights
 
 
-def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Path) -> None:
+def test_calibration_changes_only_the_confidence(calibrated: Run, tmp_path: Path) -> None:
     found = calibrated.metrics["temperature_scaling"]
     assert found["images"] == 60
     assert found["temperature"] < 1  # label smoothing leaves it less sure than it is right
@@ -195,7 +195,7 @@ def test_calibrating_changes_the_confidence_alone(calibrated: Run, tmp_path: Pat
     assert found["error_after"] < found["error_before"]
 
 
-def test_a_calibrated_run_is_trained_on_as_if_it_had_never_ended(
+def test_calibrated_run_is_resumed_from_uncalibrated_weights(
     calibrated: Run, tmp_path: Path
 ) -> None:
     path, first = tmp_path / "run", CALIBRATED.replace(epochs=1)
@@ -204,7 +204,7 @@ def test_a_calibrated_run_is_trained_on_as_if_it_had_never_ended(
     assert_same(train(MANY, CALIBRATED, test=TEST, resume=path, progress=Callback()), calibrated)
 
 
-def test_an_end_that_was_stopped_is_not_calibrated_twice(
+def test_interrupted_final_test_is_not_calibrated_twice(
     calibrated: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, recipe in (("again", CALIBRATED), ("not", CALIBRATED.replace(calibrate=False))):
@@ -222,7 +222,7 @@ def test_an_end_that_was_stopped_is_not_calibrated_twice(
 
 
 class Clock:
-    """Goes on by a tick with each step, and stands still otherwise."""
+    """Advances by one tick per step only."""
 
     time = 0.0
 
@@ -253,7 +253,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_minutes_end_in_the_middle_of_an_epoch(clock: Clock, tmp_path: Path) -> None:
+def test_time_budget_ends_within_an_epoch(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=3.0)  # 18 steps: an epoch and a half
     run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback(), began=0.0)
     assert clock.time == 180
@@ -268,7 +268,7 @@ def test_minutes_end_in_the_middle_of_an_epoch(clock: Clock, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("place", [(0, 5), (0, STEPS), (1, 3)])
-def test_a_stopped_training_has_the_minutes_that_were_left(
+def test_resumed_run_uses_the_rest_of_its_budget(
     clock: Clock, tmp_path: Path, place: tuple[int, int]
 ) -> None:
     path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
@@ -281,7 +281,7 @@ def test_a_stopped_training_has_the_minutes_that_were_left(
     assert [row["images"] for row in run.history] == [36, 54]
 
 
-def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path) -> None:
+def test_larger_budget_continues_from_the_end(clock: Clock, tmp_path: Path) -> None:
     path, recipe = tmp_path / "run", RECIPE.replace(minutes=3.0)
     train(DATA, recipe, test=TEST, out=path, progress=Callback(), began=0.0)
     told = At()
@@ -297,7 +297,7 @@ def test_more_minutes_go_on_where_the_others_ended(clock: Clock, tmp_path: Path)
     assert run.recipe.minutes == 6
 
 
-def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_path: Path) -> None:
+def test_too_small_budget_reports_minimum(clock: Clock, tmp_path: Path) -> None:
     recipe = RECIPE.replace(minutes=1.0)
     with pytest.raises(UsageError, match=r"1 minute is too little.*give --minutes 1\.8 or more"):
         train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback(), began=0.0)
@@ -305,7 +305,7 @@ def test_too_few_minutes_say_the_least_and_leave_no_training(clock: Clock, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
+def test_unreached_accuracy_is_one_sentence_and_the_run_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("sklearn")
@@ -322,7 +322,7 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
     position = read_state(Path("run/checkpoint.safetensors"))
     assert position.fraction_done == 1  # the round has ended
     assert len(position.rounds) == 1  # before that one
-    # asked for the same again, it does not claim success
+    # the same request again does not report success
     assert main(["train", "--resume", "run"]) == 1
     again = capsys.readouterr()
     assert again.out == ""
@@ -333,8 +333,8 @@ def test_an_accuracy_out_of_reach_is_one_sentence_and_the_run_is_kept(
     assert 0 < run.metrics["accuracy"] < 1
 
 
-def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_path: Path) -> None:
-    # falling rates are not validated after each of many epochs
+def test_missing_validation_is_recorded_for_the_finished_epoch(tmp_path: Path) -> None:
+    # with a decaying learning rate not every epoch is validated
     recipe = RECIPE.replace(epochs=20)
 
     class Killed(Callback):
@@ -355,7 +355,7 @@ def test_a_validation_that_was_missing_belongs_to_the_epoch_that_has_ended(tmp_p
     assert Run.open(run.path).history == run.history
 
 
-def test_calibrating_can_be_asked_for_afterwards(tmp_path: Path) -> None:
+def test_calibration_can_be_requested_later(tmp_path: Path) -> None:
     recipe = RECIPE.replace(epochs=1, calibrate=False)
     run = train(DATA, recipe, test=TEST, out=tmp_path / "run", progress=Callback())
     asked, told = run.recipe.replace(calibrate=True), At()
@@ -363,7 +363,7 @@ def test_calibrating_can_be_asked_for_afterwards(tmp_path: Path) -> None:
     assert any("held-out images, at least" in note for note in told.notes)
     assert (run.status, len(run.history)) == ("finished", 1)
     assert run.recipe.calibrate
-    # asked for the same again, nothing is to be done
+    # the same request again does nothing
     again = At()
     train(DATA, asked, test=TEST, resume=run.path, progress=again)
     assert "is finished" in again.notes[-1]

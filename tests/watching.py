@@ -1,4 +1,4 @@
-"""A callback that acts at one step of a training, and keeps the notes."""
+"""A callback that acts at one training step, and stores the notes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from peewit.training.state import TrainState
 
 
 class At(Callback):
-    """Calls ``act`` at one step, and keeps the notes."""
+    """Calls ``act`` at one step, and stores the notes."""
 
     def __init__(self, epoch: int = 99, step: int = 0, act: Callable[[], object] = list) -> None:
         self.place, self.act = (epoch, step), act
         self.notes: list[str] = []
 
     def on_step_end(self, position: TrainState) -> None:
-        """Act, if this is the step."""
+        """Call ``act`` if this is the step."""
         if (position.epoch, position.step) == self.place:
             self.act()
 
     def on_note(self, text: str) -> None:
-        """Keep the sentence."""
+        """Store the sentence."""
         self.notes.append(text)

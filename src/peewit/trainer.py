@@ -1,4 +1,4 @@
-"""The whole job: from a data set and a recipe to a finished run folder."""
+"""Train, test and report: from a data set and a recipe to a finished run folder."""
 
 from __future__ import annotations
 
@@ -338,7 +338,7 @@ def _train_and_test(
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
-    # first, so that what the others show has been saved
+    # first, so that the state is saved before other callbacks report it
     ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
     callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
     with environment.isolated(recipe.threads or 1), freed_memory_kept():
@@ -393,7 +393,7 @@ def _test(
     if missing := plots.advice(data.class_names):
         callbacks.note(missing)
     found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
-    # calibrated, or not, even if an earlier final test was stopped halfway; the checkpoint, from
+    # replaces weights that an interrupted final test may have calibrated; the checkpoint, from
     # which the run is resumed, keeps the weights as they were trained
     checkpoint.write_tensors(path / runfolder.WEIGHTS, setup.model.state_dict(), {})
     more: dict[str, Any] = dict(training_costs(state))

@@ -1,4 +1,4 @@
-"""Measurements of trainings that are not run."""
+"""Benchmarks whose training runs are simulated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
-    """The seeds and arguments of all trainings a benchmark has started; none is run."""
+    """The seeds and arguments of all runs that a benchmark has started; none is executed."""
     started: list[tuple[int, list[str]]] = []
 
     def train(data: str, seed: int, arguments: list[str]) -> dict[str, Any]:

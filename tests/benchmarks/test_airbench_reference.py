@@ -101,7 +101,7 @@ def test_images_are_cropped_and_mirrored(tiny: Dataset) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_killed_training_ends_with_the_same_weights(
+def test_resume_after_kill_is_bit_identical(
     tmp_path: Path, tiny: Dataset, tiny_test: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peewit, "load", lambda *_, **__: Splits(tiny, tiny_test, ()))

@@ -54,7 +54,7 @@ def facts_of(to: str, file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_it_is_smaller_and_predicts_nearly_as_the_run_does(
+def test_file_is_smaller_and_predictions_are_close(
     to: str, raw: bool, run: Run, place: Path, data: Splits
 ) -> None:
     out = place / f"net{SUFFIX[to]}"
@@ -91,7 +91,7 @@ def test_it_is_smaller_and_predicts_nearly_as_the_run_does(
     assert json.loads(facts_of(to, out)["class_names"]) == NAMES
 
 
-def test_calibration_uses_training_pictures_and_is_reproducible(
+def test_calibration_uses_training_images_and_is_reproducible(
     tmp_path: Path, place: Path, data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peewit.export import int8_onnx
@@ -188,7 +188,7 @@ def test_gain_and_loss_are_reported() -> None:
     assert "only smaller" in sentence
     sentences = gains(Evaluation(0.73, 4.0, 5_000_000))
     assert "no benefit" in sentences[0]
-    assert "2.0 points" in sentences[1]
+    assert "2.0 percentage points" in sentences[1]
 
 
 @pytest.mark.parametrize(

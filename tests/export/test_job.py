@@ -23,7 +23,7 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("to", CHECKED)
-def test_it_predicts_as_the_run_does(to: str, raw: bool, run: Run, place: Path) -> None:
+def test_file_predicts_the_same_as_the_run(to: str, raw: bool, run: Run, place: Path) -> None:
     out = place / f"net{SUFFIX[to]}"
     done = job.export(run, to, raw=raw, out=out)
     assert list(done.files) == [out]

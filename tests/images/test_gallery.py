@@ -41,7 +41,7 @@ def test_classes_filter_indices(tiny: Dataset) -> None:
 
 @pytest.mark.parametrize("index", [60, -1])
 def test_an_unknown_index(tiny: Dataset, index: int) -> None:
-    with pytest.raises(UsageError, match=f"no picture {index}: the 60 pictures .* from 0 to 59"):
+    with pytest.raises(UsageError, match=f"no image {index}: the 60 images .* from 0 to 59"):
         choose(tiny, indices=[0, index])
 
 
@@ -57,11 +57,11 @@ def test_a_negative_seed(tiny: Dataset) -> None:
 
 def test_nothing_to_show(tiny: Dataset) -> None:
     for count in (0, 10_001, 10**12):
-        with pytest.raises(UsageError, match=f"cannot show {count:,} pictures; give 1 to 10,000"):
+        with pytest.raises(UsageError, match=f"cannot show {count:,} images; give 1 to 10,000"):
             choose(tiny, count=count)
-    with pytest.raises(UsageError, match="there is no picture to show"):
+    with pytest.raises(UsageError, match="there is no image to show"):
         choose(tiny, indices=[0], classes=["bright"])
-    with pytest.raises(UsageError, match="there is no picture to show"):
+    with pytest.raises(UsageError, match="there is no image to show"):
         choose(tiny.take(np.zeros(60, bool)))
 
 

@@ -167,7 +167,7 @@ def test_it_is_used_only_if_it_pays():
     assert kernels.conv3x3(torch.ones(0, 64, 8, 8), torch.ones(64, 64, 3, 3)).shape == (0, 64, 8, 8)
 
 
-def test_gradients_are_right_if_it_is_not_used():
+def test_gradients_are_correct_if_it_is_not_used():
     x, weight, grad = tensors(2, 3, 20, 9, 9)
     exact, by_x, by_weight = step(x.double(), weight.double(), grad.double())
     y, grad_x, grad_weight = step(x, weight, grad)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from peewit.models.layers import ConvReluNormPool, FlattenHWC
 
 
-def test_the_reference_is_the_four_operations_in_order() -> None:
+def test_reference_equals_the_four_operations_in_order() -> None:
     torch.manual_seed(0)
     layer = ConvReluNormPool(3, 8).train()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""All engines give PyTorch's answers; one that does not, or is not there, is not taken."""
+"""All engines reproduce PyTorch's predictions; one that does not, or is missing, is not used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("name", engines.PACKAGES)
-def test_every_engine_gives_the_same_answers(name: str, many: bool, run: Run) -> None:
+def test_every_engine_gives_the_same_predictions(name: str, many: bool, run: Run) -> None:
     engine = engines.runtime(name, run, many=many)
     assert engine.class_names == run.class_names
     for images in (pictures(70, 32, 32, 3), pictures(5, 41, 29, 1), pictures(0, 32, 32, 3)):
@@ -60,7 +60,7 @@ def test_every_engine_gives_the_same_answers(name: str, many: bool, run: Run) ->
 
 
 @pytest.mark.parametrize("name", ["PyTorch", *engines.PACKAGES])
-def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, run: Run) -> None:
+def test_individually_prepared_pictures_get_the_same_predictions(name: str, run: Run) -> None:
     engine = engines.Torch(run) if name == "PyTorch" else engines.runtime(name, run)
     rule = run.preprocessing
     shape = (rule.height, rule.width, rule.channels)
@@ -74,12 +74,12 @@ def test_pictures_that_were_prepared_one_by_one_get_the_same_answers(name: str, 
             np.testing.assert_allclose(found, run.logits(images), atol=1e-4)
 
 
-def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> None:
+def test_many_pictures_are_distributed_and_returned_in_order(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     threads, sizes, all_there = set(), [], threading.Barrier(3)
 
     def brightness(x: np.ndarray) -> np.ndarray:
-        all_there.wait(60)  # three at a time, or not at all
+        all_there.wait(60)  # three at a time, or the barrier times out
         threads.add(threading.get_ident())
         sizes.append(len(x))
         return np.repeat(x.mean((1, 2, 3))[:, None], 3, axis=1)
@@ -94,30 +94,30 @@ def test_many_pictures_are_shared_out_and_come_back_in_order(tmp_path: Path) -> 
     assert sizes == [3, 3, 3]
 
 
-def test_what_is_fastest_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fastest_engine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
-    # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three turns
+    # PyTorch, PyTorch in parallel, ONNX Runtime, OpenVINO, in three rounds
     seconds = iter([3.0, 3.0, 1.1, 1.2, 3.0, 3.0, 9.0, 1.2, 3.0, 3.0, 1.0, 9.0])
     monkeypatch.setattr(engines, "usable_cores", lambda: 2)
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "ONNX Runtime"
-    assert engines.fastest(run).name == "ONNX Runtime"  # there are no other values
+    assert (
+        engines.fastest(run).name == "ONNX Runtime"
+    )  # no further values: it must not measure again
     assert json.loads((run.path / engines.CHOICE).read_text())["many"] == "ONNX Runtime"
 
 
-def test_pytorch_is_taken_where_it_is_fastest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pytorch_is_used_if_fastest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     monkeypatch.setattr(engines, "usable_cores", lambda: 1)
     seconds = cycle([1.0, 3.0, 2.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     assert engines.fastest(run).name == "PyTorch"
-    # for one picture its import would take longer than all else
+    # for one picture the import of PyTorch takes longer than everything else
     assert engines.fastest(run, batch_size=1).name == "OpenVINO"
 
 
-def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
+def test_parallel_pytorch_is_used_if_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", name="fast-xs", unsure_below=0.8, tta=True)
@@ -125,7 +125,7 @@ def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
     seconds = cycle([2.0, 1.0, 3.0, 3.0])
     monkeypatch.setattr(engines, "_seconds", lambda work: next(seconds))
     before = torch.get_num_threads()
-    for _ in range(2):  # measured, and known
+    for _ in range(2):  # measured, then read from the file
         engine = engines.fastest(run)
         assert (engine.name, engine.streams) == ("PyTorch", 2)
         assert engine._pool is not None  # type: ignore[attr-defined]
@@ -143,12 +143,14 @@ def test_pytorch_computes_several_batches_at_a_time_where_that_is_fastest(
 
     monkeypatch.setattr(engine, "_piece", noted)
     engine.logits(pictures(7, 32, 32, 3))
-    assert threads == {"MainThread"}  # few by all of PyTorch's threads together
+    assert threads == {
+        "MainThread"
+    }  # few pictures are computed by all of PyTorch's threads together
     engine.logits(pictures(8, 32, 32, 3))
     assert any(name.startswith("peewit-network") for name in threads)
 
 
-def test_other_weights_are_measured_again(tmp_path: Path) -> None:
+def test_changed_weights_are_measured_again(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     images = pictures(3, 32, 32, 3)
     before = engines.fastest(run).logits(images)
@@ -199,7 +201,7 @@ def test_a_damaged_choice_is_measured_again(
 
 
 @pytest.mark.parametrize("change", ["processor", "runtime"])
-def test_a_choice_holds_for_one_machine(
+def test_choice_is_valid_for_one_machine(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -217,7 +219,7 @@ def test_a_choice_holds_for_one_machine(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 9}'])
-def test_a_broken_choice_is_made_again(content: str, tmp_path: Path) -> None:
+def test_damaged_choice_is_measured_again(content: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run.path / engines.CHOICE).write_text(content)
     engine = engines.fastest(run)
@@ -239,9 +241,7 @@ def test_a_broken_network_file_that_cannot_be_replaced_leaves_pytorch(
     assert engines.fastest(run).name == "PyTorch"
 
 
-def test_an_engine_that_answers_otherwise_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disagreeing_engine_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run")
     wrong: dict[str, Callable[[bytes, bool], tuple[engines.Forward, int]]] = {
         name: lambda content, many: (flat, 1) for name in engines.PACKAGES
@@ -250,7 +250,7 @@ def test_an_engine_that_answers_otherwise_is_not_taken(
     assert engines.fastest(run).name == "PyTorch"
 
 
-def test_nothing_else_installed_leaves_pytorch(
+def test_without_other_engines_pytorch_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -259,7 +259,7 @@ def test_nothing_else_installed_leaves_pytorch(
     assert not (run.path / engines.NETWORK).exists()
 
 
-def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
+def test_engine_that_does_not_load_falls_back_to_pytorch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -271,7 +271,7 @@ def test_one_that_is_installed_and_does_not_load_leaves_pytorch(
     assert engines.fastest(run).name == "PyTorch"
 
 
-def test_the_first_call_of_a_runtime_is_made_alone(
+def test_first_call_of_a_runtime_is_in_one_thread(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[int, tuple[int, ...]]] = []

@@ -74,7 +74,7 @@ def test_report_of_an_unfinished_run_does_not_load_the_data(
     assert "has not been tested yet" in read(run.path / "report.html").text
 
 
-def test_report_of_a_folder_that_is_no_run_fails_with_one_line(
+def test_report_of_another_folder_fails_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", str(tmp_path)]) == 1

@@ -1,4 +1,4 @@
-"""The final test: calibration, one view of each image, and more of the uncertain ones."""
+"""The final test: calibration, single views, and test-time augmentation of uncertain images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEST = data(40, 2)
 
 
 class Watch(Callback):
-    """Keeps the notes, and stops when ``stop`` returns True."""
+    """Stores the notes, and stops when ``stop`` returns True."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
         self.stop, self.notes = stop, list[str]()
@@ -49,7 +49,7 @@ class Watch(Callback):
         return self.stop()
 
 
-def answer(setup: TrainSetup, images: Dataset, watch: Watch | None = None) -> FinalLogits:
+def run_test(setup: TrainSetup, images: Dataset, watch: Watch | None = None) -> FinalLogits:
     return final_logits(setup, images, CallbackList([watch or Watch()]))
 
 
@@ -72,7 +72,7 @@ def single(of: TrainSetup, images: Dataset) -> np.ndarray:
 
 
 def learn(of: TrainSetup) -> None:
-    """Fit the model to the validation images a little."""
+    """Train the model on the validation images for a few steps."""
     x = torch.tensor(of.validation.images).flatten(1) / 255
     wanted = torch.nn.functional.one_hot(torch.tensor(of.validation.labels), 3).float()
     weights = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1), wanted).solution.T
@@ -84,31 +84,31 @@ def learn(of: TrainSetup) -> None:
 
 def test_without_augmentation_each_image_has_one_view() -> None:
     plain = job()
-    answers = answer(plain, TEST)
-    assert answers.threshold == 0.0
-    assert np.array_equal(answers.logits, single(plain, TEST))
+    result = run_test(plain, TEST)
+    assert result.threshold == 0.0
+    assert np.array_equal(result.logits, single(plain, TEST))
 
 
 @pytest.mark.parametrize("flip", ["none", "alternating"])
-def test_the_threshold_is_that_of_the_validation_images(flip: str) -> None:
+def test_threshold_comes_from_the_validation_images(flip: str) -> None:
     augmented = job(tta=True, flip=flip)
-    answers = answer(augmented, TEST)
+    result = run_test(augmented, TEST)
     below = confidence_threshold(single(augmented, augmented.validation))
-    assert answers.threshold == below
-    assert np.array_equal(answers.single, single(augmented, TEST))
+    assert result.threshold == below
+    assert np.array_equal(result.single, single(augmented, TEST))
     rule = augmented.preprocessing
     expected = augment_uncertain(
         forward_of(augmented.model),
         lambda chosen: rule.array(TEST.images[chosen]),
-        *(answers.single, below),
+        *(result.single, below),
         mirror=flip != "none",
     )
-    assert np.array_equal(answers.logits, expected)
-    assert 0 < (answers.logits != answers.single).any(1).sum() < len(TEST)
+    assert np.array_equal(result.logits, expected)
+    assert 0 < (result.logits != result.single).any(1).sum() < len(TEST)
 
 
 def test_mirror_images_are_used_only_if_training_used_them() -> None:
-    with_mirror, without = (answer(job(tta=True, flip=flip), TEST) for flip in ("random", "none"))
+    with_mirror, without = (run_test(job(tta=True, flip=flip), TEST) for flip in ("random", "none"))
     assert not np.array_equal(with_mirror.logits, without.logits)
 
 
@@ -119,49 +119,49 @@ def test_augmentation_without_time_is_skipped() -> None:
         asked.append(seconds)
         return False
 
-    answers = final_logits(job(tta=True), TEST, CallbackList(), fits)
-    assert answers.threshold == 0.0
-    assert np.array_equal(answers.logits, answers.single)
+    result = final_logits(job(tta=True), TEST, CallbackList(), fits)
+    assert result.threshold == 0.0
+    assert np.array_equal(result.logits, result.single)
     assert len(asked) == 1
     assert asked[0] >= 0
 
 
 @pytest.mark.parametrize("looks", [0, 1, 2])
-def test_a_stop_leaves_nothing(looks: int) -> None:
+def test_stop_writes_nothing(looks: int) -> None:
     # the test images, the validation images and test-time augmentation have one batch each
-    answers = iter([False] * looks + [True])
+    stops = iter([False] * looks + [True])
     with pytest.raises(StopTraining):
-        answer(job(tta=True), TEST, Watch(lambda: next(answers)))
+        run_test(job(tta=True), TEST, Watch(lambda: next(stops)))
 
 
-def test_calibrated_logits_decide_about_augmentation() -> None:
+def test_augmentation_uses_calibrated_logits() -> None:
     plain, calibrated = job(tta=True, flip="random"), job(tta=True, flip="random", calibrate=True)
     learn(plain)
     calibrated.model.load_state_dict(plain.model.state_dict())
     held = single(plain, plain.validation)
-    answers = answer(calibrated, TEST)
-    assert answers.calibration == calibrate(held, plain.validation.labels)
-    assert answers.calibration is not None
-    temperature = answers.calibration.temperature
+    result = run_test(calibrated, TEST)
+    assert result.calibration == calibrate(held, plain.validation.labels)
+    assert result.calibration is not None
+    temperature = result.calibration.temperature
     # the model itself has changed, so that exports return the same logits
-    assert np.array_equal(answers.single, single(calibrated, TEST))
+    assert np.array_equal(result.single, single(calibrated, TEST))
     expected = single(plain, TEST) / temperature
-    np.testing.assert_allclose(answers.single, expected, rtol=1e-5, atol=1e-6)
-    assert np.array_equal(answers.single.argmax(1), single(plain, TEST).argmax(1))
+    np.testing.assert_allclose(result.single, expected, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(result.single.argmax(1), single(plain, TEST).argmax(1))
     below = confidence_threshold(single(calibrated, calibrated.validation))
-    assert answers.threshold == pytest.approx(below, rel=1e-5)
-    chosen = softmax(answers.single).max(1) < answers.threshold
-    assert np.array_equal((answers.logits != answers.single).any(1), chosen)
+    assert result.threshold == pytest.approx(below, rel=1e-5)
+    chosen = softmax(result.single).max(1) < result.threshold
+    assert np.array_equal((result.logits != result.single).any(1), chosen)
     assert 0 < chosen.sum() < len(TEST)
 
 
 def test_validation_images_that_are_the_final_test_are_predicted_once() -> None:
     calibrated, looks = job(calibrate=True), []
     learn(calibrated)
-    answers = answer(calibrated, calibrated.validation, Watch(lambda: bool(looks.append(1))))
+    result = run_test(calibrated, calibrated.validation, Watch(lambda: bool(looks.append(1))))
     assert len(looks) == 1
     again = single(calibrated, calibrated.validation)
-    np.testing.assert_allclose(answers.logits, again, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result.logits, again, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_validation_images_that_are_the_final_test_are_predicted_once() -> None:
     [
         ({"validate_on": "test"}, 60, "calibration on the test set"),
         ({}, FEWEST - 1, f"only {FEWEST - 1} held-out images"),
-        ({}, 1, "1 held-out image is too few"),
+        ({}, 1, "only 1 held-out image"),
         ({}, 60, "no better than chance"),
     ],
 )
-def test_without_suitable_images_nothing_is_calibrated(
+def test_no_calibration_without_suitable_images(
     changes: dict[str, Any], images: int, reason: str
 ) -> None:
     of = dataclasses.replace(job(calibrate=True, **changes), validation=data(images, 1))
@@ -182,9 +182,9 @@ def test_without_suitable_images_nothing_is_calibrated(
         labels = single(of, of.validation).argmin(1)
         of = dataclasses.replace(of, validation=dataclasses.replace(of.validation, labels=labels))
     before, watch = single(of, TEST), Watch()
-    answers = answer(of, TEST, watch)
-    assert answers.calibration is None
-    assert np.array_equal(answers.logits, before)
+    result = run_test(of, TEST, watch)
+    assert result.calibration is None
+    assert np.array_equal(result.logits, before)
     (note,) = watch.notes
     assert "not calibrated" in note
     assert reason in note

@@ -1,4 +1,4 @@
-"""A test leaves its numbers and pictures; where it cannot, the evaluation stands all the same."""
+"""The first test of an imported run is stored; if it cannot be, the evaluation still succeeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def imported(tmp_path: Path) -> Run:
     return import_keras(tmp_path / "net.keras", NAMES, out=tmp_path / "imported", source=SOURCE)
 
 
-def test_it_is_known_from_then_on(imported: Run, tiny: Dataset, tiny_test: Dataset) -> None:
+def test_results_are_stored_in_the_run(imported: Run, tiny: Dataset, tiny_test: Dataset) -> None:
     assert (imported.status, imported.metrics) == ("imported", {})
     logits, notes = imported.logits(tiny_test.images), list[str]()
     place = {**SOURCE, "data": "there.tar.gz"}
@@ -38,14 +38,14 @@ def test_it_is_known_from_then_on(imported: Run, tiny: Dataset, tiny_test: Datas
     assert run.status == "imported"
     assert run.metrics["images"] == len(tiny_test)
     assert run.metrics["split"] == "test"
-    # where the data was found this time, in full
+    # the absolute path of the data
     assert run.source["data"] == str(Path("there.tar.gz").resolve())
     for name in (runfolder.CONFUSION, runfolder.MISTAKES, runfolder.REPORT):
         assert (run.path / name).stat().st_size > 0
     assert Run.open(run.path).metrics == run.metrics
 
 
-def test_what_belongs_to_a_training_is_kept_too(tmp_path: Path, tiny_test: Dataset) -> None:
+def test_training_results_are_kept(tmp_path: Path, tiny_test: Dataset) -> None:
     logits = np.eye(3, dtype=np.float32)[tiny_test.labels]
     found = write_result(tmp_path, tiny_test, logits, "validation", {"gflops": 7.0})
     assert found.accuracy == 1.0
@@ -53,7 +53,7 @@ def test_what_belongs_to_a_training_is_kept_too(tmp_path: Path, tiny_test: Datas
     assert (metrics["accuracy"], metrics["split"], metrics["gflops"]) == (1.0, "validation", 7.0)
 
 
-def test_a_folder_that_cannot_be_written_to_is_a_note(
+def test_unwritable_folder_is_only_a_note(
     imported: Run,
     tiny: Dataset,
     tiny_test: Dataset,

@@ -285,7 +285,7 @@ def test_the_calibration_is_described(make: Any, read: Any) -> None:
     assert "from 20.0% to 2.0%" in read(write_report(Run.open(run.path))).text
 
 
-def test_validation_on_the_test_set_is_a_caution(make: Any, read: Any) -> None:
+def test_validation_on_the_test_set_shows_a_warning(make: Any, read: Any) -> None:
     run, _ = make(["cat", "dog"])
     runfolder.write_recipe(run.path, run.recipe.replace(validate_on="test"))
     text = read(write_report(Run.open(run.path))).text
@@ -357,7 +357,7 @@ def test_a_model_without_heat_maps(make: Any, read: Any, monkeypatch: pytest.Mon
         (MemoryError(), "MemoryError: "),
     ],
 )
-def test_a_report_that_fails_after_the_training_is_only_a_note(
+def test_report_failure_after_training_is_only_a_note(
     make: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -54,7 +54,7 @@ def test_a_fast_recipe(run: Run) -> None:
     assert "averaged over translated views" in described(run, recipe.replace(flip="none"))
 
 
-def test_a_training_with_a_time_budget_and_one_until_an_accuracy(run: Run) -> None:
+def test_time_budget_and_target_accuracy(run: Run) -> None:
     minutes = described(run, Recipe.preset("fast").budgeted(minutes=5))
     assert "with a time budget of 5 minutes (2 epochs)" in minutes
     assert "gives the same weights" not in minutes

@@ -1,4 +1,4 @@
-"""The logs of a training, as TensorBoard's own reader reads them."""
+"""The logs of a run, read by TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from peewit.training.callbacks import Callback
 from peewit.training.progress import Lines
 from peewit.training.recipe import Recipe
 
-# 54 training images: 14 steps an epoch, so that the tens fall into the middle of the epochs
+# 54 training images: 14 steps per epoch, so that multiples of ten fall within the epochs
 RECIPE = Recipe(epochs=2, batch_size=4, threads=1, image_size=22, checkpoint_minutes=0)
 STEPS = 14
 
 
 class Telling(Callback):
-    """Records what happens, and interrupts the training at a step."""
+    """Records the events, and interrupts training at a step."""
 
     def __init__(self, stop_at: tuple[int, int] | None = None) -> None:
         self.stop_at = stop_at
@@ -66,7 +66,7 @@ class Telling(Callback):
 
 @pytest.fixture(autouse=True)
 def without_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no report, which takes longer than these trainings, except for `logged`."""
+    """Skip the report, which takes longer than training here, except for `logged`."""
     if "logged" in request.fixturenames:
         request.getfixturevalue("logged")
     monkeypatch.setattr(report, "after_training", lambda run, evidence, note: None)
@@ -74,7 +74,7 @@ def without_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def logged(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Telling]:
-    """A whole training with logs."""
+    """A complete run with logs."""
     path, told = tmp_path_factory.mktemp("logged") / "run", Telling()
     logs = TensorBoard(told.on_note)
     return train(tiny, RECIPE, out=path, progress=told, callbacks=[logs]), told
@@ -121,13 +121,13 @@ def test_every_ten_steps_are_averaged(logged: tuple[Run, Telling]) -> None:
     found = scalars(run.path, "training", "step/loss")
     assert list(found) == [10, 20] == list(range(EVERY, 2 * STEPS, EVERY))
     assert found[10] == pytest.approx(told.losses[10] / 40, rel=1e-6)
-    # the second epoch began after step 14: only its 6 steps count
+    # the second epoch starts after step 14: only its 6 steps count
     assert found[20] == pytest.approx(told.losses[20] / 24, rel=1e-6)
     accuracy = scalars(run.path, "training", "step/accuracy")
     assert all(0 <= value <= 1 for value in accuracy.values())
 
 
-def test_the_pictures_of_the_end_are_there(logged: tuple[Run, Telling]) -> None:
+def test_final_pictures_are_logged(logged: tuple[Run, Telling]) -> None:
     run, _ = logged
     reader = read(run.path, "final")
     names = {Path(name).stem for name in runfolder.PICTURES}
@@ -153,13 +153,15 @@ def test_other_callbacks_are_called_too(logged: tuple[Run, Telling]) -> None:
     assert any("testing on" in note for note in told.notes)
 
 
-def test_logs_change_no_weight(logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path) -> None:
+def test_logging_does_not_change_the_weights(
+    logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path
+) -> None:
     plain = train(tiny, RECIPE, out=tmp_path / "plain", progress=Callback())
     weights = (plain.path / runfolder.WEIGHTS).read_bytes()
     assert weights == (logged[0].path / runfolder.WEIGHTS).read_bytes()
 
 
-def test_a_resumed_training_continues_its_logs(
+def test_resumed_run_continues_its_logs(
     logged: tuple[Run, Telling], tiny: Dataset, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
@@ -319,7 +321,7 @@ def test_trainings_that_begin_in_the_same_second_have_separate_logs(
 
     def work(*data: Any, **options: Any) -> Run:
         begun.append(options)
-        if len(begun) == 1:  # while this one still plans, a second makes its folder
+        if len(begun) == 1:  # during the planning of this run, a second one creates its folder
             assert main(command) == 0
         return train(*data, **options)
 

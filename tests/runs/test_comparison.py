@@ -188,7 +188,7 @@ def test_disjoint_intervals_are_a_significant_difference() -> None:
     assert "do not overlap" in sentence
 
 
-def test_overlapping_intervals_may_be_chance() -> None:
+def test_overlapping_intervals_are_no_significant_difference() -> None:
     # The interval of 7000 ends at 70.89 %, the interval of 7180 begins at 70.91 %
     (disjoint,) = readings([made("one", 7000), made("two", 7181)])
     (overlap,) = readings([made("one", 7000), made("two", 7170)])

@@ -219,7 +219,7 @@ def test_damaged_weights_are_refused_with_the_name_of_the_file(
         Run.open(folder).logits(np.zeros((1, 22, 22, 3), np.uint8))
 
 
-def test_a_missing_folder_and_a_file_are_no_run(tmp_path: Path) -> None:
+def test_missing_folders_and_files_are_not_runs(tmp_path: Path) -> None:
     with pytest.raises(PeewitError, match=r"no run folder .*nowhere; .*peewit runs"):
         Run.open(tmp_path / "nowhere")
     (tmp_path / "file").touch()
@@ -228,7 +228,7 @@ def test_a_missing_folder_and_a_file_are_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="folder names are always valid text here")
-def test_a_folder_name_that_is_not_utf_8_is_an_error_of_usage_not_damage(
+def test_folder_name_that_is_not_utf_8_is_a_usage_error(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = folder.parent / "bad\udcff"

@@ -1,4 +1,4 @@
-"""What a picture looks like depends on seed, epoch and its number, and on nothing else."""
+"""Augmentation depends only on seed, epoch and index."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def augment(**changes: Any) -> Augment:
     return Augment(IMAGES, **{"seed": 0, **changes})
 
 
-def test_nothing_asked_nothing_changed() -> None:
+def test_no_augmentation_changes_nothing() -> None:
     assert np.array_equal(augment().batch(ALL[::2], 3), IMAGES[::2])
 
 
-def test_alternating_shows_each_side_every_other_epoch() -> None:
+def test_alternating_flip_mirrors_every_other_epoch() -> None:
     batches = [augment(flip="alternating").batch(ALL, epoch) for epoch in range(4)]
     mirrored = IMAGES[:, :, ::-1]
     first = [np.array_equal(*pair) for pair in zip(batches[0], mirrored, strict=True)]
@@ -32,7 +32,7 @@ def test_alternating_shows_each_side_every_other_epoch() -> None:
             assert np.array_equal(image, other if begins ^ bool(epoch % 2) else plain)
 
 
-def test_random_flips_are_drawn_each_epoch() -> None:
+def test_random_flips_differ_between_epochs() -> None:
     worker = augment(flip="random")
     flipped = np.array(
         [(worker.batch(ALL, epoch) == IMAGES[:, :, ::-1]).all((1, 2, 3)) for epoch in range(50)]
@@ -42,7 +42,7 @@ def test_random_flips_are_drawn_each_epoch() -> None:
     assert (flipped.mean(1) > 0.2).all()
 
 
-def test_translation_moves_up_to_its_reach_and_mirrors_at_the_edge() -> None:
+def test_translation_is_bounded_and_reflects_at_the_edge() -> None:
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
     seen = set()
     worker = augment(translate=2)
@@ -58,7 +58,7 @@ def test_translation_moves_up_to_its_reach_and_mirrors_at_the_edge() -> None:
     assert len(seen) == 25
 
 
-def test_cutout_fills_a_square_that_may_hang_over_the_edge() -> None:
+def test_cutout_square_may_cross_the_edge() -> None:
     worker = augment(cutout=4, fill=(0, 0, 0))
     areas = set()
     for epoch in range(5):
@@ -74,7 +74,7 @@ def test_cutout_fills_a_square_that_may_hang_over_the_edge() -> None:
 
 
 @pytest.mark.parametrize("flip", ["alternating", "random"])
-def test_it_depends_on_seed_epoch_and_number_alone(flip: str) -> None:
+def test_augmentation_depends_only_on_seed_epoch_and_index(flip: str) -> None:
     settings: dict[str, Any] = {"flip": flip, "translate": 3, "cutout": 2}
     whole = augment(**settings).batch(ALL, 5)
     other = augment(**settings)
@@ -86,7 +86,7 @@ def test_it_depends_on_seed_epoch_and_number_alone(flip: str) -> None:
     assert whole.dtype == np.uint8
 
 
-def test_an_epoch_is_drawn_once_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_values_of_an_epoch_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     draw = Augment._draw
     monkeypatch.setattr(
@@ -99,7 +99,7 @@ def test_an_epoch_is_drawn_once_when_it_is_needed(monkeypatch: pytest.MonkeyPatc
     assert drawn == [0, 7]
 
 
-def test_a_memory_map_and_a_single_grey_pixel_will_do(tmp_path: Any) -> None:
+def test_memory_maps_and_single_grey_pixels_are_accepted(tmp_path: Any) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = Augment(np.load(tmp_path / "images.npy", mmap_mode="r"), 0, translate=1)
     assert np.array_equal(mapped.batch(ALL, 1), augment(translate=1).batch(ALL, 1))

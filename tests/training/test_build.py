@@ -1,4 +1,4 @@
-"""What is built from a resolved recipe and the data, and which of the two is refused."""
+"""The setup built from a resolved recipe and data, and the refusal of unsuitable ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def note(notes: list[str]) -> Callable[[str], None]:
     return notes.append
 
 
-def test_validation_images_are_held_out_class_by_class(
+def test_held_out_images_are_stratified(
     tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:
     job = build_setup(tiny, tiny_test, Recipe(validation_fraction=0.2), note)
@@ -39,7 +39,7 @@ def test_validation_images_are_held_out_class_by_class(
     assert other.validation.fingerprint != job.validation.fingerprint
 
 
-def test_without_a_test_set_it_says_what_the_numbers_will_be(
+def test_missing_test_set_is_noted(
     tiny: Dataset, note: Callable[[str], None], notes: list[str]
 ) -> None:
     build_setup(tiny, None, Recipe(), note)
@@ -113,7 +113,7 @@ def test_validating_on_the_test_set_keeps_all_training_images(
     assert "biases the test accuracy" in notes[0]
 
 
-def test_the_tutorial_divides_by_255_and_no_more(
+def test_tutorial_preprocessing_only_divides_by_255(
     tiny: Dataset, note: Callable[[str], None]
 ) -> None:
     rule = build_setup(tiny, None, Recipe(), note).preprocessing
@@ -140,7 +140,7 @@ def test_too_small_images_are_enlarged_and_grey_ones_stay_grey(
         (lambda data: data.take(np.arange(0)), "the test set has no images; omit it"),
     ],
 )
-def test_a_test_set_that_does_not_go_with_the_data_is_refused(
+def test_mismatched_test_set_is_refused(
     tiny: Dataset,
     test: Callable[[Dataset], Dataset],
     sentence: str,
@@ -149,7 +149,7 @@ def test_a_test_set_that_does_not_go_with_the_data_is_refused(
         check_data(tiny, test(tiny), Recipe())
 
 
-def test_a_recipe_that_does_not_fit_is_refused(tiny: Dataset, note: Callable[[str], None]) -> None:
+def test_unsuitable_recipe_is_refused(tiny: Dataset, note: Callable[[str], None]) -> None:
     with pytest.raises(UsageError, match="batch_size is 55: there are only 54 training images"):
         build_setup(tiny, None, Recipe(batch_size=55), note)
     with pytest.raises(UsageError, match="cannot validate on the test set: there is none"):
@@ -160,7 +160,7 @@ def test_a_recipe_that_does_not_fit_is_refused(tiny: Dataset, note: Callable[[st
         build_setup(Dataset(tiny.images, tiny.labels * 0, ["one"]), None, Recipe(), note)
 
 
-def test_the_description_knows_the_data_again(
+def test_description_identifies_the_data(
     tiny: Dataset, tiny_test: Dataset, note: Callable[[str], None]
 ) -> None:
     facts = describe_data(tiny, tiny_test, build_setup(tiny, tiny_test, Recipe(), note))
@@ -180,9 +180,7 @@ def test_the_description_knows_the_data_again(
         ([0, 1], ["cat", "dog", "cow"], "2 training images .* 3 classes"),
     ],
 )
-def test_data_that_nothing_can_be_learned_from_is_refused(
-    labels: list[int], names: list[str], sentence: str
-) -> None:
+def test_unlearnable_data_is_refused(labels: list[int], names: list[str], sentence: str) -> None:
     data = Dataset(np.zeros((len(labels), 8, 8, 3), np.uint8), np.array(labels), names)
     with pytest.raises(PeewitError, match=sentence):
         check_data(data, None, Recipe())

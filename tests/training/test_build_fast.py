@@ -1,4 +1,4 @@
-"""Fast recipes on any data: small, large, grey, few images, many classes."""
+"""Fast recipes on unusual data: small, large, grey, few images, many classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quiet(sentence: str) -> None:
 
 
 class StopAfter(Callback):
-    """Stops the training after a number of images."""
+    """Stops training after a number of images."""
 
     def __init__(self, images: int) -> None:
         self.images, self.seen = images, 0
@@ -59,8 +59,8 @@ def test_every_trained_parameter_is_in_one_group() -> None:
     assert set(of) == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_rates_and_decays_are_the_published_ones() -> None:
-    # arXiv 2404.00498 with Muon: of the sum of a batch's losses, where the loop has the mean
+def test_learning_rates_and_weight_decays_are_as_published() -> None:
+    # arXiv 2404.00498 with Muon: for the sum over a batch, where the loop uses the mean
     for batch in (50, 500):
         of = groups(batch_size=batch)[2]
         filters, bias = of["blocks.0.conv.weight"], of["blocks.3.norm.bias"]
@@ -77,7 +77,7 @@ def test_rates_and_decays_are_the_published_ones() -> None:
         assert half[name]["lr"] == pytest.approx(group["lr"] / 2)
 
 
-def test_the_whitenings_bias_is_trained_for_three_eighths() -> None:
+def test_whitening_bias_is_frozen_after_three_eighths() -> None:
     model, optimizer, of = groups()
     firsts = {name: group["lr"] for name, group in of.items()}
     for share, trained in ((0.0, True), (0.37, True), (0.38, False), (1.0, False)):
@@ -104,7 +104,7 @@ def test_the_whitenings_bias_is_trained_for_three_eighths() -> None:
     ],
     ids=["large", "a pixel", "a grey pixel", "black", "grey", "a bit large", "100 classes"],
 )
-def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
+def test_any_image_size_and_count_can_be_trained(data: Dataset, size: int) -> None:
     recipe = resolved(FAST.replace(epochs=1, cutout=3), data)
     job = build_setup(data, None, recipe, quiet)
     rule = job.preprocessing
@@ -123,8 +123,8 @@ def test_any_images_are_trained_on(data: Dataset, size: int) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adam", "lr": 1e-3, "batch_size": 4}])
-def test_no_step_takes_a_single_small_image(changes: dict[str, Any]) -> None:
-    # 8 x 8 pixels are reduced to one value, which has no standard deviation
+def test_batches_of_a_single_small_image_are_avoided(changes: dict[str, Any]) -> None:
+    # 8 x 8 pixels are reduced to a single value, which has no standard deviation
     data = noise(15, 8, classes=2)
     recipe = resolved(FAST.replace(epochs=1, validation_fraction=0.15, **changes), data)
     job, position = build_setup(data, None, recipe, quiet), TrainState()
@@ -134,7 +134,7 @@ def test_no_step_takes_a_single_small_image(changes: dict[str, Any]) -> None:
     assert position.seen == 12
 
 
-def test_steps_of_one_image_need_images_that_are_not_small() -> None:
+def test_batch_size_1_needs_large_images() -> None:
     single = FAST.replace(epochs=1, batch_size=1, validation_fraction=0.1)
     with pytest.raises(UsageError, match=r"batch_size is 1: .*8 x 8"):
         build_setup(noise(40, 8), None, resolved(single, noise(40, 8)), quiet)
@@ -147,16 +147,16 @@ def test_steps_of_one_image_need_images_that_are_not_small() -> None:
     assert np.isfinite(position.loss)
 
 
-def test_without_augmentation_large_images_are_made_small_too() -> None:
+def test_large_images_are_resized_without_augmentation_too() -> None:
     plain = FEW.replace(flip="none", translate=0)
     job = build_setup(noise(40, 64), None, resolved(plain, noise(40, 64)), quiet)
     assert job.augment is None
     assert job.training.image_shape == (32, 32, 3)
     tutorial = build_setup(noise(40, 64), None, Recipe(image_size=32, batch_size=4), quiet)
-    assert tutorial.training.image_shape == (64, 64, 3)  # in full precision, as ever
+    assert tutorial.training.image_shape == (64, 64, 3)  # at full resolution
 
 
-def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
+def test_mean_colour_is_computed_only_for_cutout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data, plain = noise(40, 32), Recipe(batch_size=4, flip="random", translate=1)
@@ -170,10 +170,10 @@ def test_the_pixels_are_counted_for_squares_of_their_mean_colour_only(
     assert build_setup(data, None, plain, quiet).augment is not None
 
 
-def test_normalising_is_by_the_training_images() -> None:
+def test_normalisation_uses_the_training_images() -> None:
     data = noise(40, 8)
     flat = data.images.copy()
-    flat[..., 1] = 51  # a channel that is the same everywhere
+    flat[..., 1] = 51  # a constant channel
     data = Dataset(flat, data.labels, data.class_names)
     job = build_setup(data, None, resolved(FEW, data), quiet)
     x = job.preprocessing.tensor(job.training.images)
@@ -183,7 +183,7 @@ def test_normalising_is_by_the_training_images() -> None:
     assert job.preprocessing.std[1] == 1.0
 
 
-def test_bfloat16_trains_weights_of_float32() -> None:
+def test_bfloat16_keeps_float32_weights() -> None:
     recipe = FEW.replace(epochs=1, precision="bfloat16")
     job, position = (
         build_setup(noise(30, 8), None, resolved(recipe, noise(30, 8)), quiet),
@@ -194,7 +194,7 @@ def test_bfloat16_trains_weights_of_float32() -> None:
     assert {p.dtype for p in job.model.parameters()} == {torch.float32}
 
 
-def test_resizing_keeps_what_is_shown() -> None:
+def test_resizing_preserves_the_content() -> None:
     images = np.zeros((300, 20, 40, 1), np.uint8)
     images[:, :, 20:] = 255
     small = resized(images, 10, 10)
@@ -204,7 +204,7 @@ def test_resizing_keeps_what_is_shown() -> None:
     assert np.array_equal(resized(small, 10, 10), small)
 
 
-def test_statistics_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_computed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = noise(7, 6).channel_statistics
     monkeypatch.setattr(dataset_module, "_COUNTED_AT_ONCE", 80)
     assert np.array_equal(whole, noise(7, 6).channel_statistics)

@@ -1,4 +1,4 @@
-"""A user's callbacks follow a training, and can stop it."""
+"""Callbacks of a user follow training, and can stop it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_all_events_arrive_in_order(tmp_path: Path) -> None:
     assert "note" in mine.calls
 
 
-def test_a_callback_can_stop_a_training_that_is_then_resumed(tmp_path: Path) -> None:
+def test_training_stopped_by_a_callback_can_be_resumed(tmp_path: Path) -> None:
     path, mine = tmp_path / "run", Everything(stop_at=(1, 2))
     with pytest.raises(peewit.Interrupted, match="peewit train --resume"):
         peewit.train(DATA, RECIPE, test=TEST, out=path, progress=Callback(), callbacks=[mine])
@@ -79,7 +79,7 @@ def test_a_callback_can_stop_a_training_that_is_then_resumed(tmp_path: Path) -> 
     assert weights[0] == weights[1]
 
 
-def test_what_a_callback_is_told_has_been_saved(tmp_path: Path) -> None:
+def test_state_is_saved_before_callbacks_are_called(tmp_path: Path) -> None:
     class Looking(Callback):
         def on_run_folder(self, path: Path) -> None:
             self.path = path
@@ -95,7 +95,7 @@ def test_what_a_callback_is_told_has_been_saved(tmp_path: Path) -> None:
     assert run.status == "finished"
 
 
-def test_an_error_in_a_callback_ends_the_training_and_closes_all(tmp_path: Path) -> None:
+def test_error_in_a_callback_closes_all_callbacks(tmp_path: Path) -> None:
     class Broken(Everything):
         def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
             raise ZeroDivisionError
@@ -107,7 +107,7 @@ def test_an_error_in_a_callback_ends_the_training_and_closes_all(tmp_path: Path)
     assert peewit.Run.open(tmp_path / "run").status == "interrupted"
 
 
-def test_a_list_of_callbacks_asks_all_whether_to_stop() -> None:
+def test_any_callback_can_request_a_stop() -> None:
     class Stopping(Callback):
         def should_stop(self) -> bool:
             return True

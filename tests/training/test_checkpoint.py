@@ -1,4 +1,4 @@
-"""A checkpoint restores every bit, and a damaged one is refused."""
+"""A checkpoint restores the exact state, and a damaged one is refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tor
     return path, model.state_dict()
 
 
-def test_going_on_is_the_same_bit_for_bit(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
+def test_resume_is_bit_identical(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
     path, after = saved
     model, optimizer = make(seed=5)
     with torch.random.fork_rng(devices=[]):
@@ -93,14 +93,14 @@ def test_going_on_is_the_same_bit_for_bit(saved: tuple[Path, dict[str, torch.Ten
         assert torch.equal(tensor, after[name]), name
 
 
-def test_the_position_can_be_read_alone(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
+def test_state_can_be_read_without_the_weights(saved: tuple[Path, dict[str, torch.Tensor]]) -> None:
     position = checkpoint.read_state(saved[0])
     assert position == POSITION
     assert position.epochs_begun == 3
     assert TrainState(epoch=2).epochs_begun == 2
 
 
-def test_means_are_over_the_images_so_far() -> None:
+def test_means_are_over_all_images_since_the_last_row() -> None:
     assert TrainState().loss == TrainState().accuracy == 0
     position = TrainState(step=2, images=40, correct=10, loss_sum=100.0)
     assert (position.loss, position.accuracy) == (2.5, 0.25)
@@ -134,7 +134,7 @@ def without_position(path: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_is_missing_cut_or_foreign_is_named(
+def test_missing_truncated_and_foreign_files_are_named(
     saved: tuple[Path, dict[str, torch.Tensor]],
     tmp_path: Path,
     spoil: Callable[[Path], object],
@@ -284,6 +284,6 @@ def test_the_weights_of_another_model_are_refused(
         checkpoint.load_weights(saved[0], model, tensors, "model/")
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PeewitError, match=r"cannot write .*none.x: no such file"):
         checkpoint.write_tensors(tmp_path / "none" / "x", {"a": torch.zeros(1)}, {})

@@ -1,4 +1,4 @@
-"""Signals become a request first, an interruption second."""
+"""The first signal requests a stop, the second interrupts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_was_to_be_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_in_another_thread_nothing_is_changed() -> None:
+def test_other_threads_install_no_handlers() -> None:
     before = signal.getsignal(signal.SIGINT)
     seen = []
 

@@ -1,4 +1,4 @@
-"""The loop's numbers are Keras's, and its order depends on nothing but seed and state."""
+"""The loop reports the numbers that Keras does; its order depends only on seed and state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_setup(lr: float = 0.1, **changes: Any) -> loop.TrainSetup:
 
 
 class Watch(Callback):
-    """Records what happens, and stops when ``stop`` returns True."""
+    """Records the events, and stops when ``stop`` returns True."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
         self.stop = stop
@@ -65,7 +65,7 @@ class Watch(Callback):
         return self.stop()
 
 
-def test_an_epoch_is_what_it_would_be_by_hand() -> None:
+def test_epoch_equals_a_manual_computation() -> None:
     job, position = build_setup(epochs=1), TrainState()
     weight, bias = (tensor.detach().clone() for tensor in job.model.parameters())
     order = epoch_order(0, 0, 10)
@@ -97,7 +97,7 @@ def test_an_epoch_is_what_it_would_be_by_hand() -> None:
     assert row["images_per_second"] > 0
 
 
-def test_training_has_dropout_and_validation_has_not() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     modes = []
 
     class Watching(nn.Linear):
@@ -111,7 +111,7 @@ def test_training_has_dropout_and_validation_has_not() -> None:
     assert modes == ([(True, True)] * 3 + [(False, False)]) * 2
 
 
-def test_each_epoch_has_its_own_order_of_all_images() -> None:
+def test_each_epoch_shuffles_all_images() -> None:
     orders = [epoch_order(seed, epoch, 100) for seed, epoch in [(0, 0), (0, 1), (1, 0)]]
     for order in orders:
         assert sorted(order) == list(range(100))
@@ -138,7 +138,7 @@ def test_a_decaying_learning_rate_does_not_validate_after_each_short_epoch() -> 
     assert validated == [3, 6, 9, 12, 15, 18, 20]
 
 
-def test_a_stop_ends_the_step() -> None:
+def test_stop_finishes_the_step() -> None:
     state = TrainState()
     watch = Watch(lambda: state.step == 2)
     with pytest.raises(StopTraining):
@@ -146,7 +146,7 @@ def test_a_stop_ends_the_step() -> None:
     assert watch.events == [("step", 0, 1), ("step", 0, 2), ("interrupt", 0, 2)]
 
 
-def test_a_stop_during_validation_keeps_the_steps_of_the_epoch() -> None:
+def test_stop_during_validation_keeps_the_steps_of_the_epoch() -> None:
     state, asked = TrainState(), list[int]()
 
     def stop() -> bool:
@@ -163,7 +163,7 @@ def test_a_stop_during_validation_keeps_the_steps_of_the_epoch() -> None:
     assert state.epoch == 2
 
 
-def test_questions_to_a_schedule_have_no_side_effects() -> None:
+def test_schedule_queries_have_no_side_effects() -> None:
     # the loop observes once before the first step, and once after each step and validation
     asked: list[str] = []
 
@@ -177,7 +177,7 @@ def test_questions_to_a_schedule_have_no_side_effects() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_cross_entropy_is_that_of_pytorch_bit_for_bit(smoothing: float) -> None:
+def test_cross_entropy_equals_pytorchs_bit_for_bit(smoothing: float) -> None:
     for count, classes in ((1, 2), (7, 3), (32, 10), (250, 100)):
         logits = torch.randn(count, classes, requires_grad=True)
         labels = torch.randint(0, classes, (count,))
@@ -195,7 +195,7 @@ def test_the_cross_entropy_is_that_of_pytorch_bit_for_bit(smoothing: float) -> N
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_is_noticed_in_its_step(bad: float) -> None:
+def test_non_finite_loss_is_detected_in_its_step(bad: float) -> None:
     setup, state, watch = build_setup(), TrainState(step=1), Watch()
     with torch.no_grad():
         setup.model[1].weight.fill_(bad)  # type: ignore[index]
@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_is_noticed_in_its_step(bad: float) -> None:
     assert watch.events == []
 
 
-def test_weights_that_are_not_finite_are_noticed_before_the_end_of_the_epoch() -> None:
+def test_non_finite_weights_are_detected_by_the_end_of_the_epoch() -> None:
     # the loss of the step that breaks them is still finite
     setup, watch = build_setup(lr=1e38), Watch()
     with torch.no_grad():

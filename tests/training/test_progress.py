@@ -1,4 +1,4 @@
-"""The progress output: what it contains, where, and how it fits."""
+"""The progress output: its contents, place and width."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(lines: Lines, clock: Clock) -> None:
     lines.on_epoch_end(TrainState(), None)
 
 
-def test_plain_lines_have_every_number(clock: Clock) -> None:
+def test_plain_lines_contain_all_numbers(clock: Clock) -> None:
     lines = Lines(console(terminal=False))
     lines.on_note("something to know")
     run(lines, clock)
@@ -192,7 +192,7 @@ def test_the_output_suits_terminal_notebook_and_log(
     assert type(automatic()) is kind
 
 
-def test_the_time_left_is_right_if_several_epochs_share_a_row(clock: Clock) -> None:
+def test_time_left_is_correct_if_several_epochs_share_a_row(clock: Clock) -> None:
     lines = Lines(console(False))
     lines.on_train_begin(TrainInfo(30, 1000, 100), TrainState())
     clock.now += 60

@@ -1,4 +1,4 @@
-"""Recipes are checked once, when they are made, and every refusal says what to write instead."""
+"""Recipes are validated on creation, and every error says what to write instead."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from peewit.errors import PeewitError, UsageError
 from peewit.training.recipe import FREE_TO_CHANGE, PRESETS, Recipe
 
 
-def test_the_tutorials_recipe_is_the_tutorials() -> None:
+def test_tutorial_recipe_has_the_settings_of_the_tutorial() -> None:
     recipe = Recipe.preset("tutorial")
     assert (recipe.model, recipe.optimizer, recipe.lr) == ("tutorial", "adam", 1e-3)
     assert (recipe.batch_size, recipe.epochs) == (32, 10)
     assert all(preset.name == name for name, preset in PRESETS.items())
 
 
-def test_the_fast_recipes_are_checked_too() -> None:
+def test_fast_recipes_are_validated() -> None:
     fast, best = Recipe.preset("fast"), Recipe.preset("best")
     assert (fast.model, fast.optimizer, fast.schedule, fast.tta) == (
         "fast-l",
@@ -36,7 +36,7 @@ def test_the_fast_recipes_are_checked_too() -> None:
         fast.replace(image_size=7)
 
 
-def test_small_last_steps_are_left_out_with_muon_only() -> None:
+def test_only_muon_drops_the_last_smaller_batch() -> None:
     assert [Recipe(batch_size=10).steps(images) for images in (9, 10, 11)] == [1, 1, 2]
     fast = Recipe.preset("fast", batch_size=10)
     assert [fast.steps(images) for images in (9, 10, 19, 20)] == [1, 1, 1, 2]
@@ -82,9 +82,7 @@ def test_small_last_steps_are_left_out_with_muon_only() -> None:
         ({"colour": 3}, "a recipe has no field 'colour'; it has name, model, epochs"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(
-    changes: dict[str, Any], sentence: str
-) -> None:
+def test_invalid_values_are_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         Recipe.preset("tutorial", **changes)
 
@@ -96,22 +94,22 @@ def test_an_unknown_preset_is_refused() -> None:
         Recipe.preset("tutorail")
 
 
-def test_a_whole_number_is_a_fine_float() -> None:
+def test_integers_are_accepted_as_floats() -> None:
     assert isinstance(Recipe(lr=1).lr, float)
 
 
-def test_it_survives_yaml(tmp_path: Path) -> None:
+def test_yaml_round_trip(tmp_path: Path) -> None:
     recipe = Recipe.preset("fast", name="mine: the größte", lr=1e-5, threads=3, minutes=0.5)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     assert Recipe.from_yaml(tmp_path / "recipe.yaml") == recipe
 
 
 @pytest.mark.parametrize("budget", [{"minutes": 5}, {"until_accuracy": 0.8}])
-def test_a_budget_takes_the_place_of_epochs(tmp_path: Path, budget: dict[str, float]) -> None:
+def test_budget_replaces_epochs(tmp_path: Path, budget: dict[str, float]) -> None:
     recipe = Recipe(epochs=3, **budget)
     assert recipe.epochs is recipe.to_dict()["epochs"] is None
     assert not recipe.by_epochs
-    # as recipes were written that kept a number of epochs which meant nothing
+    # earlier recipes kept a meaningless number of epochs
     (name, value), *_ = budget.items()
     (tmp_path / "old.yaml").write_text(f"epochs: 8\n{name}: {value}\n")
     assert Recipe.from_yaml(tmp_path / "old.yaml").epochs is None
@@ -120,7 +118,7 @@ def test_a_budget_takes_the_place_of_epochs(tmp_path: Path, budget: dict[str, fl
 
 
 def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path) -> None:
-    (tmp_path / "quick.yaml").write_text("minutes: 2e1\nlr: 1e-4  # to YAML 1.1 these are texts\n")
+    (tmp_path / "quick.yaml").write_text("minutes: 2e1\nlr: 1e-4  # texts in YAML 1.1\n")
     recipe = Recipe.from_yaml(str(tmp_path / "quick.yaml"))
     assert recipe == Recipe(name="quick", minutes=20.0, lr=1e-4)
 
@@ -161,7 +159,7 @@ def test_yaml_keeps_defaults_and_names_the_recipe_after_the_file(tmp_path: Path)
         ("a: " + "[" * 1500, "a list or mapping is not a value"),
     ],
 )
-def test_bad_yaml_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+def test_invalid_yaml_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(UsageError, match=sentence):
         Recipe.from_yaml(tmp_path / "r.yaml")
@@ -189,24 +187,24 @@ def test_what_is_no_text_is_no_recipe(tmp_path: Path) -> None:
         Recipe.from_yaml(tmp_path / "r.yaml")
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PeewitError, match=r"cannot read the recipe .*none\.yaml: no such file"):
         Recipe.from_yaml(tmp_path / "none.yaml")
 
 
-def test_every_field_has_a_line_of_help() -> None:
+def test_every_field_has_a_help_text() -> None:
     for field in dataclasses.fields(Recipe):
         assert field.metadata["help"], field.name
         assert "\n" not in field.metadata["help"]
     assert {field.name for field in dataclasses.fields(Recipe)} >= FREE_TO_CHANGE
 
 
-def test_a_recipe_needs_no_pytorch() -> None:
+def test_recipe_does_not_import_pytorch() -> None:
     code = "import sys, peewit.training.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_auto_and_zeros_are_budgets_like_others() -> None:
+def test_auto_and_zero_values_are_handled_with_a_budget() -> None:
     five = Recipe.preset("fast", minutes=5)
     assert five.budgeted(minutes=3).minutes == 3
     assert Recipe(model="auto", optimizer="adam", epochs=2).budgeted(minutes=3).model == "auto"

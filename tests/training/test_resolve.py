@@ -1,4 +1,4 @@
-"""Open fields of a recipe follow from its data, its length and the machine, and nothing else."""
+"""Open fields of a recipe depend only on its data, its length and the machine."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def quiet(sentence: str) -> None:
     [Recipe(epochs=2), XS.replace(epochs=3), Recipe.preset("fast", minutes=1)],
     ids=["tutorial", "epochs", "minutes"],
 )
-def test_a_resolved_recipe_has_no_open_field_and_stays_the_same(recipe: Recipe) -> None:
+def test_resolved_recipe_has_no_open_field_and_is_a_fixed_point(recipe: Recipe) -> None:
     once = resolved(recipe, noise(600, 16))
     assert None not in [getattr(once, name) for name in (*OPEN, "threads")]
     assert once.model != "auto"
     assert resolved(once, noise(600, 16)) == once
 
 
-def test_the_setup_trains_by_the_resolved_recipe_itself() -> None:
+def test_setup_keeps_the_resolved_recipe() -> None:
     data = noise(600, 16)
     recipe = resolved(XS.replace(epochs=3), data)
     assert build_setup(data, None, recipe, quiet).recipe is recipe
 
 
-def test_values_that_are_given_stay() -> None:
+def test_given_values_are_kept() -> None:
     given = FAST.replace(lr=0.5, translate=0, skip_easy=0.1)
     assert filled(given, DATA, 1e9, pytest.fail) == given
     assert filled(Recipe(), DATA, 1e9, pytest.fail) == Recipe()
@@ -64,7 +64,7 @@ def test_open_fields_are_filled_one_by_one() -> None:
     assert filled(FAST.replace(lr=0.5), noise(100, 16), 250_000, quiet).translate == 1
 
 
-def test_only_short_trainings_skip_easy_images() -> None:
+def test_only_short_runs_skip_easy_images() -> None:
     whole = FAST.replace(validate_on="test")
 
     def chosen(epochs: float) -> float | None:
@@ -75,7 +75,7 @@ def test_only_short_trainings_skip_easy_images() -> None:
     assert filled(whole.replace(skip_easy=0.0), DATA, 1_000, quiet).skip_easy == 0.0
 
 
-def test_longer_trainings_have_lower_learning_rates() -> None:
+def test_longer_runs_have_lower_learning_rates() -> None:
     rates = [muon_rate(steps) for steps in (0, 1, 100, 1_000, 10_000)]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > rates[-1] > 0
@@ -87,7 +87,7 @@ def test_larger_images_are_translated_further() -> None:
     assert (moves[0], moves[7], moves[27], moves[31], moves[-1]) == (0, 0, 2, 2, 4)
 
 
-def test_augmentation_leaves_something_of_small_images() -> None:
+def test_augmentation_of_small_images_is_bounded() -> None:
     notes: list[str] = []
     best = Recipe.preset("best")
     assert filled(best, DATA, 1e6, pytest.fail).cutout == best.cutout
@@ -99,7 +99,7 @@ def test_augmentation_leaves_something_of_small_images() -> None:
     assert filled(small, noise(40, 8), 1e6, pytest.fail) == small
 
 
-def test_an_enlarged_image_is_translated_by_its_own_pixels() -> None:
+def test_translation_of_enlarged_images_is_in_original_pixels() -> None:
     data = Dataset(np.zeros((40, 4, 4, 3), np.uint8), np.arange(40) % 2, ["a", "b"])
     recipe = Recipe.preset("best", epochs=1, batch_size=4, model="fast-xs", image_size=32)
     setup = build_setup(data, None, resolved(recipe, data), quiet)
@@ -140,7 +140,7 @@ def test_small_data_gets_more_validation_and_smaller_batches() -> None:
     assert (on_test.validation_fraction, on_test.batch_size) == (0.02, 6)
 
 
-def test_large_data_and_other_recipes_stay_the_same() -> None:
+def test_large_data_and_other_recipes_are_unchanged() -> None:
     assert for_small_data(XS, noise(50_000, 1), pytest.fail) == XS
     assert for_small_data(Recipe(), noise(60, 8), pytest.fail) == Recipe()
 
@@ -149,9 +149,7 @@ def test_large_data_and_other_recipes_stay_the_same() -> None:
     ("factor", "precision", "told"),
     [(2.0, "float32", True), (1.0, "float32", False), (2.0, "bfloat16", False)],
 )
-def test_with_epochs_bfloat16_is_suggested_and_not_chosen(
-    factor: float, precision: str, told: bool
-) -> None:
+def test_bfloat16_is_only_suggested_with_epochs(factor: float, precision: str, told: bool) -> None:
     notes: list[str] = []
     asked = XS.replace(epochs=1, precision=precision)
     recipe = resolve(asked, noise(40, 8), MadeMachine(bfloat16=factor), notes.append)
@@ -159,17 +157,17 @@ def test_with_epochs_bfloat16_is_suggested_and_not_chosen(
     assert any("--precision bfloat16" in note for note in notes) is told
 
 
-def test_the_network_of_a_recipe_by_epochs_follows_from_its_images() -> None:
+def test_network_by_epochs_depends_on_the_number_of_images() -> None:
     automatic = Recipe.preset("fast", model="auto", epochs=1)
     assert resolved(automatic, noise(100, 8)).model == "fast-xs"
     assert resolved(automatic.replace(epochs=1200), noise(100, 8)).model == "fast-l"
 
 
-def test_threads_are_the_machines_unless_they_are_given() -> None:
+def test_threads_default_to_those_of_the_machine() -> None:
     assert resolved(Recipe(), DATA).threads == 1
     assert resolved(Recipe(threads=3), DATA).threads == 3
 
 
-def test_a_value_that_the_data_rules_out_is_refused() -> None:
+def test_value_that_does_not_fit_the_data_is_refused() -> None:
     with pytest.raises(UsageError, match="image_size"):
         resolved(Recipe(image_size=4), DATA)

@@ -34,7 +34,7 @@ def resumed(before: Recipe, asked: Recipe | None, notes: list[str] | None = None
 
 
 @pytest.mark.parametrize("asked", [None, BY_EPOCHS.replace(threads=None)])
-def test_by_epochs_it_keeps_its_threads_and_notes_the_cost(asked: Recipe | None) -> None:
+def test_training_by_epochs_keeps_its_threads_and_notes_the_cost(asked: Recipe | None) -> None:
     notes: list[str] = []
     assert resumed(BY_EPOCHS, asked, notes) == BY_EPOCHS
     (note,) = notes
@@ -42,7 +42,7 @@ def test_by_epochs_it_keeps_its_threads_and_notes_the_cost(asked: Recipe | None)
     assert "--threads 2 is faster" in note
 
 
-def test_by_time_it_uses_no_more_threads_than_cores() -> None:
+def test_training_by_time_uses_no_more_threads_than_cores() -> None:
     notes: list[str] = []
     assert resumed(BY_TIME, None, notes).threads == 2
     assert resumed(BY_TIME.replace(threads=1), None, notes).threads == 1

@@ -38,7 +38,7 @@ def test_later_epochs_visit_the_hardest_images_several_times() -> None:
     assert hard.order(WHOLE_EPOCHS + 1)[1][0] == WHOLE_EPOCHS + 4
 
 
-def test_learned_images_make_room_for_others() -> None:
+def test_learned_images_are_replaced_by_others() -> None:
     hard = of_losses([3, 2, 1, 0])
     hard.choose(WHOLE_EPOCHS)
     hard.record_losses(np.array([0, 1]), np.array([0.5, 0.4], np.float32))
@@ -58,7 +58,7 @@ def test_no_batch_has_an_image_twice_or_two_visits(fraction: float, batch_size: 
         assert len(set(visits[first : first + batch_size])) == 1
 
 
-def test_among_equals_chance_decides() -> None:
+def test_ties_are_broken_at_random() -> None:
     # sorted by class, the first half would be the first classes alone
     hard = HardExamples(1000, 0.5, batch_size=10, seed=0)
     hard.choose(WHOLE_EPOCHS)

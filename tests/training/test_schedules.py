@@ -1,4 +1,4 @@
-"""How far a training is, and its learning rates."""
+"""The progress of training by epochs, and its learning rates."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def test_rates_decay_linearly_and_finished_groups_are_frozen() -> None:
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
         assert early.requires_grad == (share < 0.5)
         assert late.requires_grad
-    set_learning_rates(optimizer, 0.1)  # a finished run that is trained for longer
+    set_learning_rates(optimizer, 0.1)  # a finished run with a larger number of epochs
     assert early.requires_grad

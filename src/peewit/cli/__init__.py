@@ -1,7 +1,7 @@
 """The command line: parse, call the package, print the result.
 
 No command imports torch, matplotlib, Pillow or scikit-learn before it needs them, so that
-``peewit --help`` and completion answer at once.
+``peewit --help`` and completion respond at once.
 """
 
 from __future__ import annotations

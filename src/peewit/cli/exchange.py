@@ -107,7 +107,7 @@ def export(
     class for any of them is deleted.
 
     With --int8 some predictions may change: the accuracy on the run's test images is printed before
-    and after quantization.
+    and after quantisation.
     """
     from peewit.export import job
     from peewit.runs.run import Run

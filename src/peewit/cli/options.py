@@ -144,7 +144,7 @@ def data_options(command: Decorated) -> Decorated:
 
 
 def recipe_flags(command: Decorated) -> Decorated:
-    """Add a flag for each recipe field that has one; None stands for the recipe's own value."""
+    """Add a flag for each recipe field that has one; None means the value of the recipe."""
     hints = typing.get_type_hints(Recipe)
     for field in reversed(dataclasses.fields(Recipe)):
         flag = flag_of(field)
@@ -229,7 +229,7 @@ def parse_indices(
         # the range is expanded before the size of the data set is known
         if not 0 <= last - first < 10_000:
             raise click.UsageError(
-                f"--indices: {part!r} is not an ascending range of up to 10,000 pictures", context
+                f"--indices: {part!r} is not an ascending range of up to 10,000 images", context
             )
         numbers.extend(range(first, last + 1))
     return numbers

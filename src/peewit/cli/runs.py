@@ -199,7 +199,7 @@ def report(folder: Path, data: str | None, out: Path | None) -> None:
     """Write an HTML report about RUN: result, curves, mistakes, heat maps, cost, how to repeat it.
 
     The report is one file and needs no network. Its images come from the data that RUN was trained
-    on; if that is unavailable, the report has only the pictures that the training saved.
+    on; if that is unavailable, the report has only the pictures that were saved after training.
     """
     from peewit.errors import PeewitError
     from peewit.plots import advice

@@ -54,13 +54,9 @@ class Agreement:
     origin: str
 
     def __str__(self) -> str:
-        classes = (
-            f"a different class for {self.changed}" if self.changed else "the same class for all"
-        )
-        return (
-            f"{classes} of {self.pictures} images, probabilities within {self.difference:.1e} "
-            f"({self.origin})"
-        )
+        different = f"a different class for {self.changed} of {self.pictures}"
+        classes = different if self.changed else f"the same class for all {self.pictures}"
+        return f"{classes} images, probabilities within {self.difference:.1e} ({self.origin})"
 
 
 def sample_pictures(run: Run, count: int = SAMPLE_SIZE) -> Sample:

@@ -1,4 +1,4 @@
-"""Choose pictures of a data set to show, and describe the data set."""
+"""Choose images of a data set to show, and describe the data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from peewit.data.dataset import Dataset
 from peewit.errors import UsageError
 
-# maximum number of pictures in one figure
+# maximum number of images in one figure
 MOST = 10_000
 
 
@@ -21,31 +21,31 @@ def choose(
     count: int = 16,
     seed: int = 0,
 ) -> npt.NDArray[np.int64]:
-    """Choose pictures to show.
+    """Choose images to show.
 
     Parameters
     ----------
     dataset : Dataset
     indices : sequence of int, optional
-        Exactly these pictures, in this order; ``count`` and ``seed`` are ignored.
+        Exactly these images, in this order; ``count`` and ``seed`` are ignored.
     classes : sequence of str, optional
-        Only pictures of these classes, in equal numbers (give or take one), class by class in the
+        Only images of these classes, in equal numbers (give or take one), class by class in the
         order given. With ``indices``: filter them by these classes.
     count : int
-        Number of pictures to draw at random, at most ``MOST``; all if there are fewer.
+        Number of images to draw at random, at most ``MOST``; all if there are fewer.
     seed : int
-        Random seed; the same seed draws the same pictures.
+        Random seed; the same seed draws the same images.
 
     Returns
     -------
-    int64 array, shape (pictures,)
+    int64 array, shape (images,)
         Indices into ``dataset``.
 
     Raises
     ------
     UsageError
         An index or a class is not in the data set, ``count`` is less than 1 or more than ``MOST``,
-        ``seed`` is negative, or no picture is left.
+        ``seed`` is negative, or no image is left.
 
     Examples
     --------
@@ -63,10 +63,10 @@ def choose(
         if classes is not None:
             chosen = chosen[np.isin(dataset.labels[chosen], labels)]
     elif not 1 <= count <= MOST:
-        raise UsageError(f"cannot show {count:,} pictures", "", f"give 1 to {MOST:,}")
+        raise UsageError(f"cannot show {count:,} images", "", f"give 1 to {MOST:,}")
     elif classes is not None:
         random = np.random.default_rng(seed)
-        # for example, 10 pictures of 3 classes: 4, 3 and 3
+        # for example, 10 images of 3 classes: 4, 3 and 3
         shares = [len(part) for part in np.array_split(np.arange(count), len(labels))]
         members = [np.flatnonzero(dataset.labels == label) for label in labels]
         chosen = np.concatenate(
@@ -79,7 +79,7 @@ def choose(
         random = np.random.default_rng(seed)
         chosen = random.choice(len(dataset), size=min(count, len(dataset)), replace=False)
     if not len(chosen):
-        raise UsageError("there is no picture to show", "no picture matches the selection")
+        raise UsageError("there is no image to show", "no image matches the selection")
     return chosen.astype(np.int64)
 
 
@@ -101,7 +101,7 @@ def surest_mistakes(
     [2, 1]
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    # stable, so that the same predictions always select the same pictures
+    # stable, so that the same predictions always select the same images
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
@@ -134,7 +134,7 @@ def in_turn(
 
 
 def titles(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[str]:
-    """Return the class name of each chosen picture."""
+    """Return the class name of each chosen image."""
     return [dataset.class_names[label] for label in dataset.labels[chosen]]
 
 
@@ -180,8 +180,8 @@ def _checked_indices(dataset: Dataset, indices: Sequence[int]) -> npt.NDArray[np
     for index in indices:
         if not 0 <= index < len(dataset):
             raise UsageError(
-                f"there is no picture {index}",
-                f"the {len(dataset):,} pictures are numbered from 0 to {len(dataset) - 1:,}",
+                f"there is no image {index}",
+                f"the {len(dataset):,} images are numbered from 0 to {len(dataset) - 1:,}",
             )
     return np.asarray(indices, dtype=np.int64)
 

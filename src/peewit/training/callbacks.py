@@ -40,8 +40,8 @@ class Callback:
     """Follows training. Subclass it and override what you need; the methods here do nothing.
 
     Pass instances to ``peewit.train(..., callbacks=[...])``. They are called in that order, in the
-    thread that trains, so each method must return quickly. ``state`` is the live
-    state: read it, do not change it.
+    thread that trains, so each method must return quickly. ``state`` is the live state: read it, do
+    not change it.
 
     Examples
     --------

@@ -23,7 +23,7 @@ OF_THE_TEST = frozenset({"calibrate", "batch_norm_statistics"})
 FREE_TO_CHANGE = OF_THE_TEST | {
     *("name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes")
 }
-AUTO = "auto"  # stands for the fast network that fits the length of the training
+AUTO = "auto"  # the fast network that fits the length of the training
 
 
 @dataclass(frozen=True, kw_only=True)

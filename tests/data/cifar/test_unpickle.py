@@ -243,7 +243,7 @@ def test_repeated_calls_cannot_multiply_the_data() -> None:
         loads(b"\x80\x02}" + text + b"q\x01" + copies + b".")
 
 
-def test_a_batch_cannot_ask_for_more_memory_than_its_size_explains() -> None:
+def test_batch_cannot_allocate_more_memory_than_its_size() -> None:
     pickled = pickle.dumps(BATCH | {b"data": np.zeros((100, 30_000), np.uint8)}, protocol=2)
     # read as text, decoded to bytes, viewed as an array
     with peak_below(3 * len(pickled)):
@@ -264,7 +264,7 @@ def test_overlapping_frames_do_not_change_what_is_read() -> None:
 
 @pytest.mark.parametrize("state", [b"N}X\x04\x00\x00\x00kindK\x01s\x86", b"}}\x86", b"K\x01\x85"])
 @pytest.mark.parametrize("target", [b"c_codecs\nencode\n", b"cnumpy\nndarray\n", b"K\x01\x85"])
-def test_nothing_but_arrays_can_be_given_a_state(target: bytes, state: bytes) -> None:
+def test_only_arrays_can_have_a_state(target: bytes, state: bytes) -> None:
     with pytest.raises(UnreadableFileError):
         loads(b"\x80\x02}X\x04\x00\x00\x00data" + target + state + b"bs.")
 

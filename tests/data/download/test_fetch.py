@@ -425,7 +425,7 @@ def test_a_complete_part_is_used(get: Get, server: Server, folder: Path) -> None
     assert whole(folder)
 
 
-def test_a_mirror_that_keeps_losing_the_connection_is_given_up(get: Get, server: Server) -> None:
+def test_mirror_that_keeps_losing_the_connection_is_abandoned(get: Get, server: Server) -> None:
     with pytest.raises(SourceNotAvailable, match="closed the connection"):
         get("no_range_cut")
     assert len(server.starts("no_range_cut")) == QUICK.resumes + 1
@@ -440,7 +440,9 @@ def test_a_slow_mirror_is_abandoned_and_its_bytes_are_kept(get: Get, server: Ser
     assert 0 < start < len(CONTENT)
 
 
-def test_if_all_are_slow_the_fastest_is_used(get: Get, server: Server, folder: Path) -> None:
+def test_if_all_mirrors_are_slow_the_fastest_is_used(
+    get: Get, server: Server, folder: Path
+) -> None:
     fetched = get("missing", "trickles", "trickles_faster")
     assert whole(folder)
     assert len(fetched.notes) == 3
@@ -463,7 +465,7 @@ def test_progress_is_reported(get: Get, server: Server) -> None:
     assert all(step.rate >= 0 for step in seen)
 
 
-def test_if_all_fail_the_error_says_what_to_do(get: Get, folder: Path) -> None:
+def test_if_all_mirrors_fail_the_error_says_what_to_do(get: Get, folder: Path) -> None:
     with pytest.raises(SourceNotAvailable) as caught:
         get("missing", "page", "http://127.0.0.1:9/x")
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""Measuring a machine: the arithmetic, on clocks that exist only here."""
+"""Measuring a machine: the arithmetic, on simulated clocks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_threads_that_would_wait_for_a_core_are_left_out(
 
 
 def steps(schedule: benchmark._FewSteps, seconds: list[float]) -> int:
-    """Make steps of these durations until the schedule ends; return how many were made."""
+    """Run steps of these durations until the schedule ends; return their number."""
     state = TrainState()
     for made, took in enumerate(seconds):
         schedule.observe(state)
@@ -73,32 +73,32 @@ def steps(schedule: benchmark._FewSteps, seconds: list[float]) -> int:
     return len(seconds)
 
 
-def test_steps_are_made_until_they_take_equally_long() -> None:
+def test_steps_are_measured_until_their_time_settles() -> None:
     schedule = benchmark._FewSteps(100.0, lambda: 0.0)
     assert steps(schedule, [1.0, 0.5, 0.4, 0.41, 0.4, 0.42, 0.4, 0.4]) == 6
     assert schedule.usual == pytest.approx(0.4)
     assert schedule.steps[:3] == pytest.approx([1.0, 0.5, 0.4])
 
 
-def test_steps_that_keep_getting_faster_end_too() -> None:
+def test_number_of_measured_steps_is_limited() -> None:
     schedule = benchmark._FewSteps(100.0, lambda: 0.0)
     assert steps(schedule, [0.9**n for n in range(50)]) == benchmark.STEPS
 
 
-def test_when_the_time_is_up_one_step_is_enough() -> None:
+def test_at_least_one_step_is_measured() -> None:
     schedule = benchmark._FewSteps(0.0, lambda: 0.0)
     assert steps(schedule, [1.0, 0.5]) == 1
     assert schedule.usual == 1.0
 
 
 @pytest.mark.parametrize("recipe", [FAST, FAST.replace(schedule="constant"), Recipe(batch_size=8)])
-def test_a_network_is_measured(recipe: Recipe) -> None:
+def test_speed_of_a_network_is_measured(recipe: Recipe) -> None:
     speed = benchmark.measure(noise(60, 32), recipe, 0.0)
     assert (speed.model, speed.batch_size) == (recipe.model, 8)
     assert speed.step > 0
     assert speed.inference > 0
     model = build(recipe.model, (32, 32, 3), 3, 0)
-    if recipe == FAST:  # as in most of its training, the whitening layer is frozen
+    if recipe == FAST:  # the whitening layer is frozen, as in most of the training
         model.get_parameter("whitening.bias").requires_grad_(False)
     assert speed.flops == 8 * training_flops(model, (32, 32, 3))
 
@@ -106,9 +106,7 @@ def test_a_network_is_measured(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     "data", [noise(4, 8), noise(9, 1, 1), noise(150, 8, classes=100), noise(8, 90)]
 )
-def test_few_small_and_large_images_and_many_classes_are_measured_too(
-    data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusual_data_is_measured_too(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "PIXELS", 20_000)  # two large images, which are repeated
     speed = benchmark.measure(data, FAST, 0.0)
     assert speed.batch_size == 8

@@ -1,4 +1,4 @@
-"""The measured frontier is in order, and between its points too."""
+"""The measured frontier is monotonic, between its points too."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from peewit.models.registry import MODELS
 from peewit.training.budget.frontier import ERRORS, NETWORKS, needed_flops
 
 
-def test_networks_are_there_and_grow() -> None:
+def test_networks_are_registered_and_ordered_by_size() -> None:
     assert [entry.model for entry in NETWORKS] == [name for name in MODELS if "fast-" in name]
     needs = [entry.images for entry in NETWORKS]
     assert needs == sorted(needs)
     assert needs[0] == 0
 
 
-def test_fewer_errors_take_more_work() -> None:
+def test_lower_errors_need_more_operations() -> None:
     assert list(ERRORS) == sorted(ERRORS)
     needed = [needed_flops(error / 100) for error in range(95, 0, -1)]
     assert needed == sorted(set(needed))
 
 
 @pytest.mark.parametrize(("flops", "error"), ERRORS)
-def test_measured_points_are_kept(flops: float, error: float) -> None:
+def test_measured_points_are_reproduced(flops: float, error: float) -> None:
     assert needed_flops(error) == pytest.approx(flops)
 
 
-def test_error_is_a_power_of_work_between_the_points_and_beyond() -> None:
+def test_error_is_a_power_of_the_operations() -> None:
     for (few, high), (many, low) in pairwise(ERRORS):
         assert needed_flops((high * low) ** 0.5) == pytest.approx((few * many) ** 0.5)
     (few, high), (many, low) = ERRORS[:2]

@@ -1,4 +1,4 @@
-"""Plan and pace on machines that exist only here: their clock advances when they work."""
+"""Plan and pace on simulated machines, whose clock advances when they work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ending(of: Speed) -> Ending:
 
 @dataclass
 class Machine:
-    """Does in 1 / speed seconds what the measured machine does in one."""
+    """A machine that is ``speed`` times as fast as the measured one."""
 
     speed: Callable[[float], float] = lambda time: 1.0
     jitter: float = 0.0
@@ -58,7 +58,7 @@ class Machine:
         return self.time
 
     def work(self, seconds: float) -> float:
-        """Do something; return how long it took."""
+        """Do some work; return how long it took."""
         began = self.time
         left = seconds * (1 + self.jitter * self.numbers.uniform(-1, 1))
         while left > 1e-9:  # in slices, because the speed may change on the way
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def live(machine: Machine, seconds: float, of: Speed, begun: float = 0.0) -> Outcome:
-    """Load, plan, train, test, draw: what a timed training does."""
+    """Load, plan, train, test and draw, as a run with a time budget does."""
     budget = Budget(seconds, began=0.0, now=machine.now)
     machine.work(LOADING)
     plan = make_plan(budget, of, ending(of), IMAGES)
@@ -105,17 +105,17 @@ def live(machine: Machine, seconds: float, of: Speed, begun: float = 0.0) -> Out
 
 
 def fitting(seconds: float) -> Speed:
-    """Return a network of which the test takes a twentieth of the budget, as chosen ones do."""
+    """Return a network whose test takes a twentieth of the budget, as usual."""
     return speed(step=seconds / 900)
 
 
 def bounds(seconds: float) -> tuple[float, float]:
-    """Within 5 %, and never more than 5 s late."""
+    """Assert that it ended within 5 % of the budget, and at most 5 s late."""
     return 0.95 * seconds, seconds + min(0.05 * seconds, 5.0)
 
 
 @pytest.mark.parametrize("seconds", [30, 60, 120, 300, 600, 900, 1800])
-def test_on_a_quiet_machine_it_ends_on_time(seconds: float) -> None:
+def test_ends_on_time_on_an_idle_machine(seconds: float) -> None:
     outcome = live(Machine(jitter=0.1), seconds, fitting(seconds))
     low, high = bounds(seconds)
     assert low <= outcome.took <= high
@@ -124,7 +124,7 @@ def test_on_a_quiet_machine_it_ends_on_time(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [60, 300, 900])
-def test_when_something_takes_half_the_machine_from_the_middle_on(seconds: float) -> None:
+def test_background_load_from_half_time(seconds: float) -> None:
     machine = Machine(speed=lambda time: 1.0 if time < seconds / 2 else 0.5)
     outcome = live(machine, seconds, fitting(seconds))
     low, high = bounds(seconds)
@@ -134,10 +134,10 @@ def test_when_something_takes_half_the_machine_from_the_middle_on(seconds: float
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_it_ends_on_time_on_any_machine(seed: int) -> None:
+def test_ends_on_time_at_changing_speeds(seed: int) -> None:
     numbers = random.Random(seed)
     seconds = numbers.choice([60, 90, 120, 300, 600, 1800])
-    # the speed changes a few times, to anything between a third and full, but not in the end
+    # the speed changes a few times, to between a third and full, but not at the end
     changes = sorted(numbers.uniform(0, 0.75 * seconds) for _ in range(numbers.randrange(4)))
     speeds = [1.0, *(numbers.uniform(0.4, 1.2) for _ in changes)]
 
@@ -151,21 +151,21 @@ def test_it_ends_on_time_on_any_machine(seed: int) -> None:
     assert low <= outcome.took <= high
     assert outcome.shares == sorted(outcome.shares)
     assert outcome.shares[0] < 0.02
-    assert outcome.shares[-1] > 0.96  # the rates have come to nearly nothing
+    assert outcome.shares[-1] > 0.96  # the learning rates have decayed to almost 0
 
 
-def test_a_machine_that_slows_down_at_the_test_leaves_augmentation_out() -> None:
+def test_slowdown_during_the_test_skips_augmentation() -> None:
     of = speed(step=0.9, batch=500)
     quiet = live(Machine(), 120, of)
     assert quiet.augmented
-    # just when the training ends
+    # exactly at the end of training
     last = quiet.plan.training + LOADING
     outcome = live(Machine(speed=lambda time: 1.0 if time < last else 0.5), 120, of)
     assert not outcome.augmented
     assert outcome.took <= 125
 
 
-def test_what_a_plan_has_no_time_for_is_left_out() -> None:
+def test_augmentation_that_does_not_fit_is_skipped() -> None:
     machine, of = Machine(), speed(step=2.0, batch=250)
     machine.work(LOADING)
     budget = Budget(120.0, 0.0, machine.now)
@@ -176,17 +176,17 @@ def test_what_a_plan_has_no_time_for_is_left_out() -> None:
     assert not make_plan(budget, of, cheap, IMAGES, augmented=False).augmented
 
 
-def test_late_in_a_training_augmentation_is_as_cheap_as_at_its_beginning() -> None:
+def test_augmentation_is_compared_with_the_whole_training_time() -> None:
     machine, of = Machine(), speed()
     machine.work(270.0)
     budget = Budget(300.0, 0.0, machine.now)
     end = Ending(test=2.0, augmentation=3.5, rest=1.5)
     assert make_plan(budget, of, end, IMAGES, fewest=0, trained=255.0).augmented
-    # as much as a training that has only these 30 seconds would not pay
+    # more than it would be worth with a budget of only 30 seconds
     assert not make_plan(budget, of, end, IMAGES).augmented
 
 
-def test_the_clock_of_budgets_has_no_steps() -> None:
+def test_clock_of_budgets_has_a_fine_resolution() -> None:
     # time.monotonic moves in steps of 16 ms in Windows before Python 3.13: too coarse for probes
     assert Budget(1.0, 0.0).now is time.perf_counter
     assert Schedules(Recipe(), 1, print).now is time.perf_counter
@@ -197,17 +197,17 @@ def test_the_clock_of_budgets_has_no_steps() -> None:
         assert clock.default is time.perf_counter
 
 
-def test_too_small_a_budget_says_the_least_that_is_possible() -> None:
+def test_too_small_budget_reports_minimum() -> None:
     machine, of = Machine(), speed()
     machine.work(LOADING)
     with pytest.raises(UsageError, match=r"0\.1 minutes is not enough.*--minutes 0\.4") as error:
         make_plan(Budget(6.0, 0.0, machine.now), of, ending(of), IMAGES)
     assert "\n" not in str(error.value)
-    outcome = live(Machine(), 60 * 0.4, of)  # and that is true
+    outcome = live(Machine(), 60 * 0.4, of)  # which is enough
     assert outcome.steps >= FEWEST_STEPS - 1
 
 
-def test_a_training_that_goes_on_goes_on_with_its_share() -> None:
+def test_resumed_run_continues_at_its_fraction() -> None:
     outcome = live(Machine(), 60, speed(), begun=0.6)
     assert 0.6 <= outcome.shares[0] < 0.61
     assert outcome.shares[-1] > 0.98
@@ -218,7 +218,7 @@ def test_a_training_that_goes_on_goes_on_with_its_share() -> None:
     [(5, "fast-xs"), (30, "fast-xs"), (120, "fast-s"), (300, "fast-m"), (640, "fast-l")],
 )
 def test_the_network_grows_with_the_budget(seconds: float, model: str) -> None:
-    # images a second on two cores
+    # images per second on two cores
     rates = {"fast-xs": 1765, "fast-s": 900, "fast-m": 650, "fast-l": 281, "fast-xl": 80}
     speeds = [speed(name, 250 / rate) for name, rate in rates.items()]
     assert choose(speeds, seconds).model == model
@@ -231,7 +231,7 @@ def test_a_larger_budget_never_gets_a_smaller_network() -> None:
     assert chosen == sorted(chosen)
 
 
-def test_only_networks_in_question_are_measured() -> None:
+def test_only_candidate_networks_are_measured() -> None:
     flops = dict(zip((entry.model for entry in NETWORKS), (8e7, 2e8, 2.7e8, 7e8, 3e9), strict=True))
 
     def names(seconds: float) -> list[str]:
@@ -243,7 +243,7 @@ def test_only_networks_in_question_are_measured() -> None:
     assert all(len(names(seconds)) <= 2 for seconds in range(1, 5000, 50))
 
 
-def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_slowdown_is_separate(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     end = Ending(test=2.0, augmentation=2.0, rest=2.0, report=1.0, python=0.01)
     plan = make_plan(Budget(60.0, 0.0, machine.now), speed(step=0.1), end, IMAGES)
@@ -254,7 +254,7 @@ def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyP
     )
     position = TrainState()
     assert pace.python_slowdown == 1
-    for _ in range(5):  # steps take four times as long as they did
+    for _ in range(5):  # steps take four times as long
         pace.observe(position)
         position.seconds += 0.4
         position.seen += 250
@@ -262,13 +262,13 @@ def test_python_keeps_its_own_pace_on_a_busy_machine(monkeypatch: pytest.MonkeyP
     assert pace.slowdown == pytest.approx(4)
     assert pace.python_slowdown == pytest.approx(1.2)
     assert pace.end == pytest.approx(60 - SAFETY * (4 * 4.0 + 1.2 * 3.0))
-    # measured again after a while, and never assumed to be slower than the steps
+    # measured again later, and never assumed to be slower than the steps
     machine.time += 10
     pace.measure_python()
     assert pace.python_slowdown == pytest.approx(4)
 
 
-def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None:
+def test_threads_are_not_changed_near_the_end() -> None:
     machine, used = Machine(), []
     budget, of = Budget(60.0, 0.0, machine.now), speed(step=0.1)
     plan = make_plan(budget, of, ending(of), IMAGES)
@@ -285,14 +285,14 @@ def test_the_threads_hear_of_each_step_and_are_left_alone_near_the_end() -> None
     pace.observe(position)
     steps(RECENT)
     assert used == [1]
-    steps(10)  # no faster: it goes back to two
+    steps(10)  # no faster: back to two
     assert used == [1, 2]
     machine.time = 56.0
     steps(10)
     assert used == [1, 2]
 
 
-def test_who_goes_on_does_not_count_what_was_done_before_as_a_step() -> None:
+def test_resumed_seconds_are_not_a_step() -> None:
     machine, of = Machine(), speed(step=0.1)
     budget = Budget(60.0, 0.0, machine.now)
     plan = make_plan(budget, of, ending(of), IMAGES)
@@ -302,6 +302,6 @@ def test_who_goes_on_does_not_count_what_was_done_before_as_a_step() -> None:
         pace.observe(position)
         position.seconds += 0.4
         position.seen += of.batch_size
-    assert pace.slowdown == 1  # two steps are too few to tell
+    assert pace.slowdown == 1  # two steps are not enough to judge
     pace.observe(position)
     assert pace.slowdown == pytest.approx(4)

@@ -1,4 +1,4 @@
-"""What the planner chooses on machines that exist only here."""
+"""The choices of the planner on simulated machines."""
 
 from __future__ import annotations
 
@@ -100,14 +100,16 @@ def test_other_networks_are_measured_in_the_chosen_precision(
         assert choice.recipe.precision == precision
 
 
-def test_a_resumed_training_keeps_its_precision() -> None:
+def test_resumed_run_keeps_its_precision() -> None:
     machine = MadeMachine(bfloat16=2.0)
     choice = choose(machine, 600.0, settled=True, model="fast-xs")
     assert machine.measured == [("fast-xs", "float32")]
     assert choice.recipe.precision == "float32"
 
 
-def test_a_disturbed_best_rate_does_not_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_load_during_the_rate_measurement_does_not_mislead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(planner.kernels, "available", lambda: True)
     quiet, disturbed = EvenMachine(), EvenMachine(rates=(3e10, 1e11))
     right, wrong = (choose(machine, 20.0) for machine in (quiet, disturbed))
@@ -117,19 +119,19 @@ def test_a_disturbed_best_rate_does_not_mislead(monkeypatch: pytest.MonkeyPatch)
     assert disturbed.best_rate == quiet.best_rate
 
 
-def test_measuring_ends_in_time() -> None:
+def test_measurements_stay_within_their_share() -> None:
     machine = MadeMachine(cost=5.0, bfloat16=2.0)
     choose(machine, 60.0)
     assert len(machine.measured) == 1
 
 
-def test_time_before_the_planner_counts() -> None:
+def test_time_before_planning_counts() -> None:
     late = EvenMachine()
     late.time = 54.0
     assert choose(late, 60.0).seconds == pytest.approx(6.0)
 
 
-def test_an_accuracy_without_minutes_gets_the_time_that_it_should_need(
+def test_accuracy_without_minutes_gets_the_predicted_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(planner, "LONGEST_STEPS", 1e9)
@@ -141,11 +143,11 @@ def test_an_accuracy_without_minutes_gets_the_time_that_it_should_need(
         assert needed is not None
         choice = choose(machine, None, until_accuracy=accuracy)
         assert machine.allowed[0] == pytest.approx(planner.STEPS_SHARE * needed)
-        # as with that budget
+        # the same as with that budget
         alike = choose(EvenMachine(), needed)
         assert choice.recipe.model == alike.recipe.model
         chosen.append(choice.recipe.model)
-        # fewer minutes count, and more do not
+        # a smaller budget limits it, a larger one does not
         for minutes, seconds in ((needed / 120, needed / 2), (needed / 30, needed)):
             machine = EvenMachine()
             budget = {"minutes": minutes, "until_accuracy": accuracy}
@@ -191,7 +193,7 @@ def test_epochs_need_no_plan_but_fast_networks_the_best_rate() -> None:
         assert machine.measured == []
 
 
-def test_a_resumed_training_is_measured_once() -> None:
+def test_resumed_run_is_measured_once() -> None:
     machine = MadeMachine()
     recipe = Recipe.preset("fast", minutes=1, model="fast-s", threads=1)
     measured = planner.measure(DATA, None, recipe, machine)

@@ -1,4 +1,4 @@
-"""Training until an accuracy: on data that is as hard as CIFAR-10, harder, easier, hopeless."""
+"""Training to a target accuracy, on data as hard as CIFAR-10, harder, easier, impossible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RATE = 1.5e11
 
 
 def expected_error(flops: float) -> float:
-    """Return what a training of so many operations gets wrong: ``needed_flops`` turned round."""
+    """Return the error after so many operations: the inverse of ``needed_flops``."""
     low, high = 1e-6, 1.0
     for _ in range(60):
         middle = (low * high) ** 0.5
@@ -22,7 +22,7 @@ def expected_error(flops: float) -> float:
 
 
 def trained(target: float, hardness: float, ceiling: float = 1.0) -> list[Round]:
-    """Train on data on which ``hardness`` times as many are wrong, and at least 1 - ceiling."""
+    """Train on data with ``hardness`` times the error, which is at least 1 - ceiling."""
     rounds: list[Round] = []
     while (seconds := next_round(target, rounds, RATE)) is not None:
         error = min(0.95, hardness * expected_error(seconds * RATE))
@@ -33,14 +33,14 @@ def trained(target: float, hardness: float, ceiling: float = 1.0) -> list[Round]
 
 
 @pytest.mark.parametrize("target", [0.5, 0.75, 0.8, 0.85, 0.9])
-def test_what_was_measured_is_reached_at_once(target: float) -> None:
+def test_measured_data_needs_one_round(target: float) -> None:
     (only,) = trained(target, hardness=1.0)
     assert only.accuracy >= target
     assert only.seconds < 12 * 3600
 
 
 @pytest.mark.parametrize("target", [0.7, 0.8])
-def test_harder_data_takes_longer_rounds(target: float) -> None:
+def test_harder_data_needs_longer_rounds(target: float) -> None:
     rounds = trained(target, hardness=1.3)
     assert rounds[-1].accuracy >= target
     assert 2 <= len(rounds) <= 4
@@ -49,17 +49,17 @@ def test_harder_data_takes_longer_rounds(target: float) -> None:
     assert all(b <= MOST_GROWTH * a for a, b in pairwise(lengths))
 
 
-def test_it_gives_up_when_nothing_gets_better() -> None:
+def test_gives_up_without_improvement() -> None:
     rounds = trained(0.9, hardness=1.0, ceiling=0.7)
     assert len(rounds) == 4
 
 
 @pytest.mark.parametrize("target", [0.999, 1.0])
-def test_it_gives_up_what_cannot_be(target: float) -> None:
+def test_gives_up_on_impossible_targets(target: float) -> None:
     assert len(trained(target, hardness=3.0)) <= MOST_ROUNDS
 
 
-def test_tiny_targets_get_a_training_at_all() -> None:
+def test_low_targets_have_a_minimum_length() -> None:
     seconds = next_round(0.01, [], RATE)
     assert seconds is not None
     assert seconds >= 5

@@ -1,4 +1,4 @@
-"""The schedules of a training, without the measurements."""
+"""The schedules of a run, without the measurements."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def train_all(
     return count
 
 
-def test_epochs_need_no_schedule_of_time() -> None:
+def test_epochs_have_no_schedule_by_time() -> None:
     plain, _ = schedules([0.0], epochs=3)
     (schedule,) = plain.each(TrainState())
     assert schedule == EpochSchedule(3, plain.recipe.steps(1000))
 
 
-def test_minutes_are_one_schedule_and_the_plan_is_told() -> None:
+def test_minutes_have_one_schedule_and_a_note() -> None:
     now = [5.0]
     timed, notes = schedules(now, minutes=1)
     (schedule,) = timed.each(TrainState())
@@ -97,7 +97,7 @@ def test_too_few_minutes_are_an_error_but_not_when_going_on() -> None:
     assert schedule.is_over(TrainState())
 
 
-def test_going_on_has_the_time_that_was_left() -> None:
+def test_resumed_run_uses_the_rest_of_its_budget() -> None:
     now = [5.0]
     state = TrainState(seen=100, fraction_done=0.5, spent=30.0)
     (schedule,) = schedules(now, minutes=1)[0].each(state)
@@ -118,7 +118,7 @@ def test_rounds_end_when_the_accuracy_is_reached() -> None:
     assert notes[1].startswith("continuing until")
 
 
-def test_rounds_give_up_and_say_so() -> None:
+def test_failed_rounds_are_reported() -> None:
     now = [0.0]
     until, _ = schedules(now, until_accuracy=1.0)
     position = TrainState()
@@ -130,7 +130,7 @@ def test_rounds_give_up_and_say_so() -> None:
     assert error.todo == "ask for less"
 
 
-def test_a_round_that_was_stopped_goes_on_where_it_was() -> None:
+def test_interrupted_round_is_continued() -> None:
     now = [0.0]
     until, _ = schedules(now, until_accuracy=0.9)
     position = TrainState()
@@ -156,7 +156,7 @@ def test_a_round_that_was_stopped_goes_on_where_it_was() -> None:
     assert third.budget.seconds == pytest.approx(second.budget.seconds - 30)
 
 
-def test_after_rounds_that_ended_comes_a_whole_one() -> None:
+def test_finished_rounds_are_followed_by_a_complete_one() -> None:
     now = [0.0]
     until, _ = schedules(now, until_accuracy=0.8)
     position = TrainState()
@@ -169,21 +169,21 @@ def test_after_rounds_that_ended_comes_a_whole_one() -> None:
     assert schedule.budget.seconds > 100
 
 
-def test_minutes_bound_the_rounds() -> None:
+def test_minutes_limit_the_rounds() -> None:
     now = [0.0]
     until, _ = schedules(now, until_accuracy=1.0, minutes=1)
     train_all(until, TrainState(), now, 57, 0.6)
     assert "1 min" in until.given_up
 
 
-def test_what_is_left_after_the_rounds_has_augmentation_if_the_whole_has() -> None:
+def test_augmentation_after_the_rounds_uses_the_remaining_budget() -> None:
     now = [0.0]
     until, _ = schedules(now, until_accuracy=0.5, minutes=1)
     train_all(until, TrainState(), now, 51.0, 0.6)
     assert until.decide_augmentation(1.0)
 
 
-def test_rounds_that_were_given_up_count_no_more_when_more_is_asked_for() -> None:
+def test_failed_rounds_do_not_count_after_a_new_request() -> None:
     now = [0.0]
     until, _ = schedules(now, until_accuracy=1.0)
     position = TrainState()

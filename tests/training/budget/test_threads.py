@@ -1,4 +1,4 @@
-"""How many threads a training goes on with on a machine that others use too."""
+"""Adapting the number of threads on a shared machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USUAL = 0.1
 
 
 def run(threads: Threads, takes: Callable[[int], float], steps: int) -> list[int]:
-    """Make steps that take what ``takes`` says of the number of threads; return those numbers."""
+    """Run steps that last ``takes(threads)`` seconds; return the numbers of threads."""
     counts = []
     for _ in range(steps):
         counts.append(threads.count)
@@ -19,27 +19,27 @@ def run(threads: Threads, takes: Callable[[int], float], steps: int) -> list[int
 
 
 def waiting(cores: int, taken: int) -> Callable[[int], float]:
-    """Return what steps take where other processes share ``taken`` of the cores.
+    """Return the duration of steps if other processes share ``taken`` of the cores.
 
     Threads that wait for each other are four times as slow once one of them shares its core.
     """
     return lambda count: USUAL * cores / count * (1 if count <= cores - taken else 4)
 
 
-def test_a_quiet_machine_keeps_its_threads() -> None:
+def test_idle_machine_keeps_all_threads() -> None:
     used: list[int] = []
     assert set(run(Threads(4, used.append), waiting(4, 0), 500)) == {4}
     assert not used
 
 
-def test_it_finds_the_cores_that_are_free() -> None:
+def test_threads_adapt_to_free_cores() -> None:
     threads = Threads(4, lambda count: None)
     counts = run(threads, waiting(4, 2), 100)
     assert counts[-1] == 2
     assert counts.index(2) <= 3 * (RECENT + TRIAL)
 
 
-def test_it_takes_the_cores_back_when_they_are_free_again() -> None:
+def test_all_threads_are_used_again_when_cores_are_free() -> None:
     threads = Threads(2, lambda count: None)
     assert run(threads, waiting(2, 1), 200)[-1] == 1
     steps = round(LONGEST_PAUSE / USUAL)
@@ -65,19 +65,19 @@ def test_who_starts_with_fewer_threads_soon_tries_all() -> None:
 def test_trials_that_gain_nothing_are_short_and_become_rare() -> None:
     used: list[int] = []
     threads = Threads(2, used.append)
-    # a processor that is slow as a whole, as a hot laptop's: one thread is slower still
+    # a processor that is throttled as a whole, like a hot laptop's: one thread is even slower
     counts = run(threads, lambda count: 3 * USUAL * 2 / count, 2000)
     assert used[:2] == [1, 2]
     assert counts.count(1) < 30
     assert counts[-1] == 2
 
 
-def test_near_the_end_nothing_is_tried() -> None:
+def test_no_trials_near_the_end() -> None:
     threads = Threads(2, lambda count: None)
     for _ in range(50):
         threads.stepped(4 * USUAL, USUAL, tries=False)
     assert threads.count == 2
 
 
-def test_no_fewer_than_one() -> None:
+def test_at_least_one_thread() -> None:
     assert set(run(Threads(1, lambda count: None), lambda count: 9 * USUAL, 100)) == {1}

@@ -14,7 +14,7 @@ from peewit.training.optimizers.keras_adam import KerasAdam
 
 
 class SlowKerasAdam:
-    """The formula, tensor by tensor, in float64."""
+    """The formula, for each tensor, in float64."""
 
     def __init__(self, weights: list[np.ndarray], lr: float, betas: tuple[float, float]) -> None:
         self.weights = [weight.astype(np.float64) for weight in weights]
@@ -33,7 +33,7 @@ class SlowKerasAdam:
 
 
 def parameters(seed: int = 0) -> list[nn.Parameter]:
-    """Tensors of several shapes, sizes that are no multiple of 16, and memory orders."""
+    """Tensors of several shapes, memory formats, and sizes that are not multiples of 16."""
     random = torch.Generator().manual_seed(seed)
     shapes = [(5, 3, 3, 3), (7,), (4, 9), (), (6, 1, 2, 2), (3, 2)]
     tensors = [torch.randn(shape, generator=random) for shape in shapes]
@@ -44,13 +44,13 @@ def parameters(seed: int = 0) -> list[nn.Parameter]:
 
 
 def give_gradients(weights: list[nn.Parameter], step: int, scale: float = 1.0) -> None:
-    # in plain memory order, which is not that of all the weights
+    # in contiguous order, unlike some of the weights
     random = torch.Generator().manual_seed(100 + step)
     for weight in weights:
         weight.grad = scale * torch.randn(weight.shape, generator=random)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-6])  # with small gradients epsilon decides
+@pytest.mark.parametrize("scale", [1.0, 1e-6])  # epsilon dominates for small gradients
 @pytest.mark.parametrize(("lr", "betas"), [(1e-3, (0.9, 0.999)), (0.05, (0.5, 0.9))])
 def test_it_agrees_with_the_formula(scale: float, lr: float, betas: tuple[float, float]) -> None:
     weights = parameters()
@@ -64,7 +64,7 @@ def test_it_agrees_with_the_formula(scale: float, lr: float, betas: tuple[float,
         np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=0, atol=2e-6)
 
 
-def test_that_comparison_notices_epsilon() -> None:
+def test_comparison_with_the_formula_detects_a_wrong_epsilon() -> None:
     weights = parameters()
     slow = SlowKerasAdam([weight.detach().numpy().copy() for weight in weights], 1e-3, (0.9, 0.999))
     fast = KerasAdam(weights)
@@ -89,7 +89,7 @@ def test_parameters_stay_the_same_objects_with_the_same_values_and_memory_order(
         assert weight.stride() == stride
 
 
-def test_parameters_that_were_given_new_memory_are_still_trained() -> None:
+def test_reallocated_parameters_are_still_trained() -> None:
     weights = parameters()
     optimizer = KerasAdam(weights, lr=0.5)
     for weight in weights:
@@ -102,7 +102,7 @@ def test_parameters_that_were_given_new_memory_are_still_trained() -> None:
         assert change == pytest.approx(np.full(change.shape, 0.5), abs=1e-3)
 
 
-def test_weights_loaded_in_between_count() -> None:
+def test_weights_loaded_between_steps_are_used() -> None:
     weights = parameters()
     optimizer = KerasAdam(weights, lr=0.5)
     with torch.no_grad():
@@ -122,12 +122,12 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> N
 
 
 def through_a_file(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    # safetensors keeps plain memory order, and refuses tensors that overlap
+    # safetensors stores contiguous tensors, and refuses tensors that overlap
     plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.load(safetensors.torch.save(plain))
 
 
-def test_going_on_from_a_saved_state_is_bit_identical() -> None:
+def test_resume_from_a_saved_state_is_bit_identical() -> None:
     model = build("tutorial", (22, 22, 1), 3, seed=0)
     optimizer = KerasAdam(model.parameters())
     for step in range(3):
@@ -175,7 +175,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
         optimizer.load_state_dict(state)
 
 
-def test_groups_have_their_own_rates() -> None:
+def test_groups_have_separate_learning_rates() -> None:
     slow, fast = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
     optimizer = KerasAdam([{"params": [slow], "lr": 0.1}, {"params": [fast]}], lr=0.5)
     slow.grad = fast.grad = torch.ones(3)
@@ -184,7 +184,7 @@ def test_groups_have_their_own_rates() -> None:
     assert fast.detach().numpy() == pytest.approx(-0.5, abs=1e-5)
 
 
-def test_a_closure_is_called_with_gradients_on() -> None:
+def test_closure_is_called_with_gradients_enabled() -> None:
     weight = nn.Parameter(torch.tensor([2.0]))
     optimizer = KerasAdam([weight], lr=0.1)
 

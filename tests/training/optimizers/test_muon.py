@@ -1,4 +1,4 @@
-"""Muon's steps are orthogonal, and the other groups' are those of momentum."""
+"""Muon's updates are orthogonal; other groups are trained by SGD with momentum."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
-def test_the_iteration_keeps_directions_and_evens_sizes(shape: tuple[int, int]) -> None:
+def test_iteration_equalises_singular_values(shape: tuple[int, int]) -> None:
     matrix = random(*shape)
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     result = newton_schulz(matrix, steps=5)
-    # the same singular vectors, by the polynomial applied to the singular values
+    # the same singular vectors; the polynomial is applied to the singular values
     x = sizes / sizes.norm()
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
@@ -28,7 +28,7 @@ def test_the_iteration_keeps_directions_and_evens_sizes(shape: tuple[int, int]) 
     assert (x < 1.3).all()
 
 
-def test_a_step_is_what_it_would_be_by_hand() -> None:
+def test_step_equals_a_manual_computation() -> None:
     start, gradients = random(4, 3, 3, 3), [random(4, 3, 3, 3, seed=n) for n in (1, 2)]
     filters = torch.nn.Parameter(start.clone())
     optimizer = Muon([filters], lr=0.24, momentum=0.6, steps=3)
@@ -42,7 +42,7 @@ def test_a_step_is_what_it_would_be_by_hand() -> None:
     assert torch.allclose(filters.flatten(1), weight, atol=1e-5)
 
 
-def test_the_order_of_memory_makes_no_difference() -> None:
+def test_memory_format_does_not_matter() -> None:
     results = []
     for order in (torch.contiguous_format, torch.channels_last):
         filters = torch.nn.Parameter(random(8, 4, 3, 3).contiguous(memory_format=order))
@@ -52,7 +52,7 @@ def test_the_order_of_memory_makes_no_difference() -> None:
     assert torch.allclose(*results, atol=1e-5)
 
 
-def test_the_others_are_trained_as_pytorchs_sgd_does() -> None:
+def test_other_groups_are_trained_as_by_pytorchs_sgd() -> None:
     ours, theirs = (torch.nn.Parameter(random(5)) for _ in range(2))
     group = {"params": [ours], "lr": 0.1, "momentum": 0.85, "weight_decay": 0.01}
     optimizer = Muon([torch.nn.Parameter(torch.eye(2))], others=[group])
@@ -64,7 +64,7 @@ def test_the_others_are_trained_as_pytorchs_sgd_does() -> None:
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_parameters_without_gradient_are_unchanged() -> None:
     bias = torch.nn.Parameter(torch.ones(3))
     filters = torch.nn.Parameter(torch.eye(2))
     Muon([filters], others=[{"params": [bias], "lr": 0.1, "weight_decay": 1.0}]).step()
@@ -72,7 +72,7 @@ def test_what_has_no_gradient_stays() -> None:
     assert torch.equal(filters, torch.eye(2))
 
 
-def test_going_on_from_its_state_is_exact() -> None:
+def test_resume_from_a_saved_state_is_bit_identical() -> None:
     def steps(filters: torch.nn.Parameter, optimizer: Muon, seeds: range) -> None:
         for seed in seeds:
             filters.grad = random(4, 2, 3, 3, seed=seed)

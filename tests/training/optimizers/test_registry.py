@@ -13,7 +13,7 @@ from peewit.training.optimizers import OPTIMIZERS, default_optimizer, make_optim
 from peewit.training.recipe import Recipe
 
 
-def test_every_optimizer_can_be_named_in_a_recipe_and_is_summarised() -> None:
+def test_every_optimizer_is_accepted_in_a_recipe_and_summarised() -> None:
     hint = typing.get_type_hints(Recipe)["optimizer"]
     assert set(typing.get_args(hint)) == set(OPTIMIZERS) == set(STORED)
 
@@ -33,7 +33,7 @@ def test_a_recipe_accepts_the_models_that_an_optimizer_suits(name: str, model: s
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_trains_every_parameter_once(name: str, schedule: str) -> None:
+def test_every_parameter_is_trained_once(name: str, schedule: str) -> None:
     recipe = Recipe(model="fast-xs", optimizer=name, lr=0.1, schedule=schedule)
     model = build("fast-xs", (32, 32, 3), 3, seed=0)
     optimizer = make_optimizer(model, recipe)
