@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from peewit.system.cpu import own_cores, within_limit
 
 # How long a waiting thread stays awake before it sleeps: turns of a loop in GCC's runtime
-# (PyTorch's on Linux; a turn takes up to 55 ns), milliseconds in LLVM's and Intel's (on macOS and
+# (PyTorch's on Linux; up to 140 cycles each), milliseconds in LLVM's and Intel's (on macOS and
 # Windows), which cannot be shorter. By default it is 300,000 turns, or 200 ms. The tutorial on two
 # busy cores: 223 images/s with 300,000 turns, 529 with 10,000, 788 with 1,000, 732 with 0.
 SPINS, MILLISECONDS = "1000", "1"
