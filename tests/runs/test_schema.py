@@ -41,6 +41,8 @@ INVALID = [
     ("gflops", []),
     ("share_of_best", "all"),
     ("single_view_accuracy", None),
+    ("also_in_training", {"images": 3, "indices": [1], "accuracy_without": "all"}),
+    ("also_in_training", {"images": 3, "indices": 1, "accuracy_without": None}),
     ("temperature_scaling", {"temperature": 1.0}),
 ]
 REQUIRED = [
