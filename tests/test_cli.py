@@ -419,6 +419,28 @@ def test_evaluate_rejects_data_with_other_classes(
     assert "dark, middle, bright" in error
 
 
+def test_evaluate_says_which_test_images_are_training_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import peewit.data.sources
+
+    train, test = peewit.load("digits")[:2]
+    mixed = peewit.Dataset(
+        np.concatenate([train.images[:40], test.images[:60]]),
+        np.concatenate([train.labels[:40], test.labels[:60]]),
+        test.class_names,
+    )
+    splits = peewit.Splits(train, mixed)
+    monkeypatch.setattr(peewit.data.sources, "load", lambda source, **options: splits)
+    assert main(["evaluate", str(folder), "mine", "--json"]) == 0
+    output = capsys.readouterr()
+    found = json.loads(output.out)["also_in_training"]
+    assert (found["images"], found["indices"]) == (40, list(range(20)))
+    right = peewit.Run.open(folder).logits(test.images[:60]).argmax(1) == test.labels[:60]
+    assert found["accuracy_without"] == pytest.approx(right.mean())
+    assert output.err.startswith("note: 40 of 100 test images are also training images; without")
+
+
 def test_evaluate_without_a_test_set_uses_all_images(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
