@@ -45,7 +45,11 @@ INVALID = [
     ("gflops", [], ""),
     ("share_of_best", "all", ""),
     ("single_view_accuracy", None, ""),
-    ("also_in_training", {"images": 3, "indices": [1], "accuracy_without": "all"}, ".accuracy_without"),
+    (
+        "also_in_training",
+        {"images": 3, "indices": [1], "accuracy_without": "all"},
+        ".accuracy_without",
+    ),
     ("also_in_training", {"images": 3, "indices": 1, "accuracy_without": None}, ".indices"),
     ("temperature_scaling", TEMPERATURE | {"images": 0.5}, ".images"),
 ]
