@@ -224,8 +224,8 @@ def test_fallback_is_not_used_for_damaged_data(
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("train", "--resume"), "leave out --coarse"),
-        (("evaluate",), "leave out --coarse"),
+        (("train", "--resume"), "omit --coarse"),
+        (("evaluate",), "omit --coarse"),
     ],
 )
 def test_coarse_is_rejected_without_a_source(
@@ -303,7 +303,7 @@ def test_show_names_its_file_after_the_source() -> None:
         (["digits", "--indices", "0-999999999"], "range of up to 10,000"),
         (["digits", "--indices", "1438"], "there is no image 1438"),
         (["digits", "--classes", "cat"], "there is no class 'cat'"),
-        (["digits", "--count", "0"], "0 pictures"),
+        (["digits", "--count", "0"], "0 images"),
     ],
 )
 def test_show_rejects_invalid_choices(

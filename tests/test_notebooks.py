@@ -131,7 +131,7 @@ def test_the_tutorial_runs(archive: Path, decoded: dict[str, str], tmp_path: Pat
     # one output that is updated during training and ends as the table
     (training,) = (cell[0].data["text/plain"] for cell in found if "  1/2 " in shown([cell]))
     assert training.splitlines()[0].split()[:2] == ["epoch", "loss"]
-    assert training.splitlines()[-1] == "note: testing on 200 test images"
+    assert "note: testing on 200 test images" in training.splitlines()
     pictures = [
         output for cell in found for output in cell if "image/png" in output.get("data", {})
     ]

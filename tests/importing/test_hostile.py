@@ -253,7 +253,7 @@ def no_config(layers: list[Any]) -> None:
         (tiny, "input smaller than"),
         (unbounded, "not height, width and channels"),
         (long_name, "the name of a layer has 100,000 characters"),
-        (long_value, "has strides x"),
+        (long_value, "value for strides: x"),
         (large, "larger than 1 MB"),
         (nothing, "not a Keras configuration"),
         (no_config, "not a Keras configuration"),

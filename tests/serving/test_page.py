@@ -121,7 +121,7 @@ def test_chinese_if_the_browser_prefers_it(
     expect(page.locator("h1")).to_have_text(TITLE)
     (tmp_path / "notes.txt").write_text("hello")
     page.set_input_files("#files", tmp_path / "notes.txt")
-    expect(page.locator(".card.failed")).to_contain_text("不是支持的图片格式")
+    expect(page.locator(".card.failed")).to_contain_text("不支持该图片格式")
 
 
 def test_files_that_are_not_pictures_among_good_ones(

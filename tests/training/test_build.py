@@ -187,9 +187,11 @@ def test_unlearnable_data_is_refused(labels: list[int], names: list[str], senten
 
 
 def with_counts(*counts: int) -> Dataset:
-    """Return a data set with so many images of each class."""
+    """Return a data set with these numbers of different images per class."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    images = np.zeros((len(labels), 32, 32, 3), np.uint8)
+    # another seed for each data set, so that no image is in two of them
+    random = np.random.default_rng([len(labels), *counts])
+    images = random.integers(0, 256, (len(labels), 32, 32, 3), np.uint8)
     return Dataset(images, labels, [f"c{number}" for number in range(len(counts))])
 
 

@@ -35,5 +35,7 @@ def test_the_description_names_versions_and_processor() -> None:
 def test_far_more_threads_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     environment.check_threads(2 * environment.MOST_PER_CORE)
-    with pytest.raises(UsageError, match=r"threads is 1,000: this machine has 2 cores, and more"):
+    with pytest.raises(
+        UsageError, match=r"threads is 1,000: this machine has 2 cores, and threads beyond"
+    ):
         environment.check_threads(1000)

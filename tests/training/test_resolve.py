@@ -10,19 +10,18 @@ from made_machine import MadeMachine, resolved
 from peewit.data.dataset import Dataset
 from peewit.errors import UsageError
 from peewit.training.build import build_setup
-from peewit.training.recipe import Recipe
-from peewit.training.resolve import (
+from peewit.training.defaults import (
     FEW_EPOCHS,
     OPEN,
     SKIP_EASY,
     filled,
-    for_small_data,
     muon_rate,
-    resolve,
     training_images,
     translation,
     with_open_fields,
 )
+from peewit.training.recipe import Recipe
+from peewit.training.resolve import for_small_data, resolve
 
 FAST = Recipe.preset("fast")
 XS = Recipe.preset("fast", model="fast-xs", batch_size=500)

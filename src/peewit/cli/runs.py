@@ -87,7 +87,7 @@ def evaluate(
     if source is not None:
         place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
     elif coarse:
-        raise click.UsageError("--coarse is only for a SOURCE: name one, or leave out --coarse")
+        raise click.UsageError("--coarse is only for a SOURCE: name one, or omit --coarse")
     elif run.source:
         place = moved(run.source, data)
     else:

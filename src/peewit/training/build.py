@@ -18,10 +18,10 @@ from peewit.models.flops import TrainingFlops
 from peewit.models.registry import build, find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
+from peewit.training.defaults import network_size
 from peewit.training.loop import TrainSetup
 from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
-from peewit.training.resolve import network_size
 from peewit.training.sampler import HardExamples
 
 # the patch statistics of this many images are those of all, and counted quickly

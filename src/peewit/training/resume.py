@@ -14,10 +14,11 @@ from peewit.system.files import damaged
 from peewit.system.text import duration, minutes, resuming
 from peewit.training.budget.rounds import not_reached
 from peewit.training.checkpoint import read_state
+from peewit.training.defaults import with_open_fields
 from peewit.training.environment import check_threads, usable_threads
 from peewit.training.loop import TrainSetup
 from peewit.training.recipe import AUTO, FREE_TO_CHANGE, Recipe
-from peewit.training.resolve import for_small_data, with_open_fields
+from peewit.training.resolve import for_small_data
 from peewit.training.state import TrainState
 
 

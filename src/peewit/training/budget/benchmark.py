@@ -19,10 +19,10 @@ from peewit.system.malloc import freed_memory_kept
 from peewit.training.budget.plan import Speed, python_seconds
 from peewit.training.budget.threads import Threads
 from peewit.training.build import build_setup, resized
+from peewit.training.defaults import filled, network_size
 from peewit.training.environment import isolated, usable_threads
 from peewit.training.loop import fit
 from peewit.training.recipe import Recipe
-from peewit.training.resolve import filled, network_size
 from peewit.training.state import TrainState
 
 # Large 3x3 convolutions: (images, channels in, channels out, height and width). Which one is

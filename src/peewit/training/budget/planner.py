@@ -15,8 +15,8 @@ from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.frontier import NETWORKS
 from peewit.training.budget.plan import Budget, Ending, Measured, Plan, Speed
 from peewit.training.budget.rounds import next_round
+from peewit.training.defaults import network_size
 from peewit.training.recipe import AUTO, Recipe
-from peewit.training.resolve import network_size
 
 # The fractions of the budget that may be spent on all measurements, the best rate and each network,
 # and the longest that the last two may take in seconds.
