@@ -178,7 +178,6 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         # cloned, because they are views of a memory-mapped file, which Windows cannot replace
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata: dict[str, str] = file.metadata() or {}
-    # 21 ms for 50 MB
     if CHECKSUM in metadata and metadata.pop(CHECKSUM) != _checksum(tensors, metadata):
         raise damaged(path, "it has been damaged since it was written: its checksum is wrong")
     return tensors, metadata
