@@ -13,7 +13,7 @@ RATE = 1.5e11
 
 
 def expected_error(flops: float) -> float:
-    """Return the error after so many operations: the inverse of ``needed_flops``."""
+    """Return the error that this number of operations reaches: the inverse of ``needed_flops``."""
     low, high = 1e-6, 1.0
     for _ in range(60):
         middle = (low * high) ** 0.5

@@ -1,6 +1,6 @@
 """Say what a file or folder is that is not a CIFAR archive, and what to do instead.
 
-Only names and first bytes are looked at, and only so many that the answer comes at once.
+Only names and first bytes are read, and only a limited number of them, so that it is fast.
 """
 
 from __future__ import annotations
