@@ -1,14 +1,15 @@
-"""Measure how much speed a training by epochs keeps beside a busy loop, and that it keeps its bits.
+"""Measure how much speed a training by epochs keeps beside a busy loop.
 
 usage: python benchmarks/busy_epochs.py --data cifar-10-python.tar.gz [--models tutorial fast-s]
            [--runs 3] [--log FILE]
        python benchmarks/busy_epochs.py --table [--log FILE]
 
-Each run trains a network for one epoch of 8,000 images in its own process, with one thread per
-core. Under load, one busy loop runs for every two cores, from start to end of the process. The
-conditions alternate: without and with load, and with threads that wait as Peewit sets them
-(``peewit.system.openmp``) and as PyTorch's runtime does by default. Each run appends one line to
-the log; runs that are in the log are skipped.
+Each run trains a network for one epoch of 8,000 images in its own process. Under load, one busy
+loop runs for every two cores, from start to end of the process. The conditions alternate: without
+and with load, and with threads as Peewit sets them (their number by ``peewit.system.load``, how
+they wait by ``peewit.system.openmp``) and as PyTorch does by default. Each run appends one line to
+the log; runs that are in the log are skipped. The table says whether all runs of a network with
+the same number of threads have the same weights, bit for bit.
 """
 
 import argparse
@@ -25,8 +26,13 @@ import rawlog
 from busy_machine import burning
 
 IMAGES = 8_000
-# the defaults of GCC's runtime, in turns of a loop, and of Intel's and LLVM's, in milliseconds
-DEFAULTS = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+# one thread per core, and the defaults of GCC's runtime, in turns of a loop, and of Intel's and
+# LLVM's, in milliseconds
+DEFAULTS = {
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+    "GOMP_SPINCOUNT": "300000",
+    "KMP_BLOCKTIME": "200",
+}
 
 
 def trained(data, model):
@@ -59,7 +65,7 @@ def measure(options):
                 for busy in (False, True):
                     what = {
                         "model": model,
-                        "waiting": "default" if by_default else "peewit",
+                        "settings": "default" if by_default else "peewit",
                         "busy": busy,
                         "number": number,
                     }
@@ -70,18 +76,19 @@ def measure(options):
                         done = child.run(command, DEFAULTS if by_default else None)
                     row = {**what, "burners": burners if busy else 0, **done.report}
                     rawlog.append(options.log, row | rawlog.machine())
-                    print(f"{model}, {what['waiting']}, {'busy' if busy else 'quiet'}: "
+                    print(f"{model}, {what['settings']}, {'busy' if busy else 'quiet'}: "
                           f"{row['images_per_second']:,.0f} images/s", flush=True)  # fmt: skip
 
 
 def table(rows):
     """Return the Markdown table, of medians."""
     lines = [
-        "| network | waiting threads | runs | quiet | beside a busy loop | kept | same weights |",
-        "|---|---|---:|---:|---:|---:|---|",
+        "| network | settings | runs | quiet | beside a loop | kept | threads | same weights |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
     ]
-    for model, waiting in sorted({(row["model"], row["waiting"]) for row in rows}):
-        same = [row for row in rows if (row["model"], row["waiting"]) == (model, waiting)]
+    for model, settings in sorted({(row["model"], row["settings"]) for row in rows}):
+        of_model = [row for row in rows if row["model"] == model]
+        same = [row for row in of_model if row["settings"] == settings]
         speeds = [
             [row["images_per_second"] for row in same if row["busy"] is busy]
             for busy in (False, True)
@@ -89,10 +96,16 @@ def table(rows):
         if not all(speeds):
             continue
         quiet, busy = map(median, speeds)
-        equal = len({row["weights"] for row in rows if row["model"] == model}) == 1
+        counts = {row["threads"] for row in of_model}
+        equal = len({(row["threads"], row["weights"]) for row in of_model}) == len(counts)
+        threads = "; ".join(
+            ", ".join(map(str, sorted({row["threads"] for row in same if row["busy"] is busy})))
+            for busy in (False, True)
+        )
         lines.append(
-            f"| {model} | {waiting} | {min(map(len, speeds))} | {quiet:,.0f} images/s "
-            f"| {busy:,.0f} images/s | {busy / quiet:.0%} | {'yes' if equal else 'NO'} |"
+            f"| {model} | {settings} | {min(map(len, speeds))} | {quiet:,.0f} images/s "
+            f"| {busy:,.0f} images/s | {busy / quiet:.0%} | {threads} "
+            f"| {'yes' if equal else 'NO'} |"
         )
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ import pytest
 
 from made_data import brightness
 from peewit.data.dataset import Dataset
+from peewit.system.cpu import usable_cores
 
 # a package for the process of a notebook, not for this one
 collect_ignore = ["tensorflow_stand_in"]
@@ -38,6 +39,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, str(home / name.removeprefix("XDG_").lower()))
     for name in ("PEEWIT_HOME", "KERAS_HOME", "PEEWIT_DEBUG", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+    # all threads, whatever else this machine runs: some tests compare weights bit for bit
+    monkeypatch.setenv("OMP_NUM_THREADS", str(usable_cores()))
     # subprocesses get a proxy that does not exist; loopback stays reachable
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -19,9 +19,9 @@ from made_runs import make_run
 from peewit import plots
 from peewit.data.dataset import Dataset
 from peewit.data.download.rate import Progress
+from peewit.data.gallery import choose
 from peewit.data.sources import SourceNotAvailable
 from peewit.errors import PeewitError, UsageError
-from peewit.images.gallery import choose
 from peewit.models.registry import build
 from peewit.models.summary import summarise
 from peewit.prediction.predict import Prediction

@@ -170,3 +170,23 @@ def test_threads_default_to_those_of_the_machine() -> None:
 def test_value_that_does_not_fit_the_data_is_refused() -> None:
     with pytest.raises(UsageError, match="image_size"):
         resolved(Recipe(image_size=4), DATA)
+
+
+def test_training_by_epochs_says_that_it_leaves_cores_to_others() -> None:
+    class Busy(MadeMachine):
+        threads = 4  # type: ignore[assignment]
+
+        def free_threads(self) -> int:
+            return 3
+
+    notes: list[str] = []
+    recipe = resolve(Recipe(epochs=1), DATA, Busy(), notes.append)
+    assert recipe.threads == 3
+    assert len(notes) == 1
+    assert "--threads 4" in notes[0]
+    # a number that the user gives is kept without a word
+    notes.clear()
+    assert resolve(Recipe(epochs=1, threads=4), DATA, Busy(), notes.append).threads == 4
+    assert not notes
+    # with a budget the number is adapted during the training, from all threads on
+    assert resolve(Recipe.preset("fast", minutes=1), DATA, Busy(), notes.append).threads == 4

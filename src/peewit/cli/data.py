@@ -59,9 +59,9 @@ def show(
     Prints the number of images of each class, and the mean and standard deviation of each channel
     (on a scale from 0 to 1).
     """
+    from peewit.data.gallery import choose, describe, titles
     from peewit.data.sources import load
     from peewit.errors import UsageError
-    from peewit.images.gallery import choose, describe, titles
     from peewit.plots import advice, save_grid
     from peewit.system.terminal import console_out, show_pictures
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from peewit.data.dataset import Dataset
-from peewit.images.gallery import least_sure, surest_mistakes
+from peewit.data.gallery import least_sure, surest_mistakes
 from peewit.plots import fonts
 from peewit.plots.fonts import legible
 from peewit.plots.style import ACCENT, DPI, FAINT, INK, WARNING, drawing

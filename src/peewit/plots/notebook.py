@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from peewit.data.dataset import Dataset
-from peewit.images.gallery import choose
+from peewit.data.gallery import choose
 from peewit.images.reader import Png
 from peewit.plots.fonts import advice
 from peewit.plots.grids import save_grid

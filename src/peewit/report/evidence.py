@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from peewit.data.dataset import Dataset
+from peewit.data.gallery import in_turn, least_sure, surest_mistakes
 from peewit.errors import PeewitError
 from peewit.evaluation.gradcam import heat_maps, overlay
 from peewit.evaluation.inference import softmax
-from peewit.images.gallery import in_turn, least_sure, surest_mistakes
 from peewit.images.preprocessing import Preprocessing
 from peewit.runs.run import Run
 

@@ -137,7 +137,7 @@ class Recipe:
         lambda seed: 0 <= seed < 2**63,
     )
     threads: int | None = setting(
-        None, "number of CPU threads (default: one per core)", *at_least(1)
+        None, "number of CPU threads (default: one per free core)", *at_least(1)
     )
     validate_on: Literal["holdout", "test"] = setting(
         "holdout",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peewit.data.dataset import Dataset
 from peewit.models.registry import find
+from peewit.system.text import counted
 from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.frontier import by_images
 from peewit.training.budget.planner import choose_network
@@ -40,7 +41,7 @@ def resolve(
         A value does not fit the data.
     """
     if recipe.threads is None:
-        recipe = recipe.replace(threads=machine.threads)
+        recipe = recipe.replace(threads=_threads(recipe, machine, note))
     recipe = for_small_data(recipe, dataset, note)
     if recipe.by_epochs:
         epochs = recipe.epochs or 0
@@ -58,6 +59,20 @@ def resolve(
         choice = choose_network(dataset, recipe, machine)
         recipe, images = choice.recipe, choice.speed.images(choice.seconds)
     return filled(recipe, dataset, images, note)
+
+
+def _threads(recipe: Recipe, machine: Machine, note: Note) -> int:
+    """Return the number of threads. A training with a budget adapts it to other programs later."""
+    if not recipe.by_epochs:
+        return machine.threads
+    free = machine.free_threads()
+    if free < machine.threads:
+        note(
+            f"other programs use {counted(machine.threads - free, 'core')}: training with "
+            f"{counted(free, 'thread')} (for the weights of {counted(machine.threads, 'thread')}, "
+            f"use --threads {machine.threads})"
+        )
+    return free
 
 
 def for_small_data(recipe: Recipe, dataset: Dataset, note: Note) -> Recipe:

@@ -111,3 +111,32 @@ def test_unusual_data_is_measured_too(data: Dataset, monkeypatch: pytest.MonkeyP
     speed = benchmark.measure(data, FAST, 0.0)
     assert speed.batch_size == 8
     assert speed.step > 0
+
+
+@pytest.mark.parametrize(
+    ("cores", "used", "threads"),
+    [(2, 0.0, 2), (2, 0.7, 2), (2, 0.99, 1), (2, 2.0, 1), (8, 1.0, 7), (8, 3.2, 5), (64, 60.0, 4)],
+)
+def test_cores_that_others_use_get_no_thread(
+    monkeypatch: pytest.MonkeyPatch, cores: int, used: float, threads: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(benchmark, "usable_threads", lambda: cores)
+    monkeypatch.setattr(benchmark, "own_cores", lambda: cores)
+    monkeypatch.setattr(benchmark, "cores_used_by_others", lambda: used)
+    assert benchmark.Machine(0.0).free_threads() == threads
+
+
+def test_a_number_of_threads_from_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(benchmark, "usable_threads", lambda: 2)
+    monkeypatch.setattr(benchmark, "cores_used_by_others", lambda: 2.0)
+    assert benchmark.Machine(0.0).free_threads() == 2
+
+
+def test_a_container_beside_busy_ones_uses_its_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(benchmark, "usable_threads", lambda: 2)  # of the host's 64
+    monkeypatch.setattr(benchmark, "own_cores", lambda: 64)
+    monkeypatch.setattr(benchmark, "cores_used_by_others", lambda: 40.0)
+    assert benchmark.Machine(0.0).free_threads() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 from peewit.data.dataset import Dataset
 from peewit.evaluation.inference import logits_in_batches
+from peewit.system.cpu import own_cores
+from peewit.system.load import cores_used_by_others
 from peewit.system.malloc import freed_memory_kept
 from peewit.training.budget.plan import Speed, python_seconds
 from peewit.training.budget.threads import Threads
@@ -38,6 +41,8 @@ LAST, BETTER, STEPS = 3, 0.98, 12
 FRACTION = 0.5
 # Pixels of large images that are resized for a measurement; steps repeat these images.
 PIXELS = 1 << 26
+# A core counts as used if other programs take more than all but this fraction of its time.
+PARTLY_FREE = 0.25
 # Images for measuring inference.
 PREDICTED = 512
 
@@ -72,6 +77,17 @@ class Machine:
     def threads(self) -> int:
         """How many threads to use by default."""
         return usable_threads()
+
+    def free_threads(self) -> int:
+        """Return how many threads to use by default if their number cannot change later.
+
+        Threads that wait for each other all run at the speed of the slowest, so cores that other
+        programs use get no thread. ``OMP_NUM_THREADS`` overrides this.
+        """
+        if "OMP_NUM_THREADS" in os.environ or self.threads == 1:
+            return self.threads
+        free = own_cores() - int(cores_used_by_others() + PARTLY_FREE)
+        return max(1, min(self.threads, free))
 
     def has_bfloat16(self) -> bool:
         """Return whether the processor multiplies bfloat16 natively."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from peewit.data.dataset import Dataset
+from peewit.data.gallery import choose, describe, titles
 from peewit.errors import UsageError
-from peewit.images.gallery import choose, describe, titles
 
 
 def test_the_seed_determines_the_draw(tiny: Dataset) -> None:

@@ -1,0 +1,85 @@
+"""What holds the pixels of a data set: an array, a memory map, or files decoded on demand."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Images(Protocol):
+    """Images that can be indexed like a uint8 array of shape (N, H, W, C)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of images, height, width and channels."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always uint8."""
+
+    @property
+    def ndim(self) -> int:
+        """Always 4."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Return the images at ``rows``, as an array: an integer, a slice, or an index array."""
+
+
+class Selection:
+    """Some images of a store, in any order, without copying them.
+
+    Parameters
+    ----------
+    store : Images
+    rows : int64 array, shape (n,)
+        Indices into ``store``.
+
+    Examples
+    --------
+    >>> pixels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    >>> some = Selection(pixels, np.array([2, 0]))
+    >>> some.shape, some[0, 0, 0].tolist(), some[[1, 0]].shape, np.asarray(some).sum()
+    ((2, 2, 2, 1), [8], (2, 2, 2, 1), 44)
+    """
+
+    def __init__(self, store: Images, rows: npt.NDArray[np.int64]) -> None:
+        self.store, self.rows = store, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of images, height, width and channels."""
+        return (len(self.rows), *self.store.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always uint8."""
+        return self.store.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Always 4."""
+        return 4
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        if isinstance(rows, tuple):
+            return self[rows[0]][rows[1:]]
+        return self.store[self.rows[rows]]
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        return np.asarray(self.store[self.rows], dtype)
+
+
+def select(store: Images, rows: npt.NDArray[np.int64]) -> Selection:
+    """Return the images at ``rows`` of a store that may itself be a selection."""
+    if isinstance(store, Selection):
+        return Selection(store.store, store.rows[rows])
+    return Selection(store, rows)
