@@ -8,8 +8,8 @@ Each run trains a network for one epoch of 8,000 images in its own process. Unde
 loop runs for every two cores, from start to end of the process. The conditions alternate: without
 and with load, and with threads as Peewit sets them (their number by ``peewit.system.load``, how
 they wait by ``peewit.system.openmp``) and as PyTorch does by default. Each run appends one line to
-the log; runs that are in the log are skipped. The table says whether all runs of a network with
-the same number of threads have the same weights, bit for bit.
+the log; runs that are in the log are skipped. The table says whether all runs of a condition have
+the same weights, bit for bit.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def trained(data, model):
     return {
         "images_per_second": len(some) / row["seconds"],
         "training_seconds": row["seconds"],
-        "threads": run.recipe.threads,
+        "training_threads": run.recipe.threads,
         "weights": weights,
     }
 
@@ -83,12 +83,11 @@ def measure(options):
 def table(rows):
     """Return the Markdown table, of medians."""
     lines = [
-        "| network | settings | runs | quiet | beside a loop | kept | threads | same weights |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
+        "| network | settings | runs | quiet | beside a loop | kept | same weights |",
+        "|---|---|---:|---:|---:|---:|---|",
     ]
     for model, settings in sorted({(row["model"], row["settings"]) for row in rows}):
-        of_model = [row for row in rows if row["model"] == model]
-        same = [row for row in of_model if row["settings"] == settings]
+        same = [row for row in rows if (row["model"], row["settings"]) == (model, settings)]
         speeds = [
             [row["images_per_second"] for row in same if row["busy"] is busy]
             for busy in (False, True)
@@ -96,15 +95,10 @@ def table(rows):
         if not all(speeds):
             continue
         quiet, busy = map(median, speeds)
-        counts = {row["threads"] for row in of_model}
-        equal = len({(row["threads"], row["weights"]) for row in of_model}) == len(counts)
-        threads = "; ".join(
-            ", ".join(map(str, sorted({row["threads"] for row in same if row["busy"] is busy})))
-            for busy in (False, True)
-        )
+        equal = len({(row["busy"], row["weights"]) for row in same}) == 2
         lines.append(
             f"| {model} | {settings} | {min(map(len, speeds))} | {quiet:,.0f} images/s "
-            f"| {busy:,.0f} images/s | {busy / quiet:.0%} | {threads} "
+            f"| {busy:,.0f} images/s | {busy / quiet:.0%} "
             f"| {'yes' if equal else 'NO'} |"
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import torch
 
 from peewit import plots, report
 from peewit.data.dataset import Dataset
+from peewit.data.packing import at_size
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.inference import softmax
 from peewit.evaluation.metrics import evaluate
@@ -27,6 +28,7 @@ from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
+from peewit.training.defaults import FIT, network_size
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import TrainSetup, check_weights, fit
 from peewit.training.progress import automatic
@@ -200,6 +202,7 @@ def _begin(
     check_data(dataset, test, recipe)
     machine = Machine(began)
     recipe = resolve(recipe, dataset, machine, callbacks.note)
+    dataset, test = _decoded(dataset, test, recipe, callbacks.note)
     setup = build_setup(dataset, test, recipe, callbacks.note)
     measured = planner.measure(dataset, test, recipe, machine)
     setup = replace(setup, best_rate=machine.best_rate)
@@ -224,6 +227,15 @@ def _begin(
                 raise  # another process took this name; the next one is free
     with runfolder.locked(path):
         return _train_and_test(path, setup, test, callbacks, schedules)
+
+
+def _decoded(
+    dataset: Dataset, test: Dataset | None, recipe: Recipe, note: Callable[[str], None]
+) -> tuple[Dataset, Dataset | None]:
+    """Return the data with all pictures decoded at the size of the recipe's network."""
+    size = network_size(dataset, recipe)
+    dataset = at_size(dataset, *size, FIT, note)
+    return dataset, None if test is None else at_size(test, *size, FIT, note)
 
 
 def _resume(
@@ -262,6 +274,7 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
+        dataset, test = _decoded(dataset, test, recipe, note)
         setup = build_setup(dataset, test, recipe, note)
         data = describe_data(dataset, test, setup)
         if imported:

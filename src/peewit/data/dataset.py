@@ -1,4 +1,4 @@
-"""The common type of all data sets: labelled images, in memory or memory-mapped."""
+"""The common type of all data sets: labelled images in memory, memory-mapped or in files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from peewit.data.store import select
 from peewit.errors import PeewitError
 
 # Pixels per histogram call: they take 128 MB
@@ -26,7 +28,7 @@ class Dataset:
 
     Parameters
     ----------
-    images : uint8 array or memory map, shape (N, H, W, C)
+    images : uint8 array, memory map or other ``Images``, shape (N, H, W, C)
         Pixels, 0 to 255; C is 1 (grey) or 3 (RGB).
     labels : int64 array, shape (N,)
         Class numbers, from 0 to ``len(class_names) - 1``.
@@ -34,11 +36,16 @@ class Dataset:
         The name of each class.
     origin : str, optional
         Where the data comes from, for people ("cifar10 train, /data/cifar-10-python.tar.gz").
+    names : sequence of str, length N, optional
+        What each image is called in results: the path of its file in the source.
+    groups : int64 array, shape (N,), optional
+        Images with the same number belong together, such as those of one person or near-duplicates:
+        a split keeps them on one side.
 
     Raises
     ------
     PeewitError
-        Shapes, dtypes and labels do not match, or two classes have the same name.
+        Shapes, dtypes, labels, names and groups do not match, or two classes have the same name.
 
     Examples
     --------
@@ -48,10 +55,12 @@ class Dataset:
     (4, (8, 8, 1), [2, 2])
     """
 
-    images: npt.NDArray[np.uint8]
+    images: Any
     labels: npt.NDArray[np.int64]
     class_names: Sequence[str]
     origin: str = field(default="")
+    names: Sequence[str] | None = field(default=None)
+    groups: npt.NDArray[np.int64] | None = field(default=None)
 
     def __post_init__(self) -> None:
         images, labels = self.images, np.asarray(self.labels)
@@ -81,11 +90,19 @@ class Dataset:
                 "no prediction could tell them apart",
                 "give each class a different name",
             )
+        for what, values in (("names", self.names), ("groups", self.groups)):
+            if values is not None and len(values) != len(images):
+                raise PeewitError(
+                    f"the {what} do not match the images",
+                    f"they are {len(values)} for {len(images)} images",
+                    "pass one per image",
+                )
         # object.__setattr__ is how a frozen dataclass normalises its own fields
         labels = np.array(labels, dtype=np.int64)
         labels.flags.writeable = False
-        images = images.view()
-        images.flags.writeable = False
+        if isinstance(images, np.ndarray):
+            images = images.view()
+            images.flags.writeable = False
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", names)
@@ -97,7 +114,7 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of each image."""
         _, height, width, channels = self.images.shape
-        return height, width, channels
+        return int(height), int(width), int(channels)
 
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
@@ -108,7 +125,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """Checksum of pixels, labels and class names (sha256, hexadecimal)."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for first in range(0, len(self), _HASHED_AT_ONCE):
+            digest.update(np.ascontiguousarray(self.images[first : first + _HASHED_AT_ONCE]).data)
         digest.update(self.labels.data)
         return digest.hexdigest()
 
@@ -151,13 +169,24 @@ class Dataset:
         return mean, deviation
 
     def take(self, indices: npt.ArrayLike) -> Dataset:
-        """Return the images at ``indices`` (integers or a boolean mask), in that order."""
+        """Return the images at ``indices`` (integers or a boolean mask), in that order.
+
+        They are not copied: the new data set refers to the same pixels.
+        """
         chosen = np.asarray(indices)
         if not chosen.size:
             chosen = chosen.astype(np.int64)  # an empty list becomes float64
-        taken = Dataset(self.images[chosen], self.labels[chosen], self.class_names, self.origin)
+        rows = np.arange(len(self))[chosen]
+        taken = Dataset(
+            select(self.images, rows),
+            self.labels[rows],
+            self.class_names,
+            self.origin,
+            None if self.names is None else [self.names[row] for row in rows.tolist()],
+            None if self.groups is None else self.groups[rows],
+        )
         if "image_hashes" in vars(self):  # known already
-            vars(taken)["image_hashes"] = self.image_hashes[chosen]
+            vars(taken)["image_hashes"] = self.image_hashes[rows]
         return taken
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:

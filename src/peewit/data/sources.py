@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import BadArchiveError
 from peewit.data.dataset import Dataset
+from peewit.data.folder import list_folder
+from peewit.data.listing import TEST, TRAIN, UNKNOWN, VALIDATION, Listing
+from peewit.data.pictures import Pictures
 from peewit.data.places import (
     SOURCES,
     Place,
@@ -21,6 +25,7 @@ from peewit.data.places import (
     unknown_source,
     where,
 )
+from peewit.data.store import select
 from peewit.errors import UsageError
 
 if TYPE_CHECKING:  # imported where they are used, so that `peewit --help` starts fast
@@ -176,6 +181,8 @@ def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
     if name is None and not exists(expanded(path)) and _looks_like_a_name(str(path)):
         raise unknown_source(str(path))
     path = resolve(path, name)
+    if name is None and not coarse and _holds_pictures(path):
+        return _pictures(list_folder(path))
     loaded = load_path(path, name)
     if coarse and loaded.decoded.layout.name != "cifar100":
         raise UsageError(f"{path} has no coarse labels", "only cifar100 has them")
@@ -225,6 +232,33 @@ def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) ->
         for part, rows in (("train", slice(cut)), ("test", slice(cut, None)))
     )
     return Splits(train, test, (*notes, *loaded.notes, *_unpublished(path, loaded)))
+
+
+def _holds_pictures(path: Path) -> bool:
+    """Return whether ``path`` is a folder, but not one of extracted CIFAR files."""
+    files = {file for layout in layouts.LAYOUTS for file in layout.files}
+    return path.is_dir() and not any((path / file).is_file() for file in files)
+
+
+def _pictures(listing: Listing) -> Splits:
+    """Return the parts of a listing, whose pictures are decoded when they are needed."""
+
+    def part(wanted: list[int], title: str) -> Dataset | None:
+        rows = np.flatnonzero(np.isin(listing.parts, wanted))
+        if not len(rows):
+            return None
+        names = [listing.names[row] for row in rows.tolist()]
+        return Dataset(
+            select(Pictures(listing=listing), rows),
+            listing.labels[rows],
+            listing.class_names,
+            f"{listing.place.name} {title}, {listing.place}",
+            names,
+        )
+
+    train = part([UNKNOWN, TRAIN, VALIDATION], "train")
+    assert train is not None, "list_folder has refused this"
+    return Splits(train, part([TEST], "test"), tuple(listing.notes))
 
 
 def _unpublished(path: Path, loaded: Loaded) -> list[str]:

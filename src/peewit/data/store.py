@@ -47,7 +47,8 @@ class Selection:
     """
 
     def __init__(self, store: Images, rows: npt.NDArray[np.int64]) -> None:
-        self.store, self.rows = store, rows
+        self.store: Images = store
+        self.rows = rows
 
     @property
     def shape(self) -> tuple[int, ...]:

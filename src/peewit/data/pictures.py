@@ -1,0 +1,96 @@
+"""Pictures in files, as images of one size that are decoded when they are needed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.data.listing import Listing
+from peewit.images.scaled import read_sized
+from peewit.system.cpu import usable_cores
+
+# Height and width, in pixels, of pictures that are indexed before a size has been chosen.
+NOMINAL = 128
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pictures:
+    """The pictures of a listing as ``Images``: decoded, each time, when they are indexed.
+
+    Parameters
+    ----------
+    listing : Listing
+    height, width, channels : int
+        Of each decoded picture.
+    fit : {"crop", "pad", "stretch"}
+        How a picture with another aspect ratio is fitted into that size.
+    """
+
+    listing: Listing
+    height: int = NOMINAL
+    width: int = NOMINAL
+    channels: int = 3
+    fit: str = "crop"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of pictures, height, width and channels."""
+        return (len(self.listing), self.height, self.width, self.channels)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def ndim(self) -> int:
+        """Always 4."""
+        return 4
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    def __getitem__(self, rows: Any, /) -> npt.NDArray[np.uint8]:
+        """Decode the pictures at ``rows``, with all cores.
+
+        Raises
+        ------
+        PeewitError
+            One of them cannot be read.
+        """
+        if isinstance(rows, tuple):
+            chosen: npt.NDArray[np.uint8] = self[rows[0]][rows[1:]]
+            return chosen
+        numbers = np.arange(len(self))[rows]
+        if numbers.ndim == 0:
+            return self.decode(int(numbers))
+        out = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for place, pixels in enumerate(pool.map(self.decode, numbers.tolist())):
+                out[place] = pixels
+        return out
+
+    def decode(self, number: int) -> npt.NDArray[np.uint8]:
+        """Decode one picture: uint8, (height, width, channels).
+
+        Raises
+        ------
+        PeewitError
+            It cannot be read.
+        """
+        return read_sized(
+            self.listing.files.read(number),
+            self.listing.names[number],
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            fit=self.fit,
+        )
+
+    def at(self, height: int, width: int, fit: str) -> Pictures:
+        """Return the same pictures, decoded at another size."""
+        return replace(self, height=height, width=width, fit=fit)
