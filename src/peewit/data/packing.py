@@ -66,7 +66,7 @@ def at_size(dataset: Dataset, height: int, width: int, fit: str, note: Note) -> 
     store: Images = dataset.images
     rows = np.arange(len(dataset))
     if isinstance(store, Selection):
-        store, rows = store.store, store.rows
+        rows, store = store.rows, store.store
     if not isinstance(store, Pictures):
         return dataset
     packed = pack(store.at(height, width, fit), rows)

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+SMALL = 16_000_000  # bytes
+
 
 class Images(Protocol):
     """Images that can be indexed like a uint8 array of shape (N, H, W, C)."""
@@ -79,8 +81,13 @@ class Selection:
         return np.asarray(self.store[self.rows], dtype)
 
 
-def select(store: Images, rows: npt.NDArray[np.int64]) -> Selection:
-    """Return the images at ``rows`` of a store that may itself be a selection."""
+def select(store: Images, rows: npt.NDArray[np.int64]) -> Images:
+    """Return the images at ``rows`` of a store that may itself be a selection.
+
+    A small array is copied: plain arrays have more methods than an index into one.
+    """
+    if isinstance(store, np.ndarray) and store.nbytes <= SMALL:
+        return store[rows]
     if isinstance(store, Selection):
         return Selection(store.store, store.rows[rows])
     return Selection(store, rows)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from peewit.system.files import damaged
-from peewit.system.validation import Count, Quantity, Share, validated
+from peewit.system.validation import Count, Loss, Quantity, Share, validated
 
 # A sum over a confusion matrix of these still fits into an int64
 Images = Annotated[int, Meta(ge=0, le=10**12)]
@@ -89,7 +89,7 @@ class Metrics(TypedDict):
 
     accuracy: Share
     accuracy_interval: Annotated[list[float], Meta(min_length=2, max_length=2)]
-    loss: Quantity
+    loss: Loss
     images: Annotated[int, Meta(ge=1, le=10**12)]
     split: Literal["test", "validation"]
     top3: Share

@@ -16,6 +16,7 @@ from peewit.system.files import cannot_read, damaged
 # Limits that no training reaches, so that arithmetic with the values cannot overflow
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Quantity = Annotated[float, Meta(ge=0, le=1e30)]
+Loss = Annotated[float, Meta(ge=0, le=1e39)]  # the difference of two float32 values
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 T = TypeVar("T")
