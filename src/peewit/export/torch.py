@@ -29,7 +29,15 @@ from peewit.export.operations import (
     RepeatEdge,
     Scale,
 )
-from peewit.images.preprocessing import ConvertChannels, Divide, Preprocessing, Resize, Subtract
+from peewit.images.preprocessing import (
+    ConvertChannels,
+    CropToAspect,
+    Divide,
+    PadToAspect,
+    Preprocessing,
+    Resize,
+    Subtract,
+)
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -87,6 +95,18 @@ class PreprocessingModule(nn.Module):
             match step:
                 case ConvertChannels():
                     pass  # a traced program accepts only the network's own number of channels
+                case CropToAspect(height=height, width=width):
+                    for axis, suiting in _suiting(x, height, width):
+                        size = x.shape[axis]
+                        kept = torch.sym_max(1, torch.sym_min(size, suiting))
+                        # not a slice: whether that is contiguous would be decided at tracing
+                        x = x.index_select(axis, torch.arange(kept) + (size - kept) // 2)
+                case PadToAspect(height=height, width=width, value=value):
+                    pads: list[Any] = []
+                    for axis, suiting in _suiting(x, height, width):
+                        missing = torch.sym_max(0, suiting - x.shape[axis])
+                        pads = [missing // 2, missing - missing // 2, *pads]
+                    x = F.pad(x, pads, value=value)
                 case Resize(height=height, width=width):
                     x = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
                 case Subtract(values=values):
@@ -94,6 +114,15 @@ class PreprocessingModule(nn.Module):
                 case Divide(values=values):
                     x = x / torch.tensor(values).view(1, -1, 1, 1)
         return x
+
+
+def _suiting(x: torch.Tensor, height: int, width: int) -> list[tuple[int, Any]]:
+    """Return for both axes of ``x`` the size that suits the other at the given aspect ratio.
+
+    As in ``peewit.images.fitting``, whose ``min`` and ``max`` would decide when the program is
+    traced whether it is for wide or for tall images.
+    """
+    return [(2, x.shape[3] * height // width), (3, x.shape[2] * width // height)]
 
 
 class PlainNetwork(nn.Module):
