@@ -238,8 +238,10 @@ def _add_crop(graph: Graph, x: str, height: int, width: int) -> str:
 
 def _add_frame(graph: Graph, sizes: tuple[str, str], height: int, width: int) -> tuple[str, str]:
     """Add the height and width of ``fitting.pad_region`` for a size known only at run time."""
-    suiting = _add_aspect(graph, sizes, height, width)
-    framed = [graph.add("Max", *both) for both in zip(sizes, suiting, strict=True)]
+    framed = []
+    for size, suiting in zip(sizes, _add_aspect(graph, sizes, height, width), strict=True):
+        padding = _add_half(graph, graph.add("Max", size, suiting), size)
+        framed.append(graph.add("Add", size, graph.add("Add", padding, padding)))
     return framed[0], framed[1]
 
 

@@ -104,8 +104,8 @@ class PreprocessingModule(nn.Module):
                 case PadToAspect(height=height, width=width, value=value):
                     pads: list[Any] = []
                     for axis, suiting in _suiting(x, height, width):
-                        missing = torch.sym_max(0, suiting - x.shape[axis])
-                        pads = [missing // 2, missing - missing // 2, *pads]
+                        padding = torch.sym_max(0, suiting - x.shape[axis]) // 2
+                        pads = [padding, padding, *pads]
                     x = F.pad(x, pads, value=value)
                 case Resize(height=height, width=width):
                     x = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
