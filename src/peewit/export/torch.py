@@ -96,11 +96,13 @@ class PreprocessingModule(nn.Module):
                 case ConvertChannels():
                     pass  # a traced program accepts only the network's own number of channels
                 case CropToAspect(height=height, width=width):
-                    for axis, suiting in _suiting(x, height, width):
-                        size = x.shape[axis]
-                        kept = torch.sym_max(1, torch.sym_min(size, suiting))
-                        # not a slice: whether that is contiguous would be decided at tracing
-                        x = x.index_select(axis, torch.arange(kept) + (size - kept) // 2)
+                    rows, columns = (
+                        _crop_weights(x.shape[axis], suiting, target)
+                        for (axis, suiting), target in zip(
+                            _suiting(x, height, width), (height, width), strict=True
+                        )
+                    )
+                    x = rows @ x @ columns.T  # has the size to which Resize would resize it
                 case PadToAspect(height=height, width=width, value=value):
                     pads: list[Any] = []
                     for axis, suiting in _suiting(x, height, width):
@@ -123,6 +125,20 @@ def _suiting(x: torch.Tensor, height: int, width: int) -> list[tuple[int, Any]]:
     traced whether it is for wide or for tall images.
     """
     return [(2, x.shape[3] * height // width), (3, x.shape[2] * width // height)]
+
+
+def _crop_weights(size: Any, suiting: Any, target: int) -> torch.Tensor:
+    """Return ``resize_weights`` of the pixels of a crop, 0 for the others: (target, size).
+
+    If the image were cropped, the program would be only for crops of at least 2 x 2 pixels.
+    """
+    kept = torch.sym_max(1, torch.sym_min(size, suiting))
+    scale = torch.full((), kept, dtype=torch.float32) / target
+    places = torch.arange(size) - (size - kept) // 2 + 0.5
+    centres = (torch.arange(target) + 0.5)[:, None] * scale
+    triangle = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0)
+    triangle = triangle * ((places > 0) & (places < kept))
+    return triangle / triangle.sum(1, keepdim=True)
 
 
 class PlainNetwork(nn.Module):
