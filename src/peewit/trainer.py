@@ -28,7 +28,7 @@ from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
-from peewit.training.defaults import FIT, network_size
+from peewit.training.defaults import chosen_fit, network_size
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import TrainSetup, check_weights, fit
 from peewit.training.progress import automatic
@@ -233,9 +233,9 @@ def _decoded(
     dataset: Dataset, test: Dataset | None, recipe: Recipe, note: Callable[[str], None]
 ) -> tuple[Dataset, Dataset | None]:
     """Return the data with all pictures decoded at the size of the recipe's network."""
-    size = network_size(dataset, recipe)
-    dataset = at_size(dataset, *size, FIT, note)
-    return dataset, None if test is None else at_size(test, *size, FIT, note)
+    size, fit = network_size(dataset, recipe), chosen_fit(dataset, recipe)
+    dataset = at_size(dataset, *size, fit, note)
+    return dataset, None if test is None else at_size(test, *size, fit, note)
 
 
 def _resume(

@@ -13,6 +13,7 @@ from peewit.data.dataset import Dataset
 from peewit.data.pictures import Pictures
 from peewit.data.store import Images, Selection
 from peewit.errors import PeewitError
+from peewit.images.fitting import Fit
 from peewit.system.cpu import usable_cores
 
 Note = Callable[[str], None]
@@ -58,7 +59,7 @@ def pack(pictures: Pictures, rows: npt.NDArray[np.int64]) -> Packed:
     )
 
 
-def at_size(dataset: Dataset, height: int, width: int, fit: str, note: Note) -> Dataset:
+def at_size(dataset: Dataset, height: int, width: int, fit: Fit, note: Note) -> Dataset:
     """Return a data set of picture files with its pictures decoded at one size.
 
     Files that cannot be read are left out, with a note. A data set of arrays is returned unchanged.

@@ -10,11 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.listing import Listing
+from peewit.data.store import Images, Selection
+from peewit.images.fitting import Fit
 from peewit.images.scaled import read_sized
 from peewit.system.cpu import usable_cores
 
 # Height and width, in pixels, of pictures that are indexed before a size has been chosen.
 NOMINAL = 128
+
+
+def in_files(images: Images) -> bool:
+    """Return whether ``images`` are pictures in files, all or some of them, in any order."""
+    return isinstance(images.store if isinstance(images, Selection) else images, Pictures)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,7 +41,7 @@ class Pictures:
     height: int = NOMINAL
     width: int = NOMINAL
     channels: int = 3
-    fit: str = "crop"
+    fit: Fit = "crop"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,6 +98,6 @@ class Pictures:
             fit=self.fit,
         )
 
-    def at(self, height: int, width: int, fit: str) -> Pictures:
+    def at(self, height: int, width: int, fit: Fit) -> Pictures:
         """Return the same pictures, decoded at another size."""
         return replace(self, height=height, width=width, fit=fit)

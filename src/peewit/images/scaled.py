@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from peewit.images.fitting import Fit, fit_picture
 from peewit.images.reader import each_in_turn, read_picture
 
 
@@ -18,7 +19,7 @@ def read_sized(
     height: int,
     width: int,
     channels: int = 3,
-    fit: str = "crop",
+    fit: Fit = "crop",
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture to ``height`` x ``width`` pixels.
 
@@ -46,12 +47,4 @@ def read_sized(
     pixels = each_in_turn(lambda limit: read_picture(source, name, limit=limit))
     picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     picture = picture.convert("L" if channels == 1 else "RGB")
-    box = None
-    if fit == "crop":
-        ratio = width / height
-        kept_width = min(picture.width, max(1, round(picture.height * ratio)))
-        kept_height = min(picture.height, max(1, round(picture.width / ratio)))
-        left, top = (picture.width - kept_width) // 2, (picture.height - kept_height) // 2
-        box = (left, top, left + kept_width, top + kept_height)
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized).reshape(height, width, channels)
+    return np.asarray(fit_picture(picture, height, width, fit)).reshape(height, width, channels)
