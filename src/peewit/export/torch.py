@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".pt2",)
 NOTE = ""
 METADATA = "peewit.json"
+# of the sizes of an image that are only known at run time; PyTorch leaves them without types
+sym_max: Callable[[Any, Any], Any] = torch.sym_max
+sym_min: Callable[[Any, Any], Any] = torch.sym_min
 
 
 def write(content: Content, stem: Path) -> list[Path]:
@@ -106,7 +109,7 @@ class PreprocessingModule(nn.Module):
                 case PadToAspect(height=height, width=width, value=value):
                     pads: list[Any] = []
                     for axis, suiting in _suiting(x, height, width):
-                        padding = torch.sym_max(0, suiting - x.shape[axis]) // 2
+                        padding = sym_max(0, suiting - x.shape[axis]) // 2
                         pads = [padding, padding, *pads]
                     x = F.pad(x, pads, value=value)
                 case Resize(height=height, width=width):
@@ -132,13 +135,14 @@ def _crop_weights(size: Any, suiting: Any, target: int) -> torch.Tensor:
 
     If the image were cropped, the program would be only for crops of at least 2 x 2 pixels.
     """
-    kept = torch.sym_max(1, torch.sym_min(size, suiting))
+    kept = sym_max(1, sym_min(size, suiting))
     scale = torch.full((), kept, dtype=torch.float32) / target
     places = torch.arange(size) - (size - kept) // 2 + 0.5
     centres = (torch.arange(target) + 0.5)[:, None] * scale
     triangle = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0)
     triangle = triangle * ((places > 0) & (places < kept))
-    return triangle / triangle.sum(1, keepdim=True)
+    weights: torch.Tensor = triangle / triangle.sum(1, keepdim=True)
+    return weights
 
 
 class PlainNetwork(nn.Module):

@@ -60,7 +60,9 @@ class CropToAspect:
 
     def apply(self, x: Float64s) -> Float64s:
         """Crop ``x``, (N, H, W, C)."""
-        return _cropped(x, crop_region(*x.shape[1:3], self.height, self.width))
+        _, height, width, _ = x.shape
+        cropped: Float64s = _cropped(x, crop_region(height, width, self.height, self.width))
+        return cropped
 
 
 @dataclass(frozen=True)

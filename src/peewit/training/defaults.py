@@ -9,7 +9,7 @@ from peewit.data.dataset import Dataset
 from peewit.data.pictures import in_files
 from peewit.images.fitting import Fit
 from peewit.models.registry import find
-from peewit.training.recipe import AUTO, Recipe
+from peewit.training.recipe import Recipe
 
 Note = Callable[[str], None]
 
@@ -138,10 +138,10 @@ def network_size(
 
 def chosen_fit(dataset: Dataset, recipe: Recipe) -> Fit:
     """Return how images of another aspect ratio are fitted into the network's input."""
-    if recipe.fit != AUTO:
-        return recipe.fit
-    # arrays have been brought to one size by somebody who knows them
-    return FIT if in_files(dataset.images) else "stretch"
+    if recipe.fit == "auto":
+        # arrays have been brought to one size by somebody who knows them
+        return FIT if in_files(dataset.images) else "stretch"
+    return recipe.fit
 
 
 def augmented_side(dataset: Dataset, size: tuple[int, int]) -> int:
