@@ -336,24 +336,33 @@ def scale_for(picture: ImageFile, pixels: int) -> int:
     return next((scale for scale in (2, 4) if width * height <= pixels * scale**2), 8)
 
 
-def coefficients(picture: Jpeg) -> int:
-    """Return the bytes that the decoder keeps until the last scan, if there are several."""
-    width, height = picture.size
+def coefficients(picture: Jpeg, full_size: tuple[int, int]) -> int:
+    """Return the bytes that the decoder keeps until the last scan, if there are several.
+
+    ``full_size``: width and height of the picture before it is reduced.
+    """
+    width, height = full_size
     most = max((h * v for _, h, v, _ in picture.layer), default=1)
     samples = sum(h * v for _, h, v, _ in picture.layer) / max(1, most)
     return round(2 * samples * width * height)
 
 
-def reduce(picture: Jpeg, scale: int) -> None:
-    """Have a JPEG decoded at ``1 / scale`` of its size, with scale 1, 2, 4 or 8.
+def reduce(picture: Jpeg, scale: int) -> int:
+    """Have a JPEG decoded at ``1 / scale`` of its size, rounded up, with scale 1, 2, 4 or 8.
 
-    Nothing is set if the JPEG is too large for that.
+    Returns
+    -------
+    int
+        The scale: less for a picture a few pixels wide or high, 1 if it is too large even for that.
     """
     width, height = picture.size
-    kept = coefficients(picture)
-    if width * height > LARGEST_JPEG or (kept > LARGEST_COEFFICIENTS and has_several_scans(picture)):
-        return
+    kept = coefficients(picture, picture.size)
+    if width * height > LARGEST_JPEG or (
+        kept > LARGEST_COEFFICIENTS and has_several_scans(picture)
+    ):
+        return 1
     picture.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return int(picture.decoderconfig[0])
 
 
 def has_several_scans(picture: Jpeg) -> bool:

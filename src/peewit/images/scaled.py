@@ -6,17 +6,16 @@ libjpeg leaves out the high frequencies, which resizing would remove anyway.
 
 from __future__ import annotations
 
-import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, floor
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from peewit.errors import PeewitError
+from peewit.images.fitting import Fit, Region, region, resize_region
 from peewit.images.reader import (
     BYTES_PER_PIXEL,
     LARGE,
@@ -53,6 +53,10 @@ MARGIN = 2
 _CHUNK = 8
 # chunks for each thread that are decoded before they are asked for
 _AHEAD = 2
+# bytes of memory that each thread may use at the same time as others
+MOST_SHARED = LARGE * BYTES_PER_PIXEL
+# EXIF orientations of pictures that are stored on their side, and with which edges first
+_SIDEWAYS, _RIGHT_TO_LEFT, _BOTTOM_UP = (5, 6, 7, 8), (2, 3, 7, 8), (3, 4, 6, 7)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def read_sized(
         Of the result; 1 channel is grey, 3 are RGB.
     fit : {"crop", "pad", "stretch"}
         What happens to a picture with another aspect ratio: its longer side is cropped, it is
-        padded with black, or it is distorted.
+        padded with grey, or it is distorted; see `peewit.images.fitting`.
 
     Returns
     -------
@@ -141,29 +145,27 @@ def read_sized(
     """
     name = name or name_of(source)
     with opened(source, name) as picture:
-        whole = picture.size
+        size, scale = picture.size, 1
         if isinstance(picture, Jpeg):
-            sideways = orientation(picture) in _SIDEWAYS
-            layout = _layout(whole[::-1] if sideways else whole, (width, height), fit)
-            _reduce(picture, layout)
+            part, rows, columns = _stored_region(size, orientation(picture), height, width, fit)
+            scale = _reduce(picture, min(part.height / rows, part.width / columns) / MARGIN)
         check_size(picture, name, PIXEL_LIMIT)
-        with ONE_LARGE if _is_large(picture) else nullcontext():
+        with ONE_LARGE if _is_large(picture, size) else nullcontext():
             image = _load(picture)
-            turned = orientation(picture)  # may follow the pixels
-            layout = _layout(whole[::-1] if turned in _SIDEWAYS else whole, (width, height), fit)
-            resized = _resized(_simple(image, name, channels), whole, layout, turned)
+            turned = orientation(picture)  # a PNG may have it after the pixels
+            part, rows, columns = _stored_region(size, turned, height, width, fit)
+            resized = resize_region(_simple(image, name, channels), part, rows, columns, scale)
+    method = UPRIGHT.get(turned)
+    upright = resized if method is None else resized.transpose(method)
     mode = "L" if channels == 1 else "RGB"
-    if resized.size != (width, height):
-        padded = Image.new(mode, (width, height))
-        padded.paste(resized, layout.place)
-        resized = padded
-    return np.array(resized.convert(mode)).reshape(height, width, channels)
+    pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
+    return pixels.reshape(height, width, channels)
 
 
 def decode_many(
     read: Callable[[int], bytes | Path],
     numbers: Iterable[int],
-    names: Callable[[int], str],
+    names: Sequence[str],
     *,
     height: int,
     width: int,
@@ -181,8 +183,8 @@ def decode_many(
         Returns the content, or the path, of the picture with this number; called by the threads.
     numbers : iterable of int
         The pictures to decode.
-    names : callable
-        Returns the name of a picture in errors.
+    names : sequence of str
+        What picture ``number`` is called in errors, ``names[number]``.
     height, width, channels, fit
         As for `read_sized`.
     threads : int, optional
@@ -198,25 +200,20 @@ def decode_many(
     threads = threads or usable_cores()
 
     def decoded(number: int) -> tuple[int, Pixels | PeewitError]:
+        size = {"height": height, "width": width, "channels": channels}
         try:
-            return number, read_sized(
-                read(number),
-                names(number),
-                height=height,
-                width=width,
-                channels=channels,
-                fit=fit,
-            )
+            return number, read_sized(read(number), names[number], **size, fit=fit)
         except PeewitError as error:
             return number, error
 
     def decoded_chunk(chunk: list[int]) -> list[tuple[int, Pixels | PeewitError]]:
         return [decoded(number) for number in chunk]
 
+    rest = iter(numbers)
     waiting: deque[Future[list[tuple[int, Pixels | PeewitError]]]] = deque()
     pool = ThreadPoolExecutor(threads, "peewit-decoder")
     try:
-        for chunk in _chunks(numbers, _CHUNK):
+        while chunk := list(islice(rest, _CHUNK)):
             waiting.append(pool.submit(decoded_chunk, chunk))
             if len(waiting) > _AHEAD * threads:
                 yield from waiting.popleft().result()
@@ -226,57 +223,42 @@ def decode_many(
         pool.shutdown(cancel_futures=True)
 
 
-def _chunks(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    for number in numbers:
-        chunk.append(number)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _stored_region(
+    size: tuple[int, int], turned: int, height: int, width: int, fit: str
+) -> tuple[Region, int, int]:
+    """Return which part of a picture, as it is stored, becomes the result, and to which size.
+
+    Resizing comes before turning the picture upright, because the result is smaller.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Width and height of the stored picture.
+    turned : int
+        Its EXIF orientation.
+    height, width : int
+        Of the upright result.
+    fit : str
+    """
+    columns, rows = size
+    if turned in _SIDEWAYS:
+        left, top, kept_columns, kept_rows = region(cast(Fit, fit), columns, rows, height, width)
+        height, width = width, height
+    else:
+        top, left, kept_rows, kept_columns = region(cast(Fit, fit), rows, columns, height, width)
+    if turned in _RIGHT_TO_LEFT:
+        left = columns - left - kept_columns
+    if turned in _BOTTOM_UP:
+        top = rows - top - kept_rows
+    return Region(top, left, kept_rows, kept_columns), height, width
 
 
-# EXIF orientations by what they do to the stored picture
-_SIDEWAYS = (5, 6, 7, 8)
-_MIRRORED_X, _MIRRORED_Y = (2, 3, 7, 8), (3, 4, 6, 7)
-
-
-class _Layout(NamedTuple):
-    """Which part of an upright picture becomes which part of the result."""
-
-    box: tuple[int, int, int, int]  # left, top, right, bottom
-    size: tuple[int, int]  # width and height of that part in the result
-    place: tuple[int, int]  # its left and top there
-
-
-def _layout(old: tuple[int, int], new: tuple[int, int], fit: str) -> _Layout:
-    """Return how a picture of width and height ``old`` is fitted into ``new``."""
-    width, height = old
-    if fit == "crop":
-        ratio = new[0] / new[1]
-        kept = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
-        left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
-        return _Layout((left, top, left + kept[0], top + kept[1]), new, (0, 0))
-    if fit == "pad":
-        scale = min(new[0] / width, new[1] / height)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        return _Layout(
-            (0, 0, width, height), size, ((new[0] - size[0]) // 2, (new[1] - size[1]) // 2)
-        )
-    return _Layout((0, 0, width, height), new, (0, 0))
-
-
-def _reduce(picture: Jpeg, layout: _Layout) -> None:
-    """Set the scale at which a JPEG is decoded."""
-    left, top, right, bottom = layout.box
-    columns, rows = layout.size
-    enough = min((right - left) / columns, (bottom - top) / rows) / MARGIN
-    scale = next((scale for scale in (8, 4, 2) if scale <= enough), 1)
+def _reduce(picture: Jpeg, most: float) -> int:
+    """Set and return the scale at which a JPEG is decoded: ``most``, or more if it is too large."""
+    scale = next((scale for scale in (8, 4, 2) if scale <= most), 1)
     if is_too_large(picture, PIXEL_LIMIT):
         scale = max(scale, scale_for(picture, LARGE))
-    if scale > 1:
-        reduce(picture, scale)
+    return reduce(picture, scale) if scale > 1 else 1
 
 
 def _is_direct(picture: Image.Image) -> bool:
@@ -284,35 +266,51 @@ def _is_direct(picture: Image.Image) -> bool:
     return picture.mode in ("L", "RGB") and not picture.has_transparency_data
 
 
-def _is_large(picture: ImageFile) -> bool:
+def _simple(image: Image.Image, name: str, channels: int) -> Image.Image:
+    """Convert a decoded picture to mode L or RGB."""
+    if not _is_direct(image):
+        pixels = to_pixels(image, name)
+        image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    return image.convert("L") if channels == 1 and image.mode == "RGB" else image
+
+
+def _is_large(picture: ImageFile, full_size: tuple[int, int]) -> bool:
     """Return whether decoding takes so much memory that only one thread at a time may do it."""
     # other decoders, such as WebP's, keep copies of their own
     frugal = _is_direct(picture) and picture.format in ("JPEG", "PNG")
     needed = picture.width * picture.height * (4 if frugal else BYTES_PER_PIXEL)
-    most = LARGE * BYTES_PER_PIXEL
-    if isinstance(picture, Jpeg):
-        kept = _full_coefficients(picture)
-        return needed > most or (kept > most and has_several_scans(picture))
-    return needed > most
+    if isinstance(picture, Jpeg) and needed <= MOST_SHARED:
+        kept = coefficients(picture, full_size)
+        return kept > MOST_SHARED and has_several_scans(picture)
+    return needed > MOST_SHARED
 
 
 def _load(picture: ImageFile) -> Image.Image:
-    """Decode a picture, a JPEG with simplejpeg if it is installed."""
-    simplejpeg = _simplejpeg() if isinstance(picture, Jpeg) else None
-    if simplejpeg and picture.mode in ("L", "RGB"):
+    """Decode a picture: a JPEG with simplejpeg if it is installed, all others with Pillow."""
+    simplejpeg = _simplejpeg()
+    if simplejpeg and isinstance(picture, Jpeg) and picture.mode in ("L", "RGB"):
         stream = cast(BinaryIO, picture.fp)
         stream.seek(0)
-        colours = "GRAY" if picture.mode == "L" else "RGB"
+        least = picture.size if picture.decoderconfig else (0, 0)
         try:
             pixels = simplejpeg.decode_jpeg(
                 stream.read(LARGEST_PARSED),
-                colours,
-                min_height=picture.height,
-                min_width=picture.width,
+                "GRAY" if picture.mode == "L" else "RGB",
+                min_width=least[0],
+                min_height=least[1],
             )
-        except ValueError:  # Pillow tolerates more damage, and says what is wrong
+        except ValueError:  # Pillow tolerates more damage, and knows what is wrong
             pass
         else:
             return Image.fromarray(pixels.squeeze(2) if picture.mode == "L" else pixels)
     picture.load()
     return picture
+
+
+@cache
+def _simplejpeg() -> ModuleType | None:
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return cast(ModuleType, simplejpeg)
