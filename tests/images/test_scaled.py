@@ -386,6 +386,8 @@ def test_probing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert probe(encoded(photograph(90, 60), "PNG")) == PictureInfo(90, 60, "RGB", "PNG", 1)
     mirrored = encoded(photograph(90, 60), "PNG", exif=with_orientation(2))
     assert probe(mirrored).orientation == 2
+    # some cameras write 0
+    assert probe(encoded(photograph(90, 60), exif=with_orientation(0))).orientation == 1
     file = tmp_path / "a.gif"
     file.write_bytes(encoded(Image.new("P", (7, 5)), "GIF"))
     assert probe(file) == PictureInfo(7, 5, "P", "GIF", 1)
