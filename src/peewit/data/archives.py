@@ -35,6 +35,10 @@ MOST_BYTES = 1 << 30
 MOST_TIMES = 100
 # Bytes in which the first picture must be found; other archives are not read any further
 _BEFORE_FIRST = 64 << 20
+# Ways of compression in zip archives that are rare
+_METHODS = {9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard"}
+# Besides those of decompressors; NotImplementedError: a zip archive of another version
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, RecursionError, NotImplementedError)
 _EXTRACT = "extract it and use the folder instead"
 
 
@@ -99,7 +103,7 @@ def list_archive(path: Path) -> Listing | None:
                 metered.finish()
     except _NotPicturesError:
         return None
-    except (*DAMAGE, tarfile.TarError, zipfile.BadZipFile, RecursionError, NotImplementedError) as error:
+    except (*DAMAGE, *_DAMAGE) as error:
         if not collected.members:
             return None  # whatever it is, it is said elsewhere
         damage = isinstance(error, OSError) and error.strerror
@@ -222,7 +226,7 @@ def _zip_entries(path: Path, file: BinaryIO) -> Iterator[_Entry]:
             if kind == "file" and info.flag_bits & 1:
                 raise PeewitError(f"cannot read {path}", "it is encrypted", _EXTRACT)
             if kind == "file" and info.compress_type not in (0, zipfile.ZIP_DEFLATED):
-                how = zipfile.compressor_names.get(info.compress_type, str(info.compress_type))
+                how = _METHODS.get(info.compress_type, f"method {info.compress_type}")
                 raise PeewitError(f"cannot read {path}", f"it is compressed with {how}", _EXTRACT)
 
             def start(info: zipfile.ZipInfo = info) -> bytes:
@@ -238,8 +242,11 @@ class _TarInfo(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarInfo:
         try:
-            return cast(_TarInfo, super().frombuf(buf, encoding, errors))
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            # the others mean the end: of the file, or of the archive
+            if type(error).__name__ not in ("InvalidHeaderError", "TruncatedHeaderError"):
+                raise
             raise ValueError("a header is damaged") from error
 
 

@@ -236,7 +236,9 @@ class _Arrangement:
                 "move the class folders with the training pictures into a folder train",
             )
         for name in others:
-            count = sum(len(self.tree.folders[path].names) for path in self.tree.below(start + name))
+            count = sum(
+                len(self.tree.folders[path].names) for path in self.tree.below(start + name)
+            )
             which = "in no class folder" if name.lower() in PARTS else "in a folder beside train"
             self.tree.left_out.add("picture", which, start + name, count)
         return parts
@@ -296,7 +298,9 @@ class _Arrangement:
         if not self.tree.tables:
             return ""
         table = self.tree.tables[0]
-        where = f"extract it and use {shown([table])}" if self.archive else f"use {self.place / table}"
+        where = (
+            f"extract it and use {shown([table])}" if self.archive else f"use {self.place / table}"
+        )
         return f", or, if it has their labels, {where}"
 
     def shown(self, folder: str) -> str:
@@ -306,6 +310,8 @@ class _Arrangement:
 
 def _folders_in(folder: Path) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and is_meant(path.name))
+        return sorted(
+            path.name for path in folder.iterdir() if path.is_dir() and is_meant(path.name)
+        )
     except OSError:
         return []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePath
+from typing import ClassVar
 
 from peewit.data.class_folders import TABLES, Tree, arrange, is_meant
 from peewit.data.labels import make_listing, text
@@ -32,7 +33,7 @@ class FolderFiles:
     folder: Path
     names: Sequence[str]
 
-    sequential = False
+    sequential: ClassVar[bool] = False
 
     def read(self, number: int) -> bytes:
         """Return the content of a file; raise PeewitError if it cannot be read."""
@@ -131,20 +132,20 @@ class _Scanner:
             name = entry.name
             if name[name.rfind(".") :].lower() in self.suffixes and name[0] != ".":
                 # almost all entries: one call of the operating system for each
-                state = _stat(entry)
-                if state is not None and stat.S_ISREG(state.st_mode):
+                about = _stat(entry)
+                if about is not None and stat.S_ISREG(about.st_mode):
                     pictures.names.append(name)
-                    pictures.stamps.append(state.st_size)
-                    pictures.stamps.append(state.st_mtime_ns)
+                    pictures.stamps.append(about.st_size)
+                    pictures.stamps.append(about.st_mtime_ns)
                     continue
             if not is_meant(name):
                 continue
             if entry.is_dir():
                 folders.append(name)
             elif self.is_picture(entry, start + name):
-                state = entry.stat()
+                about = entry.stat()
                 pictures.names.append(name)
-                pictures.stamps += (state.st_size, state.st_mtime_ns)
+                pictures.stamps += (about.st_size, about.st_mtime_ns)
         for name in folders:
             self.visit(f"{path}{os.sep}{name}", start + name, (*above, identity))
 
@@ -194,4 +195,3 @@ def begins_as_a_picture(start: bytes) -> bool:
         or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
         or (start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1"))
     )
-

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from peewit.errors import PeewitError, reason_of
 KEPT = 256 << 20
 # First bytes of compressed files, and what opens them
 OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
-    b"\x1f\x8b": gzip.GzipFile,
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
@@ -62,8 +62,7 @@ def decompressor(file: BinaryIO, start: bytes) -> Any:
     """Return the decompressed stream of a file that begins with ``start``; None if it is plain."""
     for magic, opener in OPENERS.items():
         if start.startswith(magic):
-            # gzip.GzipFile takes the file by this name only, the others call it filename
-            return opener(fileobj=file) if opener is gzip.GzipFile else opener(file)  # type: ignore[call-arg]
+            return opener(file)
     return None
 
 
@@ -91,7 +90,7 @@ class MemberFiles:
     _file: BinaryIO | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    sequential = False
+    sequential: ClassVar[bool] = False
 
     def read(self, number: int) -> bytes:
         """Return the content of a picture; raise PeewitError if it cannot be read."""
@@ -213,9 +212,7 @@ def opened(path: Path, version: tuple[int, int]) -> BinaryIO:
     return file
 
 
-def _cannot_read(
-    files: MemberFiles | StreamFiles, number: int, error: Exception
-) -> PeewitError:
+def _cannot_read(files: MemberFiles | StreamFiles, number: int, error: Exception) -> PeewitError:
     reason = reason_of(error) if isinstance(error, OSError) and error.strerror else str(error)
     if not isinstance(error, OSError | ValueError) or not reason:
         reason = "it is damaged"
