@@ -27,6 +27,7 @@ import shutil
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from peewit.data.pictures import Pictures
 from peewit.data.store import Facts, facts_type
 
 FORMAT = 1
+# Another version of these may return other pixels, or read what could not be read before.
+DECODERS = ("pillow", "simplejpeg", "pillow-heif")
 ABOUT = "about.json"
 BUILDING = ".building-"
 _MAX_ABOUT = 1 << 16  # bytes
@@ -114,11 +117,15 @@ def key_of(pictures: Pictures, *, pixels: bool) -> Key:
 
 
 def _spec(pictures: Pictures) -> list[Any]:
-    import PIL
-
     shape = (pictures.height, pictures.width, pictures.channels)
-    # another version of the decoder may return other pixels
-    return [FORMAT, *shape, pictures.fit, f"Pillow {PIL.__version__}"]
+    return [FORMAT, *shape, pictures.fit, *map(_version, DECODERS)]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _content(listing: Listing) -> str:
