@@ -10,6 +10,7 @@ format computes the same region.
 
 from __future__ import annotations
 
+from math import ceil, floor
 from typing import Literal, NamedTuple
 
 from PIL import Image
@@ -79,21 +80,46 @@ def fit_picture(picture: Image.Image, height: int, width: int, fit: Fit) -> Imag
     >>> list(fit_picture(Image.new("L", (1, 3)), 3, 3, "pad").tobytes())
     [128, 0, 128, 128, 0, 128, 128, 0, 128]
     """
-    top, left, *size = region(fit, picture.height, picture.width, height, width)
-    if fit == "crop":
-        # Image.resize with box= would also read pixels beyond the box
-        picture = picture.crop((left, top, left + size[1], top + size[0]))
-    elif size != [picture.height, picture.width]:
-        # The longer side first: the frame of a picture of 30,000 x 1 pixels has 900,000,000.
-        if size[0] > picture.height:
-            picture, framed = _resized(picture, picture.height, width), (width, size[0])
-        else:
-            picture, framed = _resized(picture, height, picture.width), (size[1], height)
-        frame = Image.new(picture.mode, framed, (PADDING,) * len(picture.getbands()))
-        frame.paste(picture, (-left, -top))
+    part = region(fit, picture.height, picture.width, height, width)
+    return resize_region(picture, part, height, width)
+
+
+def resize_region(
+    picture: Image.Image, part: Region, height: int, width: int, scale: int = 1
+) -> Image.Image:
+    """Resize a part of a picture, by antialiased bilinear interpolation.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        In mode L or RGB.
+    part : Region
+        In the coordinates of the picture at full size; beyond the picture is ``PADDING``.
+    height, width : int
+        Of the result.
+    scale : int
+        ``picture`` has been decoded at ``1 / scale`` of its full size, rounded up.
+    """
+    top, left, rows, columns = (value / scale for value in part)
+    bottom, right = top + rows, left + columns
+    # The longer side first: the frame of a picture of 30,000 x 1 pixels has 900,000,000.
+    if left < 0 or right > picture.width:
+        picture = _resized(picture, picture.width, height, (0, top, picture.width, bottom))
+        top, bottom = 0, height
+    elif top < 0 or bottom > picture.height:
+        picture = _resized(picture, width, picture.height, (left, 0, right, picture.height))
+        left, right = 0, width
+    x, y = floor(left), floor(top)
+    size = ceil(right) - x, ceil(bottom) - y
+    # Image.resize alone would also read pixels beyond its box
+    if (x, y) != (0, 0) or size != picture.size:
+        frame = Image.new(picture.mode, size, (PADDING,) * len(picture.getbands()))
+        frame.paste(picture, (-x, -y))
         picture = frame
-    return _resized(picture, height, width)
+    return _resized(picture, width, height, (left - x, top - y, right - x, bottom - y))
 
 
-def _resized(picture: Image.Image, height: int, width: int) -> Image.Image:
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+def _resized(
+    picture: Image.Image, width: int, height: int, box: tuple[float, float, float, float]
+) -> Image.Image:
+    return picture.resize((width, height), Image.Resampling.BILINEAR, box)

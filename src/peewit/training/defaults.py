@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from peewit.data.dataset import Dataset
-from peewit.data.pictures import in_files
+from peewit.data.pictures import files_of
 from peewit.images.fitting import Fit
 from peewit.models.registry import find
 from peewit.training.recipe import Recipe
@@ -140,7 +140,7 @@ def chosen_fit(dataset: Dataset, recipe: Recipe) -> Fit:
     """Return how images of another aspect ratio are fitted into the network's input."""
     if recipe.fit == "auto":
         # arrays have been brought to one size by somebody who knows them
-        return FIT if in_files(dataset.images) else "stretch"
+        return FIT if files_of(dataset.images) else "stretch"
     return recipe.fit
 
 
