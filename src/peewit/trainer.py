@@ -243,7 +243,7 @@ def _decoded(
         stop.check("the pictures decoded so far are kept, if they are cached", "start it again")
         callbacks.on_decoding(progress)
 
-    size, fit = network_size(dataset, recipe), chosen_fit(dataset, recipe)
+    size, fit = network_size(dataset, recipe), chosen_fit(recipe)
     dataset = at_size(dataset, *size, fit, callbacks.note, show)
     return dataset, None if test is None else at_size(test, *size, fit, callbacks.note, show)
 

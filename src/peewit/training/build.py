@@ -122,7 +122,7 @@ def build_setup(
             fields=["batch_size"],
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
-    fit = chosen_fit(training, recipe)
+    fit = chosen_fit(recipe)
     fast = find(recipe.model).family == "fast"
     augmented = recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
     if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:

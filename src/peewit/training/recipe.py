@@ -157,7 +157,7 @@ class Recipe:
     fit: Literal["auto", "crop", "pad", "stretch"] = setting(
         AUTO,
         "how a picture with another aspect ratio than the network's input is fitted into it: crop "
-        "its longer side, pad it with grey, or stretch it (auto: crop the pictures in files)",
+        "its longer side, pad it with grey, or stretch it (auto: stretch)",
     )
     checkpoint_minutes: float = setting(
         5.0,

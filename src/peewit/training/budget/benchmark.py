@@ -296,5 +296,5 @@ def _some(dataset: Dataset, recipe: Recipe, count: int) -> Dataset:
     size = network_size(dataset, recipe)
     some = dataset.take(chosen)
     if size[0] * size[1] < height * width:
-        some = replace(some, images=resized(some.images, *size, chosen_fit(some, recipe)))
+        some = replace(some, images=resized(some.images, *size, chosen_fit(recipe)))
     return some.take(np.arange(count) % different)
