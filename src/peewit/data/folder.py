@@ -156,7 +156,7 @@ class _Scanner:
         if state is None:
             self.tree.left_out.add("link", "to a missing file", relative)
         elif not stat.S_ISREG(state.st_mode):  # reading a pipe or a device might never end
-            self.tree.left_out.add("pipe or device", "", relative)
+            self.tree.left_out.add("special file", "", relative)
         elif not suffix and _begins_as_a_picture(entry.path):
             return True
         else:
