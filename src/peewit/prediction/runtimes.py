@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from peewit.export.openvino_runtime import compile_network
 from peewit.export.packages import import_quietly
-from peewit.system.cpu import usable_cores
+from peewit.system.cpu import own_cores, usable_cores
 from peewit.system.files import replacing
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def _onnxruntime(content: bytes, many: bool) -> tuple[Forward, int]:
     options.log_severity_level = 3
     if many:
         options.intra_op_num_threads = 1
+    elif usable_cores() < own_cores():  # by default it uses all cores, whatever the quota
+        options.intra_op_num_threads = usable_cores()
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base class of their own

@@ -12,8 +12,8 @@ from peewit.system.cpu import own_cores, within_limit
 # (PyTorch's on Linux; up to 140 cycles each), milliseconds in LLVM's and Intel's (on macOS and
 # Windows), which cannot be shorter. By default it is 300,000 turns, or 200 ms. The tutorial on two
 # busy cores: 223 images/s with 300,000 turns, 529 with 10,000, 788 with 1,000, 732 with 0.
-# Without a busy loop 1,000 turns cost 13 % of the tutorial's speed, and 10,000 nothing that could be
-# measured.
+# Without a busy loop 1,000 turns cost 13 % of the tutorial's speed, and 10,000 nothing that could
+# be measured.
 SPINS, MILLISECONDS = "10000", "1"
 
 
