@@ -105,10 +105,12 @@ def list_archive(path: Path) -> Listing | None:
     except _NotPicturesError:
         return None
     except (*DAMAGE, *_DAMAGE) as error:
-        if not collected.members and not zipped:
-            return None  # whatever it is, it is said elsewhere
+        if not collected.members and start[:2] == b"\x1f\x8b":
+            return None  # it may be CIFAR, which is checked elsewhere
         damage = isinstance(error, OSError) and error.strerror
         reason = reason_of(cast(OSError, error)) if damage else "it is damaged or incomplete"
+        if not collected.members and not zipped:
+            reason += ", or not a tar archive"
         raise BadArchiveError(f"cannot read {path}", reason, "download or copy it again") from error
     if not collected.members:
         return None
