@@ -145,6 +145,12 @@ def test_names_that_point_outside(kind: str, name: str, tmp_path: Path) -> None:
     assert "points outside the archive's folder" in refused(path)
 
 
+def test_folders_within_folders_without_end(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    path.write_bytes(KINDS[kind](FILES | {"a/" * 3000 + "x.png": b"x"}))
+    assert "more than 100 folders in each other" in refused(path)
+
+
 def test_a_member_that_is_there_twice(tmp_path: Path) -> None:
     info = tarfile.TarInfo("train/a/0.png")
     path = tmp_path / "a.tar"

@@ -231,6 +231,11 @@ def test_a_test_part_with_unknown_classes(tmp_path: Path) -> None:
     assert "classes that the training part does not have: c;" in message
 
 
+def test_folders_within_folders_without_end(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 2, "b" + "/b" * 150: 2})
+    assert "more than 100 folders in each other" in refused(tmp_path)
+
+
 def test_one_class(tmp_path: Path) -> None:
     assert "has one class, a: a classifier needs at least two" in refused(
         write_classes(tmp_path, {"a": 2})

@@ -20,7 +20,7 @@ import numpy as np
 
 from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import BadArchiveError
-from peewit.data.class_folders import TABLES, Tree, arrange, is_meant
+from peewit.data.class_folders import TABLES, Tree, arrange, check_depth, is_meant
 from peewit.data.folder import begins_as_a_picture, valid_names
 from peewit.data.labels import make_listing, text
 from peewit.data.listing import Listing
@@ -211,7 +211,9 @@ def _clean(path: Path, name: str) -> str:
             f"its member {printable(text(name))} points outside the archive's folder",
             "do not use it",
         )
-    return "/".join(parts)
+    clean = "/".join(parts)
+    check_depth(path, clean)
+    return clean
 
 
 def _zip_entries(path: Path, file: BinaryIO) -> Iterator[_Entry]:
