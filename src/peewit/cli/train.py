@@ -81,8 +81,9 @@ def train(
     logged: bool | None,
     **flags: Any,
 ) -> None:
-    """Train a classifier on SOURCE: cifar10, cifar100, digits, or the path of an archive or folder.
+    """Train a classifier on SOURCE: the path of a folder, table or archive of pictures, or a name.
 
+    The names are cifar10, cifar100 and digits.
     The run folder gets the weights, the history, the test results, pictures and a report.
     """
     from peewit.cli.output import note, print_run
