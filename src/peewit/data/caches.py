@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ RESERVE = 500e6
 # certainly being built
 _ABANDONED_AFTER = 7 * 86_400
 _BUSY = 3_600
+
+# Names of entries: whatever else a user puts there is left alone
+_NAME = re.compile(rf"[0-9a-f]+-[0-9a-f]+(-[0-9a-f]+)?(-facts)?$|{re.escape(BUILDING)}")
 
 COMPLETE, UNFINISHED, DAMAGED = "complete", "unfinished", "damaged"
 
@@ -79,7 +83,7 @@ def entries() -> list[Cached]:
 
 def _entries(folder: Path, content: str) -> Iterator[Cached]:
     try:
-        paths = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        paths = [path for path in folder.iterdir() if _NAME.match(path.name) and path.is_dir()]
     except OSError:  # nothing has been cached yet
         return
     for path in paths:
