@@ -17,6 +17,7 @@ are in today's log are skipped.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import child
 import rawlog
+from memory import peak_memory
 
 LOG = rawlog.today("folder_scale")
 CLASSES = 10
@@ -111,6 +113,7 @@ def start(folder):
                 "listing_seconds": at - imported,
                 "opening_seconds": now - at,
                 "start_seconds": now - imported,
+                "peak_memory_mib": peak_memory(),
             }
         )
     )
@@ -143,7 +146,9 @@ def train(folder, model, steps):
     setup.model.train()
     seconds, images = [], 0
     before = time.perf_counter()
-    for batch in batches(setup, TrainState()):
+    for batch in itertools.chain.from_iterable(
+        batches(setup, TrainState(epoch=epoch)) for epoch in itertools.count()
+    ):
         train_step(setup, batch)
         now = time.perf_counter()
         seconds.append(now - before)
@@ -163,6 +168,7 @@ def train(folder, model, steps):
                 "median_images_per_second": recipe.batch_size / rest[len(rest) // 2],
                 "batch_size": recipe.batch_size,
                 "threads": recipe.threads,
+                "peak_memory_mib": peak_memory(),
             }
         )
     )
@@ -172,6 +178,7 @@ def measure(place, count, model, steps):
     """Measure one size, and log it."""
     folder, home = place / f"{count}", place / f"home-{count}"
     made = make_folder(folder, place / "originals", count)
+    shutil.rmtree(home, ignore_errors=True)  # of a benchmark that was killed
     environment = {"PEEWIT_HOME": str(home)}
     this = [sys.executable, __file__]
     cold = child.run([*this, "--start", folder], environment)
@@ -184,11 +191,11 @@ def measure(place, count, model, steps):
         "pictures": count,
         "size": SIZE,
         "made_seconds": made,
-        "packing": cold.report | {"peak_memory_mib": cold.peak_memory_mib},
+        "packing": cold.report,
         "packing_per_second": count / cold.report["opening_seconds"],
-        "warm": best.report | {"peak_memory_mib": best.peak_memory_mib},
+        "warm": best.report,
         "warm_start_seconds": [one.report["start_seconds"] for one in warm],
-        "training": training.report | {"peak_memory_mib": training.peak_memory_mib},
+        "training": training.report,
         "disk_bytes_per_second": disk_rate(place),
         **rawlog.machine(),
     }
