@@ -209,8 +209,8 @@ def make_room(need: float, keep: str) -> str:
     most = limit()
     if need > most:
         return (
-            f"the decoded pictures need {need / 1e9:.2g} GB, and the cache has a limit of "
-            f"{most / 1e9:.2g} GB ({LIMIT})"
+            f"the decoded pictures need {_size(need)}, more than the limit of the cache, "
+            f"{_size(most)} ({LIMIT} changes it)"
         )
     found = list(_entries(folder_of_pictures(), "pictures"))
     now = time.time()
@@ -220,8 +220,8 @@ def make_room(need: float, keep: str) -> str:
     total, free = float(sum(one.bytes for one in others)), _free() + own
     if need + RESERVE > free + sum(one.bytes for one in removable):
         return (
-            f"the decoded pictures need {need / 1e9:.2g} GB, and the disk of the cache has only "
-            f"{max(free, 0) / 1e9:.2g} GB left"
+            f"the decoded pictures need {_size(need)}, and the disk of the cache has only "
+            f"{_size(max(free, 0))} left, of which {_size(RESERVE)} stay free"
         )
     for one in sorted(removable, key=lambda one: one.used):
         abandoned = one.state == UNFINISHED and now - one.used > _ABANDONED_AFTER
@@ -229,3 +229,12 @@ def make_room(need: float, keep: str) -> str:
             remove(one.path)
             total, free = total - one.bytes, free + one.bytes
     return ""
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as text.
+
+    >>> _size(41_472_000), _size(2.5e9), _size(0)
+    ('41 MB', '2.5 GB', '0 MB')
+    """
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
