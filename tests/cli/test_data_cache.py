@@ -117,6 +117,15 @@ def test_other_files_in_the_folder_stay(folder: Path) -> None:
     assert (caches.folder_of_pictures() / "my folder").is_dir()
 
 
+@pytest.mark.parametrize("days", ["-1", "nan", "many"])
+def test_an_invalid_age_is_refused(
+    folder: Path, days: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "cache", "clean", "--older-than", days]) == 2
+    assert "--older-than" in capsys.readouterr().err
+    assert left() == 1
+
+
 def test_both_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "cache", "clean", "--all", "--older-than", "3"]) == 2
     assert "--all and --older-than" in capsys.readouterr().err
