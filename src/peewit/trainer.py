@@ -29,7 +29,7 @@ from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
-from peewit.training.defaults import FIT, network_size
+from peewit.training.defaults import chosen_fit, network_size
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import TrainSetup, check_weights, fit
 from peewit.training.progress import automatic
@@ -243,9 +243,9 @@ def _decoded(
         stop.check("the pictures decoded so far are kept, if they are cached", "start it again")
         callbacks.on_decoding(progress)
 
-    size = network_size(dataset, recipe)
-    dataset = at_size(dataset, *size, FIT, callbacks.note, show)
-    return dataset, None if test is None else at_size(test, *size, FIT, callbacks.note, show)
+    size, fit = network_size(dataset, recipe), chosen_fit(dataset, recipe)
+    dataset = at_size(dataset, *size, fit, callbacks.note, show)
+    return dataset, None if test is None else at_size(test, *size, fit, callbacks.note, show)
 
 
 def _resume(

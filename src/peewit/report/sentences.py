@@ -12,6 +12,13 @@ from peewit.system import text
 from peewit.system.text import counted, duration, minutes
 from peewit.training.optimizers import OPTIMIZERS
 
+# by Preprocessing.fit; that images are resized goes without saying
+FITTED = {
+    "stretch": "",
+    "crop": " Pictures with another aspect ratio are cropped in their longer side.",
+    "pad": " Pictures with another aspect ratio are padded with grey on their shorter side.",
+}
+
 
 def percent(value: float) -> str:
     """Return a fraction, 0 to 1, as a percentage with one digit.
@@ -171,7 +178,7 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     images = run.dataset.get("images", {})
     model = (
         f"The model is {run.recipe.model}{about}{size}. Its input is {kind} images of "
-        f"{rule.width} x {rule.height} pixels, {scaled}."
+        f"{rule.width} x {rule.height} pixels, {scaled}.{FITTED[rule.fit]}"
     )
     if run.status == "imported":
         return [model, "The weights were imported; how they were trained is not known."]

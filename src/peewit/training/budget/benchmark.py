@@ -22,7 +22,7 @@ from peewit.system.malloc import freed_memory_kept
 from peewit.training.budget.plan import Speed, python_seconds
 from peewit.training.budget.threads import Threads
 from peewit.training.build import build_setup, resized
-from peewit.training.defaults import filled, network_size
+from peewit.training.defaults import chosen_fit, filled, network_size
 from peewit.training.environment import isolated, usable_threads
 from peewit.training.loop import fit
 from peewit.training.recipe import Recipe
@@ -296,5 +296,5 @@ def _some(dataset: Dataset, recipe: Recipe, count: int) -> Dataset:
     size = network_size(dataset, recipe)
     some = dataset.take(chosen)
     if size[0] * size[1] < height * width:
-        some = replace(some, images=resized(some.images, *size))
+        some = replace(some, images=resized(some.images, *size, chosen_fit(some, recipe)))
     return some.take(np.arange(count) % different)
