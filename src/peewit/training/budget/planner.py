@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from peewit import kernels
 from peewit.data.dataset import Dataset
+from peewit.data.pictures import in_files
 from peewit.models.flops import training_flops
-from peewit.models.registry import FAST_WIDTHS, build, find
+from peewit.models.registry import FAST_WIDTHS, HALF, build, find
 from peewit.system.text import counted, duration, minutes
 from peewit.training.budget import plan as plans
 from peewit.training.budget.benchmark import Machine
-from peewit.training.budget.frontier import NETWORKS
+from peewit.training.budget.frontier import NETWORKS, SIZES, grid_size, picture_size
 from peewit.training.budget.plan import Budget, Ending, Measured, Plan, Speed
 from peewit.training.budget.rounds import next_round
-from peewit.training.defaults import network_size
+from peewit.training.defaults import network_size, training_images
 from peewit.training.recipe import AUTO, Recipe
 
 # The fractions of the budget that may be spent on all measurements, the best rate and each network,
@@ -71,7 +72,24 @@ def choose_network(
     """
     with machine.measuring(recipe.threads or 1):
         machine.adapt_threads(recipe.threads or 1)
-        return _choose(dataset, recipe, machine, settled)
+        if settled or recipe.model != AUTO or recipe.minutes is None or not in_files(dataset):
+            return _choose(dataset, recipe, machine, settled)
+        # the network first, at the resolution at which its layers will compute
+        grid = grid_size(recipe.image_size)
+        choice = _choose(dataset, recipe.replace(image_size=grid), machine, settled)
+        return _in_detail(choice, dataset, recipe, machine)
+
+
+def _in_detail(choice: Choice, dataset: Dataset, recipe: Recipe, machine: Machine) -> Choice:
+    """Return the choice for pictures in files, with the input size that suits the budget."""
+    passes = choice.speed.images(choice.seconds) / max(training_images(recipe, dataset), 1)
+    size = recipe.image_size or picture_size(passes)
+    model = choice.recipe.model
+    recipe = choice.recipe.replace(
+        model=f"{model}{HALF}" if size >= SIZES[0] else model, image_size=size
+    )
+    speed = machine.measure_speed(dataset, recipe, min(LONGEST_STEPS, STEPS_SHARE * choice.seconds))
+    return Choice(recipe=recipe, speed=speed, seconds=choice.seconds)
 
 
 def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -> Choice:
@@ -187,12 +205,13 @@ def _models(recipe: Recipe, flops: dict[str, float], rate: float, seconds: float
 def sentence(plan: Plan, recipe: Recipe, budget: Budget) -> str:
     """Return the plan in a sentence for the user."""
     model = recipe.model
-    widths = "-".join(map(str, FAST_WIDTHS.get(model, ())))
+    widths = "-".join(map(str, FAST_WIDTHS.get(model.removesuffix(HALF), ())))
+    size = f" on {recipe.image_size} x {recipe.image_size} pixels" if recipe.image_size else ""
     images = plan.speed.batch_size / plan.speed.step
     ends = budget.elapsed + plan.training
     return (
         f"{minutes(budget.seconds / 60)}: {model}"
-        f"{f' ({widths})' if widths else ''}, about {counted(plan.epochs, 'epoch')} at "
+        f"{f' ({widths})' if widths else ''}{size}, about {counted(plan.epochs, 'epoch')} at "
         f"{images:,.0f} images/s{' in bfloat16' if recipe.precision == 'bfloat16' else ''}; the "
         f"training ends after about {duration(ends)}"
         + ("" if plan.augmented or not recipe.tta else "; no time for test-time augmentation")
