@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.dataset import Dataset
 from peewit.data.listing import Listing
 from peewit.data.store import Images, Selection, part_of, positions
 from peewit.images.fitting import Fit
@@ -109,9 +108,3 @@ def files_of(images: Images) -> tuple[Pictures, npt.NDArray[np.int64]] | None:
     if isinstance(images, Selection):
         rows, images = images.rows, images.store
     return (images, rows) if isinstance(images, Pictures) else None
-
-
-def in_files(dataset: Dataset) -> bool:
-    """Return whether the images of a data set are decoded from files, at any size."""
-    store = dataset.images
-    return isinstance(store.store if isinstance(store, Selection) else store, Pictures)

@@ -111,19 +111,19 @@ class Machine:
     def measure_speed(self, dataset: Dataset, recipe: Recipe, seconds: float) -> Speed:
         """Measure the recipe's network and remember it; see ``measure``."""
         speed = measure(dataset, recipe, seconds, self.now)
-        self._speeds[_measured_as(recipe)] = speed
+        self._speeds[measured_as(recipe)] = speed
         return speed
 
     def speed_of(self, recipe: Recipe) -> Speed | None:
         """Return the measured speed of the recipe's network; None if it was not measured."""
-        return self._speeds.get(_measured_as(recipe))
+        return self._speeds.get(measured_as(recipe))
 
     def measure_python(self) -> float:
         """Return the seconds that a small Python loop takes."""
         return python_seconds(self.now)
 
 
-def _measured_as(recipe: Recipe) -> tuple[object, ...]:
+def measured_as(recipe: Recipe) -> tuple[object, ...]:
     """Return what the speed of a recipe depends on."""
     return recipe.model, recipe.precision, recipe.batch_size, recipe.image_size
 
