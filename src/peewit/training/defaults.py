@@ -28,9 +28,9 @@ HIGHEST_RATE = 0.24  # airbench94's
 # pass, 4 of fast-l 88.9 and 89.8 %. 9 epochs of fast-l: 90.8 % with all, 90.3 % without half.
 SKIP_EASY, FEW_EPOCHS = 0.25, 6
 
-# Held-out accuracy on five sets of photographs at 48 pixels (benchmarks/fit.py) is the same: to
-# stretch them, paired by seed, crop is -0.4 +- 0.6 and pad -0.7 +- 0.6 points (mean, standard error).
-# Only stretching keeps all of a picture and all of the input.
+# Held-out accuracy on five sets of photographs at 48 pixels (benchmarks/fit.py) does not differ:
+# relative to stretching, paired by seed, cropping is -0.4 +- 0.6 and padding -0.7 +- 0.6 points
+# (mean, standard error). Only stretching keeps all of a picture and all of the input.
 FIT: Fit = "stretch"
 
 
