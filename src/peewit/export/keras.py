@@ -205,7 +205,10 @@ def network_layers(operations: Sequence[Operation], names: LayerNames) -> list[K
 
 def _layer(operation: Operation, names: LayerNames) -> KerasLayer:
     match operation:
-        case Conv(weight=weight, bias=bias, padding=padding) if padding in (0, _same(weight)):
+        case Conv(weight=weight, bias=bias, padding=padding, stride=1) if padding in (
+            0,
+            _same(weight),
+        ):
             settings = {
                 "filters": weight.shape[0],
                 "kernel_size": list(weight.shape[2:]),

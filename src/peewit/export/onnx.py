@@ -277,12 +277,12 @@ def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Pre
     flattened: tuple[int, int, int] | None = None
     for operation in operations:
         match operation:
-            case Conv(weight=weight, bias=bias, padding=padding):
+            case Conv(weight=weight, bias=bias, padding=padding, stride=stride):
                 names = [graph.constant(array) for array in (weight, bias) if array is not None]
-                x = graph.add("Conv", x, *names, pads=[padding] * 4)
+                x = graph.add("Conv", x, *names, pads=[padding] * 4, strides=[stride] * 2)
                 channels = weight.shape[0]
-                height += 2 * padding - weight.shape[2] + 1
-                width += 2 * padding - weight.shape[3] + 1
+                height = (height + 2 * padding - weight.shape[2]) // stride + 1
+                width = (width + 2 * padding - weight.shape[3]) // stride + 1
             case Norm(epsilon=epsilon):
                 arrays = (operation.gamma, operation.beta, operation.mean, operation.variance)
                 names = [graph.constant(array) for array in arrays]

@@ -167,8 +167,9 @@ class PlainNetwork(nn.Module):
             return getattr(self, f"{name}_{index}", None)
 
         match operation:
-            case Conv(padding=padding):
-                return F.conv2d(x, buffer("weight"), buffer("bias"), padding=padding)
+            case Conv(padding=padding, stride=stride):
+                weights = buffer("weight"), buffer("bias")
+                return F.conv2d(x, *weights, padding=padding, stride=stride)
             case Norm(epsilon=epsilon):
                 statistics = buffer("mean"), buffer("variance"), buffer("gamma"), buffer("beta")
                 return F.batch_norm(x, *statistics, eps=epsilon)

@@ -33,9 +33,13 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         The data has changed.
     """
     if now["fingerprints"] != before["fingerprints"]:
+        counts = ""
+        if "images" in before and now["images"] != before["images"]:
+            old, new = (sum(part["images"].values()) for part in (before, now))
+            counts = f", which had {old:,} images; there are {new:,} now"
         raise PeewitError(
             f"cannot resume {path}",
-            f"this is not the data that it was trained on ({before.get('origin')})",
+            f"this is not the data that it was trained on ({before.get('origin')}){counts}",
             "use the same data, or start a new run",
         )
 

@@ -133,6 +133,12 @@ def _pack(pictures: Pictures, note: Note, show: Show | None) -> Packed:
         pixels = np.empty(pictures.shape, np.uint8)
         facts, failures = _uncached(pictures, show, reuse, pixels)
         packed = Packed(Recorded(pixels, facts), failures)
+    elif pictures.listing.files.sequential:
+        raise PeewitError(
+            why,
+            f"{pictures.listing.place} can only be read from beginning to end",
+            "unpack it and use the folder, or make room",
+        )
     else:
         note(f"{why}: they are decoded while they are used, which takes longer")
         packed = _live(folder, replace(key, pixels=False), pictures, note, show, reuse)
