@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from peewit.data.splitting import Units, fold_numbers, held_out
 from peewit.data.store import select
 from peewit.errors import PeewitError
 
@@ -190,12 +191,16 @@ class Dataset:
         return taken
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Split into two parts, stratified by class.
+        """Split into two parts, stratified by class, without separating a group.
+
+        With names, the split follows from them and the seed alone, on every machine; an added
+        picture leaves almost all others where they were.
 
         Parameters
         ----------
         fraction : float
             Fraction of each class that goes to the second part, more than 0 and less than 1.
+            Groups can make it impossible to meet exactly.
         seed : int
             Seed of the random selection; the same seed returns the same split.
 
@@ -213,6 +218,9 @@ class Dataset:
             raise PeewitError(
                 f"cannot split off {fraction} of the images", "it is not between 0 and 1"
             )
+        if self.names is not None or self.groups is not None:
+            split_off = held_out(self._units(seed), fraction)
+            return self.take(~split_off), self.take(split_off)
         random = np.random.default_rng(seed)
         split_off = np.zeros(len(self), dtype=bool)
         for label in range(len(self.class_names)):
@@ -225,6 +233,37 @@ class Dataset:
                 "use more images or another fraction",
             )
         return self.take(~split_off), self.take(split_off)
+
+    def folds(self, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+        """Divide into folds for cross-validation, stratified by class, without separating a group.
+
+        Parameters
+        ----------
+        count : int
+            Number of folds, at least 2.
+        seed : int
+            The same seed returns the same folds.
+
+        Returns
+        -------
+        int64 array, shape (N,)
+            The fold of each image, from 0.
+
+        Raises
+        ------
+        PeewitError
+            There are fewer groups, or images, than folds.
+        """
+        return fold_numbers(self._units(seed), count)
+
+    def _units(self, seed: int) -> Units:
+        return Units(
+            labels=self.labels,
+            classes=len(self.class_names),
+            seed=seed,
+            names=self.names,
+            groups=self.groups,
+        )
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image_shape))
