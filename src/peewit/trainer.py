@@ -11,17 +11,31 @@ from typing import Any
 import torch
 
 from peewit import plots, report
+from peewit.cross_validation import (
+    FoldResults,
+    cross_validate,
+    metrics_of,
+    pooled_logits,
+)
 from peewit.data.dataset import Dataset
+from peewit.data.division import (
+    LEFT_OUT,
+    Division,
+    as_recorded,
+    divide,
+    named,
+    with_near_duplicates,
+)
 from peewit.data.packing import at_size
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.inference import softmax
 from peewit.evaluation.metrics import evaluate
 from peewit.report.final_test import final_logits, training_costs, without_copies, write_result
-from peewit.report.sentences import no_better_than_baseline
+from peewit.report.sentences import CROSS_VALIDATION, no_better_than_baseline
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
 from peewit.system.malloc import freed_memory_kept
-from peewit.system.text import command, resuming
+from peewit.system.text import command, counted, resuming
 from peewit.training import checkpoint, environment
 from peewit.training.budget import planner
 from peewit.training.budget.benchmark import Machine
@@ -29,11 +43,11 @@ from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
 from peewit.training.defaults import FIT, network_size
+from peewit.training.folds import resolve_with_folds
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import TrainSetup, check_weights, fit
 from peewit.training.progress import automatic
 from peewit.training.recipe import OF_THE_TEST, Recipe
-from peewit.training.resolve import resolve
 from peewit.training.resume import (
     advice_when_given_up,
     check_checkpoint,
@@ -195,15 +209,31 @@ def _begin(
     began: float,
 ) -> Run:
     source = runfolder.lasting_source(source or {})
+    given = test is not None
     if out is not None:
         runfolder.check_free(Path(out))
     if recipe.threads is not None:
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
     machine = Machine(began)
-    recipe = resolve(recipe, dataset, machine, callbacks.note)
-    dataset, test = _decoded(dataset, test, recipe, callbacks.note)
-    setup = build_setup(dataset, test, recipe, callbacks.note)
+    recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
+    listed = dataset.names or ()
+    dataset, test = _prepared(dataset, test, recipe, callbacks.note)
+    division = divide(
+        *(dataset, test),
+        seed=recipe.seed,
+        validation_fraction=_validation_fraction(recipe),
+        folds=recipe.folds or 0,
+    )
+    dataset, test = division.dataset, division.test
+    if division.folds is not None:
+        callbacks.note(
+            f"there are few images and no test set: the accuracy is measured by {recipe.folds}-fold "
+            "cross-validation, and the final network is trained on all images"
+        )
+    elif test is not None and not given:
+        callbacks.note(f"there is no test set: {len(test):,} images are held out for it")
+    setup = build_setup(dataset, test, recipe, callbacks.note, division)
     measured = planner.measure(dataset, test, recipe, machine)
     setup = replace(setup, best_rate=machine.best_rate)
     schedules = Schedules(recipe, len(setup.training), callbacks.note, measured, began)
@@ -226,16 +256,28 @@ def _begin(
             if out is not None or not path.exists():
                 raise  # another process took this name; the next one is free
     with runfolder.locked(path):
-        return _train_and_test(path, setup, test, callbacks, schedules)
+        if rows := division.rows():
+            kept = {name for name, _ in rows}
+            left_out = [(name, LEFT_OUT) for name in listed if name not in kept]
+            runfolder.write_split(path, [*rows, *left_out])
+        return _train_and_test(path, setup, division, callbacks, schedules)
 
 
-def _decoded(
+def _prepared(
     dataset: Dataset, test: Dataset | None, recipe: Recipe, note: Callable[[str], None]
 ) -> tuple[Dataset, Dataset | None]:
-    """Return the data with all pictures decoded at the size of the recipe's network."""
+    """Return the data with all pictures decoded at the size of the recipe's network.
+
+    Near-duplicates among the pictures of files are grouped. Arrays are returned unchanged.
+    """
     size = network_size(dataset, recipe)
     dataset = at_size(dataset, *size, FIT, note)
-    return dataset, None if test is None else at_size(test, *size, FIT, note)
+    test = None if test is None else at_size(test, *size, FIT, note)
+    return (dataset, test) if dataset.names is None else with_near_duplicates(dataset, test)
+
+
+def _validation_fraction(recipe: Recipe) -> float | None:
+    return recipe.validation_fraction if recipe.validate_on == "holdout" else None
 
 
 def _resume(
@@ -274,8 +316,10 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
-        dataset, test = _decoded(dataset, test, recipe, note)
-        setup = build_setup(dataset, test, recipe, note)
+        dataset, test = _prepared(dataset, test, recipe, note)
+        division = _division_to_resume(run, dataset, test, note)
+        dataset, test = division.dataset, division.test
+        setup = build_setup(dataset, test, recipe, note, division)
         data = describe_data(dataset, test, setup)
         if imported:
             check_fits(path, run.class_names, run.preprocessing, setup, note)
@@ -307,7 +351,41 @@ def _resume(
         runfolder.note_facts(path, environment=here | start)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
-        return _train_and_test(path, setup, test, callbacks, schedules)
+        if asked != done:  # the folds are trained for as long as the final network
+            (path / runfolder.FOLDS).unlink(missing_ok=True)
+        if imported and (rows := division.rows()):
+            runfolder.write_split(path, rows)
+        return _train_and_test(path, setup, division, callbacks, schedules)
+
+
+def _division_to_resume(
+    run: Run, dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
+) -> Division:
+    """Return the recorded parts of the data; without a record, as they were at the start.
+
+    Raises
+    ------
+    PeewitError
+        Pictures of the run are missing.
+    """
+    parts = runfolder.read_split(run.path)
+    if not parts:
+        fraction = _validation_fraction(run.recipe)
+        return divide(dataset, test, seed=run.recipe.seed, validation_fraction=fraction)
+    division = as_recorded(parts, dataset, test)
+    if division.missing:
+        raise PeewitError(
+            f"cannot resume {run.path}",
+            f"{counted(len(division.missing), 'picture')} of the run can no longer be read "
+            f"({named(division.missing)})",
+            "restore the files, or start a new run",
+        )
+    if division.added:
+        note(
+            f"{counted(len(division.added), 'picture')} ({named(division.added)}) came after the "
+            "start of the run and are left out: start a new run to use them"
+        )
+    return division
 
 
 def _write_missing(
@@ -344,13 +422,16 @@ def _write_missing(
 def _train_and_test(
     path: Path,
     setup: TrainSetup,
-    test: Dataset | None,
+    division: Division,
     callbacks: CallbackList,
     schedules: Schedules,
 ) -> Run:
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
+    results = _cross_validate(path, setup, division, callbacks, schedules)
+    if results is not None:
+        setup = replace(setup, validated_by_folds=results.validation_at)
     # first, so that the state is saved before other callbacks report it
     ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
     callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
@@ -367,11 +448,9 @@ def _train_and_test(
                     info = TrainInfo(recipe.epochs, images, recipe.batch_size)
                     callbacks.on_train_begin(info, state)
                 fit(setup, state, callbacks, schedule)
-            evidence = _test(path, setup, test, state, callbacks, schedules)
+            evidence = _test(path, setup, division, results, state, callbacks, schedules)
         except StopTraining:
-            raise Interrupted(
-                "the training was stopped", "everything is saved", f"resume it: {resuming(path)}"
-            ) from None
+            raise _stopped(path) from None
         runfolder.write_finished(path, True)
         run = Run.open(path)
         if schedules.decide_report():
@@ -385,10 +464,40 @@ def _train_and_test(
     return run
 
 
+def _cross_validate(
+    path: Path,
+    setup: TrainSetup,
+    division: Division,
+    callbacks: CallbackList,
+    schedules: Schedules,
+) -> FoldResults | None:
+    """Train and test the folds that are not finished; return None if there are no folds."""
+    if division.folds is None:
+        return None
+    recipe, data, file = setup.recipe, division.dataset, path / runfolder.CHECKPOINT
+    before = FoldResults.read(path, len(data), len(data.class_names)).spent
+    schedules.began -= before  # the time of earlier sessions counts
+    ends, measured = None, schedules.measured
+    if recipe.minutes is not None and measured is not None:
+        spent = checkpoint.read_state(file).spent if file.is_file() else 0.0
+        ends = schedules.began + 60 * recipe.minutes - measured.ending.reserve() - spent
+    try:
+        with environment.isolated(recipe.threads or 1), freed_memory_kept():
+            return cross_validate(path, data, division.folds, recipe, measured, callbacks, ends)
+    except StopTraining:
+        raise _stopped(path) from None
+
+
+def _stopped(path: Path) -> Interrupted:
+    todo = f"resume it: {resuming(path)}"
+    return Interrupted("the training was stopped", "everything is saved", todo)
+
+
 def _test(
     path: Path,
     setup: TrainSetup,
-    test: Dataset | None,
+    division: Division,
+    results: FoldResults | None,
     state: TrainState,
     callbacks: CallbackList,
     schedules: Schedules,
@@ -400,19 +509,24 @@ def _test(
     StopTraining
         A callback asked to stop.
     """
-    data = test if test is not None else setup.validation
-    split = "test" if test is not None else "validation"
-    callbacks.note(f"testing on {len(data):,} {split} images")
+    test = division.test
+    data, split = (setup.validation, "validation") if test is None else (test, "test")
+    if results is not None:
+        data, split = division.dataset, CROSS_VALIDATION
+        found = pooled_logits(setup, results, data, callbacks)
+    else:
+        callbacks.note(f"testing on {len(data):,} {split} images")
+        found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     if missing := plots.advice(data.class_names):
         callbacks.note(missing)
-    found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     # replaces weights that an interrupted final test may have calibrated; the checkpoint, from
     # which the run is resumed, keeps the weights as they were trained
     checkpoint.write_tensors(path / runfolder.WEIGHTS, setup.model.state_dict(), {})
     more: dict[str, Any] = dict(training_costs(state))
+    if results is not None:
+        more |= metrics_of(results)
     if found.threshold:
-        single = evaluate(found.single, data.labels, data.class_names)
-        more["single_view_accuracy"] = single.accuracy
+        more["single_view_accuracy"] = float((found.single.argmax(1) == data.labels).mean())
     if setup.recipe.tta:  # also a 0, because an earlier final test may have had time for it
         runfolder.write_unsure(path, found.threshold)
     if found.estimated_from:

@@ -75,7 +75,7 @@ def evaluate(
     precision, recall and F1 score of each class. For an imported run the first result is saved in
     the run's folder, with a report.
     """
-    from peewit.data.duplicates import also_in
+    from peewit.data.duplicates import copies_in
     from peewit.data.sources import load, moved
     from peewit.errors import PeewitError
     from peewit.evaluation.metrics import evaluate as evaluate_logits
@@ -110,7 +110,7 @@ def evaluate(
     result = evaluate_logits(logits, dataset.labels, run.class_names)
     more: dict[str, Any] = {}
     if splits.test is not None:
-        copies = also_in(dataset, splits.train).tolist()
+        copies = copies_in(dataset, splits.train).tolist()
         more = without_copies(logits, dataset, "test", copies, note)
     untested = run.status == "imported" and not run.metrics
     if untested and splits.test is not None and (source is None or not run.source):

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -214,13 +214,17 @@ class Dataset:
         PeewitError
             ``fraction`` is not between 0 and 1, or a part would be empty.
         """
+        split_off = self.split_mask(fraction, seed)
+        return self.take(~split_off), self.take(split_off)
+
+    def split_mask(self, fraction: float, seed: int = 0) -> npt.NDArray[np.bool_]:
+        """Return which images ``split`` splits off, bool, shape (N,)."""
         if not 0 < fraction < 1:
             raise PeewitError(
                 f"cannot split off {fraction} of the images", "it is not between 0 and 1"
             )
         if self.names is not None or self.groups is not None:
-            split_off = held_out(self._units(seed), fraction)
-            return self.take(~split_off), self.take(split_off)
+            return held_out(self._units(seed), fraction)
         random = np.random.default_rng(seed)
         split_off = np.zeros(len(self), dtype=bool)
         for label in range(len(self.class_names)):
@@ -232,7 +236,7 @@ class Dataset:
                 "one part would be empty",
                 "use more images or another fraction",
             )
-        return self.take(~split_off), self.take(split_off)
+        return split_off
 
     def folds(self, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
         """Divide into folds for cross-validation, stratified by class, without separating a group.
@@ -255,6 +259,13 @@ class Dataset:
             There are fewer groups, or images, than folds.
         """
         return fold_numbers(self._units(seed), count)
+
+    def grouped(self, groups: npt.NDArray[np.int64]) -> Dataset:
+        """Return the same images with other groups, int64, shape (N,)."""
+        other = replace(self, groups=groups)
+        if "image_hashes" in vars(self):  # known already
+            vars(other)["image_hashes"] = self.image_hashes
+        return other
 
     def _units(self, seed: int) -> Units:
         return Units(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from peewit import plots, report
 from peewit.data.dataset import Dataset
-from peewit.data.duplicates import also_in
+from peewit.data.duplicates import copies_in
 from peewit.evaluation.inference import (
     augment_uncertain,
     confidence_threshold,
@@ -20,7 +20,7 @@ from peewit.evaluation.inference import (
     logits_in_batches,
     softmax,
 )
-from peewit.evaluation.metrics import Evaluation, evaluate
+from peewit.evaluation.metrics import Evaluation, accuracy_interval, evaluate
 from peewit.evaluation.temperature import FEWEST, Calibration, calibrate, fold
 from peewit.report.sentences import copies_sentence
 from peewit.runs import folder as runfolder
@@ -95,14 +95,7 @@ def final_logits(
             parts.append(part)
         return np.concatenate(parts)
 
-    estimated_from = 0
-    if setup.needs_statistics:
-        estimated_from = setup.estimate_statistics(callbacks.check_stop)
-        callbacks.note(
-            "too few training steps for batch normalisation's moving statistics: they were "
-            f"estimated from {estimated_from:,} training images (batch_norm_statistics: moving "
-            "keeps those of Keras)"
-        )
+    estimated_from = estimate_statistics(setup, callbacks)
     began = time.perf_counter()
     rule, recipe, validation = setup.preprocessing, setup.recipe, setup.validation
     validated, calibration = None, None
@@ -130,6 +123,24 @@ def final_logits(
         before_batch=callbacks.check_stop,
     )
     return FinalLogits(logits, single, threshold, calibration, estimated_from)
+
+
+def estimate_statistics(setup: TrainSetup, callbacks: CallbackList) -> int:
+    """Estimate batch normalisation's statistics if there were too few steps for moving ones.
+
+    Returns
+    -------
+    int
+        The number of images they were estimated from; 0 if the moving statistics were kept.
+    """
+    if not setup.needs_statistics:
+        return 0
+    images = setup.estimate_statistics(callbacks.check_stop)
+    callbacks.note(
+        "too few training steps for batch normalisation's moving statistics: they were estimated "
+        f"from {images:,} training images (batch_norm_statistics: moving keeps those of Keras)"
+    )
+    return images
 
 
 def _can_calibrate(setup: TrainSetup, note: Callable[[str], None]) -> bool:
@@ -203,11 +214,11 @@ def write_result(
         The images of the test.
     logits : float32 array, shape (N, classes)
     split : str
-        "test" or "validation".
+        "test", "validation" or "cross-validation".
     more : mapping
         Additional metrics.
     """
-    evaluation = evaluate(logits, data.labels, data.class_names)
+    evaluation = evaluate(logits, data.labels, data.class_names, data.groups)
     plots.save_confusion(path / runfolder.CONFUSION, evaluation)
     mistakes = path / runfolder.MISTAKES
     plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
@@ -241,12 +252,18 @@ def without_copies(
     if not len(copies):
         return {}
     kept = np.delete(logits.argmax(axis=1) == data.labels, copies)
-    accuracy = float(kept.mean()) if len(kept) else None
-    found = {
+    found: dict[str, Any] = {
         "images": len(copies),
         "indices": [int(index) for index in copies[:COPIES_KEPT]],
-        "accuracy_without": accuracy,
+        "accuracy_without": float(kept.mean()) if len(kept) else None,
     }
+    if len(kept):
+        groups = None if data.groups is None else np.delete(data.groups, copies)
+        found["interval_without"] = list(accuracy_interval(kept, groups))
+    if data.names is not None:
+        found["names"] = [data.names[index] for index in copies[:COPIES_KEPT]]
+    if data.groups is not None:
+        found["groups"] = True
     note(copies_sentence(split, found, len(data)))
     return {"also_in_training": found}
 
@@ -285,7 +302,7 @@ def keep_test(
     """
     with runfolder.locked(run.path):
         runfolder.write_data(run.path, run.dataset, runfolder.lasting_source(source))
-        copies = also_in(test, training).tolist()
+        copies = copies_in(test, training).tolist()
         # without a note, because `peewit evaluate` has shown it with the result
         more = without_copies(logits, test, "test", copies, lambda _: None)
         write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint, **more})

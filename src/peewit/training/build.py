@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy.typing as npt
 from torch import nn
 
 from peewit.data.dataset import Dataset
-from peewit.data.duplicates import also_in, copies_named, labelled_differently
+from peewit.data.division import Division
+from peewit.data.duplicates import copies_in, copies_named, labelled_differently
 from peewit.errors import PeewitError, UsageError
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.flops import TrainingFlops
@@ -76,6 +77,7 @@ def build_setup(
     test: Dataset | None,
     recipe: Recipe,
     note: Callable[[str], None],
+    division: Division | None = None,
 ) -> TrainSetup:
     """Return everything that training by ``recipe`` needs.
 
@@ -89,6 +91,8 @@ def build_setup(
         Resolved.
     note : callable
         Called with sentences that the user should know.
+    division : Division, optional
+        Which images of ``dataset`` are held out; by default ``Dataset.split`` chooses them.
 
     Raises
     ------
@@ -106,14 +110,49 @@ def build_setup(
             "validating on the test set, as the tutorial does: any choice based on these numbers "
             "biases the test accuracy upwards; holding out training images avoids that"
         )
+    elif division is not None and division.folds is not None:
+        copies, training, validation = [], dataset, dataset.take([])
     else:
         copies = [] if test is None else _note_duplicates(dataset, test, "test", note)
-        training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
+        held = (
+            dataset.split_mask(recipe.validation_fraction, recipe.seed)
+            if division is None
+            else division.validation
+        )
+        training, validation = dataset.take(~held), dataset.take(held)
         held_out = _note_duplicates(training, validation, "validation", note)
         if test is None:
             copies = held_out
             note("there is no test set: the final metrics are those of the validation images")
-    _note_rare_classes(dataset, training, test if test is not None else validation, note)
+    judged = test if test is not None else validation
+    _note_rare_classes(dataset, training, judged if len(judged) else dataset, note)
+    return setup_of(training, validation, recipe, note, copies)
+
+
+def setup_of(
+    training: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    note: Callable[[str], None],
+    copies: Sequence[int] = (),
+) -> TrainSetup:
+    """Return everything that training by ``recipe`` on these images needs.
+
+    Parameters
+    ----------
+    training, validation : Dataset
+    recipe : Recipe
+        Resolved.
+    note : callable
+        Called with sentences that the user should know.
+    copies : sequence of int
+        Indices of the images of the final test that are also training images.
+
+    Raises
+    ------
+    UsageError
+        The recipe does not fit the data.
+    """
     if recipe.batch_size > len(training):
         raise UsageError(
             f"is {recipe.batch_size:,}",
@@ -136,7 +175,7 @@ def build_setup(
         training = replace(training, images=resized(training.images, *size))
     rule = _preprocessing(training, recipe, *size)
     shape = (rule.height, rule.width, rule.channels)
-    model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
+    model: nn.Module = build(recipe.model, shape, len(training.class_names), recipe.seed)
     hard_examples = None
     if recipe.skip_easy:
         hard_examples = HardExamples(
@@ -186,9 +225,9 @@ def _note_duplicates(
     training: Dataset, judged: Dataset, split: str, note: Callable[[str], None]
 ) -> list[int]:
     """Return which images of ``judged`` are also training images, and note it."""
-    copies: list[int] = also_in(judged, training).tolist()
+    copies: list[int] = copies_in(judged, training).tolist()
     if copies:
-        found = copies_named(split, copies, len(judged))
+        found = copies_named(split, copies, len(judged), judged.names, judged.groups is not None)
         note(f"{found}: the {split} accuracy is too optimistic")
     return copies
 

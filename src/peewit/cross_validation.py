@@ -1,0 +1,263 @@
+"""Cross-validation: train one network a fold, and test each image with one that never saw it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from peewit.data.dataset import Dataset
+from peewit.evaluation.inference import confidence_threshold
+from peewit.evaluation.temperature import FEWEST, calibrate
+from peewit.evaluation.temperature import fold as fold_temperature
+from peewit.report.final_test import FinalLogits, estimate_statistics, final_logits
+from peewit.runs.folder import FOLDS
+from peewit.system.files import damaged
+from peewit.system.text import counted
+from peewit.system.validation import Quantity, Share, validated
+from peewit.training import checkpoint
+from peewit.training.budget.plan import FEWEST_STEPS, Ending, Measured
+from peewit.training.budget.planner import AUGMENTED
+from peewit.training.budget.schedules import Schedules
+from peewit.training.build import setup_of
+from peewit.training.callbacks import Callback, CallbackList, TrainInfo
+from peewit.training.loop import TrainSetup, fit
+from peewit.training.recipe import Recipe
+from peewit.training.state import TrainState
+
+Logits = npt.NDArray[np.float32]
+# A fold's validation loss and accuracy at shares of its training: [share, loss, accuracy]
+Curve = list[list[float]]
+
+
+class _FoldsInFile(TypedDict):
+    spent: Quantity
+    accuracies: list[Share]
+    curves: list[Curve]
+
+
+@dataclass
+class FoldResults:
+    """The out-of-fold predictions of a cross-validation, as far as it has come.
+
+    Parameters
+    ----------
+    logits, single : float32 array, shape (N, classes)
+        Of each image by the network of its fold, with test-time augmentation and without.
+    spent : float
+        Seconds of the finished folds.
+    accuracies : list of float
+        Of the finished folds.
+    curves : list of list of [share, loss, accuracy]
+        The validations of each finished fold, and at which share of its training they were.
+    """
+
+    logits: Logits
+    single: Logits
+    spent: float = 0.0
+    accuracies: list[float] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path, images: int, classes: int) -> FoldResults:
+        """Return the results in the run folder ``path``; without a file, none yet.
+
+        Raises
+        ------
+        PeewitError
+            The file is damaged, or of other images.
+        """
+        file = path / FOLDS
+        if not file.is_file():
+            return cls(*(np.zeros((images, classes), np.float32) for _ in range(2)))
+        tensors, metadata = checkpoint.read_tensors(file)
+        try:
+            facts = validated(file, json.loads(metadata["peewit"]), _FoldsInFile)
+            found = [tensors[name].numpy() for name in ("logits", "single")]
+        except (KeyError, ValueError) as error:
+            raise damaged(file, "it has no out-of-fold predictions") from error
+        if any(one.shape != (images, classes) or one.dtype != np.float32 for one in found):
+            raise damaged(file, "its predictions are of other images")
+        return cls(*found, facts["spent"], facts["accuracies"], facts["curves"])
+
+    def write(self, path: Path) -> None:
+        """Write the results into the run folder ``path``."""
+        facts = {"spent": self.spent, "accuracies": self.accuracies, "curves": self.curves}
+        tensors = {"logits": torch.from_numpy(self.logits), "single": torch.from_numpy(self.single)}
+        checkpoint.write_tensors(path / FOLDS, tensors, {"peewit": json.dumps(facts)})
+
+    def validation_at(self, share: float) -> tuple[float, float]:
+        """Return the mean validation loss and accuracy of the folds at a share of the training."""
+        loss, accuracy = (
+            float(
+                np.mean(
+                    [
+                        np.interp(share, [row[0] for row in curve], [row[column] for row in curve])
+                        for curve in self.curves
+                    ]
+                )
+            )
+            for column in (1, 2)
+        )
+        return loss, accuracy
+
+
+class _OneFold(Callback):
+    """Passes on the steps of a fold, which are not those of the run."""
+
+    def __init__(self, outer: CallbackList) -> None:
+        self.outer = outer
+
+    def on_step_end(self, state: TrainState) -> None:
+        """Show the progress."""
+        self.outer.on_fold_step(state)
+
+    def should_stop(self) -> bool:
+        """Return whether to stop the whole run."""
+        return self.outer.should_stop()
+
+
+def cross_validate(
+    path: Path,
+    dataset: Dataset,
+    folds: npt.NDArray[np.int64],
+    recipe: Recipe,
+    measured: Measured | None,
+    callbacks: CallbackList,
+    ends: float | None = None,
+) -> FoldResults:
+    """Train and test the network of each fold that is not finished in the run folder.
+
+    The images of a fold are also the validation images of its network: no choice depends on them,
+    because its training has the length that was fixed before.
+
+    Parameters
+    ----------
+    path : Path
+        The run folder, which gets the results after each fold.
+    dataset : Dataset
+    folds : int64 array, shape (N,)
+        The fold of each image, from 0.
+    recipe : Recipe
+        Resolved.
+    measured : Measured or None
+        For a recipe with a budget.
+    callbacks : CallbackList
+    ends : float, optional
+        When, on ``time.perf_counter``, the budget for the training of the folds and of the final
+        network ends. Each fold gets its part of what is left.
+
+    Raises
+    ------
+    StopTraining
+        A callback asked to stop; the finished folds are saved.
+    PeewitError
+        The training diverged, or the results cannot be written.
+    """
+    results = FoldResults.read(path, len(dataset), len(dataset.class_names))
+    count = int(folds.max()) + 1
+    for number in range(len(results.accuracies), count):
+        began = time.perf_counter()
+        held = folds == number
+        training, held_out = dataset.take(~held), dataset.take(held)
+        one = recipe.replace(
+            calibrate=False, batch_size=min(recipe.batch_size, len(training)), until_accuracy=None
+        )
+        if ends is not None:
+            # all networks get the same number of epochs
+            left = [float((folds != other).sum()) for other in range(number, count)]
+            share = (ends - began) * len(training) / (sum(left) + len(dataset))
+            one = one.replace(minutes=max(share, 1e-3) / 60)
+        found = _train_fold(training, held_out, one, measured, callbacks, (number + 1, count))
+        results.logits[held], results.single[held] = found[0].logits, found[0].single
+        right = int((found[0].logits.argmax(1) == held_out.labels).sum())
+        results.accuracies.append(right / len(held_out))
+        results.curves.append(found[1])
+        results.spent += time.perf_counter() - began
+        results.write(path)
+        callbacks.note(
+            f"fold {number + 1} of {count}: {right:,} of {len(held_out):,} images are classified "
+            f"correctly ({right / len(held_out):.1%})"
+        )
+    return results
+
+
+def _train_fold(
+    training: Dataset,
+    held_out: Dataset,
+    recipe: Recipe,
+    measured: Measured | None,
+    callbacks: CallbackList,
+    number: tuple[int, int],
+) -> tuple[FinalLogits, Curve]:
+    torch.manual_seed(recipe.seed)
+    setup = setup_of(training, held_out, recipe, lambda sentence: None)
+    if measured is not None:
+        test = len(held_out) * measured.speed.inference
+        ending = Ending(test=2 * test, augmentation=recipe.tta * AUGMENTED * test, rest=0.0)
+        measured = Measured(speed=measured.speed, ending=ending, threads=measured.threads)
+    schedules = Schedules(
+        recipe, len(training), lambda sentence: None, measured, time.perf_counter()
+    )
+    state, own = TrainState(), CallbackList([_OneFold(callbacks)])
+    images = min(len(training), setup.steps_per_epoch * recipe.batch_size)
+    info = TrainInfo(recipe.epochs, images, recipe.batch_size)
+    callbacks.on_fold_begin(*number, info, state)
+    for schedule in schedules.each(state):
+        fit(setup, state, own, schedule)
+    found = final_logits(setup, held_out, own, schedules.decide_augmentation)
+    curve = [
+        [row["images"] / state.seen, row["validation_loss"], row["validation_accuracy"]]
+        for row in state.history
+    ]
+    return found, curve
+
+
+def pooled_logits(
+    setup: TrainSetup, results: FoldResults, dataset: Dataset, callbacks: CallbackList
+) -> FinalLogits:
+    """Finish the final network, and return the out-of-fold logits of all images.
+
+    It is calibrated by the out-of-fold logits, and they give it its threshold for test-time
+    augmentation: the final network itself was trained on all images.
+
+    Parameters
+    ----------
+    setup : TrainSetup
+        Of the final network.
+    results : FoldResults
+        Complete.
+    dataset : Dataset
+    callbacks : CallbackList
+    """
+    estimated_from = estimate_statistics(setup, callbacks)
+    logits, single, calibration = results.logits, results.single, None
+    if setup.recipe.calibrate:
+        calibration = calibrate(single, dataset.labels)
+        if calibration is not None:
+            fold_temperature(setup.model, calibration.temperature)
+            divisor = np.float32(calibration.temperature)
+            logits, single = logits / divisor, single / divisor
+        elif len(dataset) < FEWEST:
+            callbacks.note(
+                f"the confidence is not calibrated: only {counted(len(dataset), 'image')}, at "
+                f"least {FEWEST} are needed"
+            )
+        else:
+            callbacks.note("the confidence is not calibrated: the network is no better than chance")
+    threshold = 0.0
+    if setup.recipe.tta and not np.array_equal(results.logits, results.single):
+        threshold = confidence_threshold(single)
+    return FinalLogits(logits, single, threshold, calibration, estimated_from)
+
+
+def metrics_of(results: FoldResults) -> dict[str, Any]:
+    """Return what ``metrics.json`` has besides the metrics of the pooled predictions."""
+    return {"fold_accuracies": list(results.accuracies)}
