@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 
 from peewit import plots, report
 from peewit.cross_validation import (
-    FoldResults,
     cross_validate,
     metrics_of,
     pooled_logits,
@@ -27,13 +26,20 @@ from peewit.data.division import (
     with_near_duplicates,
 )
 from peewit.data.packing import at_size
+from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted, PeewitError, UsageError
-from peewit.evaluation.inference import softmax
-from peewit.evaluation.metrics import evaluate
-from peewit.report.final_test import final_logits, training_costs, without_copies, write_result
+from peewit.report.final_test import (
+    final_logits,
+    training_costs,
+    without_copies,
+    write_missing,
+    write_result,
+)
 from peewit.report.sentences import CROSS_VALIDATION, no_better_than_baseline
 from peewit.runs import folder as runfolder
+from peewit.runs.folds import FoldResults
 from peewit.runs.run import Run
+from peewit.runs.saving import SaveCheckpoints
 from peewit.system.malloc import freed_memory_kept
 from peewit.system.text import command, counted, resuming
 from peewit.training import checkpoint, environment
@@ -45,7 +51,7 @@ from peewit.training.callbacks import Callback, CallbackList, StopTraining, Trai
 from peewit.training.defaults import FIT, network_size
 from peewit.training.folds import resolve_with_folds
 from peewit.training.interrupt import StopRequest
-from peewit.training.loop import TrainSetup, check_weights, fit
+from peewit.training.loop import TrainSetup, fit
 from peewit.training.progress import automatic
 from peewit.training.recipe import OF_THE_TEST, Recipe
 from peewit.training.resume import (
@@ -58,58 +64,7 @@ from peewit.training.resume import (
     note_differences,
     recipe_to_resume,
 )
-from peewit.training.state import Row, TrainState
-
-
-@dataclass
-class SaveCheckpoints(Callback):
-    """Saves the training in its run folder: after each epoch, and at intervals within it.
-
-    Parameters
-    ----------
-    path : Path
-        The run folder.
-    setup : TrainSetup
-    """
-
-    path: Path
-    setup: TrainSetup
-    _next: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._schedule_next()
-
-    def on_step_end(self, state: TrainState) -> None:
-        """Save if the interval has passed."""
-        if time.monotonic() >= self._next:
-            self._save(state)
-            self._schedule_next()
-
-    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
-        """Save weights, history and checkpoint."""
-        self._save(state)
-
-    def on_interrupt(self, state: TrainState) -> None:
-        """Save the checkpoint."""
-        self._save(state)
-
-    def _schedule_next(self) -> None:
-        self._next = time.monotonic() + 60 * self.setup.recipe.checkpoint_minutes
-
-    def _save(self, state: TrainState) -> None:
-        setup = self.setup
-        check_weights(setup.model, state, setup.recipe)
-        try:
-            if state.step == 0:  # an epoch has just ended
-                weights = setup.model.state_dict()
-                checkpoint.write_tensors(self.path / runfolder.WEIGHTS, weights, {})
-                runfolder.write_history(self.path, state.history)
-            # last: a checkpoint at the end of an epoch implies that the other files are there
-            file = self.path / runfolder.CHECKPOINT
-            checkpoint.save(file, setup.model, setup.optimizer, state, setup.hard_examples)
-        except PeewitError as error:
-            todo = f"free some space or repair the folder, then resume: {resuming(self.path)}"
-            raise PeewitError(error.what, error.why, todo) from error
+from peewit.training.state import TrainState
 
 
 def train(
@@ -218,7 +173,7 @@ def _begin(
     machine = Machine(began)
     recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
     listed = dataset.names or ()
-    dataset, test = _prepared(dataset, test, recipe, callbacks.note)
+    dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
     division = divide(
         *(dataset, test),
         seed=recipe.seed,
@@ -228,8 +183,8 @@ def _begin(
     dataset, test = division.dataset, division.test
     if division.folds is not None:
         callbacks.note(
-            f"there are few images and no test set: the accuracy is measured by {recipe.folds}-fold "
-            "cross-validation, and the final network is trained on all images"
+            "there are few images and no test set: the accuracy is measured by "
+            f"{recipe.folds}-fold cross-validation, and the final network is trained on all images"
         )
     elif test is not None and not given:
         callbacks.note(f"there is no test set: {len(test):,} images are held out for it")
@@ -264,15 +219,24 @@ def _begin(
 
 
 def _prepared(
-    dataset: Dataset, test: Dataset | None, recipe: Recipe, note: Callable[[str], None]
+    dataset: Dataset,
+    test: Dataset | None,
+    recipe: Recipe,
+    callbacks: CallbackList,
+    stop: StopRequest,
 ) -> tuple[Dataset, Dataset | None]:
     """Return the data with all pictures decoded at the size of the recipe's network.
 
     Near-duplicates among the pictures of files are grouped. Arrays are returned unchanged.
     """
+
+    def show(progress: Progress) -> None:
+        stop.check("the pictures decoded so far are kept, if they are cached", "start it again")
+        callbacks.on_decoding(progress)
+
     size = network_size(dataset, recipe)
-    dataset = at_size(dataset, *size, FIT, note)
-    test = None if test is None else at_size(test, *size, FIT, note)
+    dataset = at_size(dataset, *size, FIT, callbacks.note, show)
+    test = None if test is None else at_size(test, *size, FIT, callbacks.note, show)
     return (dataset, test) if dataset.names is None else with_near_duplicates(dataset, test)
 
 
@@ -307,7 +271,7 @@ def _resume(
             getattr(recipe, name) == getattr(run.recipe, name) for name in OF_THE_TEST
         )
         if run.status == "finished" and as_before:
-            _write_missing(run, dataset, test, note)
+            write_missing(run, dataset, test, callbacks)
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as requested"
             check_reached(path, recipe, run.history)
             note(f"{path} is finished {after}; ask for more epochs or minutes to train it further")
@@ -316,7 +280,7 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
-        dataset, test = _prepared(dataset, test, recipe, note)
+        dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
         division = _division_to_resume(run, dataset, test, note)
         dataset, test = division.dataset, division.test
         setup = build_setup(dataset, test, recipe, note, division)
@@ -386,37 +350,6 @@ def _division_to_resume(
             "start of the run and are left out: start a new run to use them"
         )
     return division
-
-
-def _write_missing(
-    run: Run, dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
-) -> None:
-    """Write the report and pictures of a finished run that was killed, or out of time, before."""
-    # not every network has filters and heat maps to show
-    names = {runfolder.REPORT, *runfolder.PICTURES} - {runfolder.FILTERS, runfolder.HEAT_MAPS}
-    lacking = sorted(name for name in names if not (run.path / name).is_file())
-    if not lacking:
-        return
-    prints = {"training": dataset.fingerprint, "test": test.fingerprint if test else ""}
-    if run.dataset.get("fingerprints") != prints:
-        note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")
-        return
-    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its pictures")
-    judged, training = test, dataset
-    if run.recipe.validate_on == "holdout":
-        training, validation = dataset.split(run.recipe.validation_fraction, run.recipe.seed)
-        judged = validation if test is None else test
-    assert judged is not None, "a run that validates on its test set has one"
-    logits = run.logits(judged.images)
-    result = evaluate(logits, judged.labels, judged.class_names)
-    probabilities = softmax(logits)
-    title = f"{run.recipe.name}: {run.metrics['split']} accuracy {run.metrics['accuracy']:.1%}"
-    plots.save_curves(run.path / runfolder.CURVES, run.history, title)
-    plots.save_confusion(run.path / runfolder.CONFUSION, result)
-    mistakes = run.path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, judged.images, judged.labels, probabilities, judged.class_names)
-    evidence = report.Evidence(training=training, judged=judged, logits=logits)
-    report.after_training(run, evidence, note)
 
 
 def _train_and_test(

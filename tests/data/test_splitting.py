@@ -27,9 +27,7 @@ def persons(count: int, classes: int = 10, seed: int = 0) -> tuple[list[int], li
     """Return labels and groups of persons with one to three pictures of most classes."""
     random = np.random.default_rng(seed)
     numbers = random.integers(0, 4, (count, classes))
-    rows = [
-        (c, p) for p in range(count) for c in range(classes) for _ in range(int(numbers[p, c]))
-    ]
+    rows = [(c, p) for p in range(count) for c in range(classes) for _ in range(int(numbers[p, c]))]
     return [c for c, _ in rows], [p for _, p in rows]
 
 
@@ -94,7 +92,7 @@ def test_large_groups_are_neither_preferred_nor_avoided() -> None:
 
 
 def test_a_class_is_never_split_off_completely() -> None:
-    labels, groups = [0] * 20 + [1] * 4, list(range(20)) + [100, 100, 100, 101]
+    labels, groups = [0] * 20 + [1] * 4, [*range(20), 100, 100, 100, 101]
     for seed in range(20):
         for fraction in (0.2, 0.9):
             rest, _ = made(labels, groups).split(fraction, seed)

@@ -17,7 +17,15 @@ from peewit.cli.options import (
     examples,
     run_argument,
 )
-from peewit.cli.output import complain, download_shown, note, print_json, shortened
+from peewit.cli.output import (
+    complain,
+    decoding_shown,
+    download_shown,
+    note,
+    print_json,
+    shortened,
+    sized_splits,
+)
 from peewit.cli.usage import Command
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -75,13 +83,16 @@ def evaluate(
     precision, recall and F1 score of each class. For an imported run the first result is saved in
     the run's folder, with a report.
     """
+    from peewit.data.division import with_near_duplicates
     from peewit.data.duplicates import copies_in
     from peewit.data.sources import load, moved
     from peewit.errors import PeewitError
     from peewit.evaluation.metrics import evaluate as evaluate_logits
     from peewit.prediction.engines import fastest
     from peewit.report.final_test import keep_test, without_copies
+    from peewit.runs.folder import lasting_source, read_split
     from peewit.runs.run import Run
+    from peewit.runs.tested import tested
 
     run = Run.open(folder)
     if source is not None:
@@ -96,21 +107,38 @@ def evaluate(
         splits = load(**place, progress=progress)
     for sentence in splits.notes:
         note(sentence)
-    dataset = splits.test
-    if dataset is None:
+    splits = sized_splits(run, splits)
+    train, dataset = splits.train, splits.test
+    if train.names is not None:
+        train, dataset = with_near_duplicates(train, dataset)
+    logits, own = None, run.source and lasting_source(place)["source"] == run.source.get("source")
+    if own and read_split(run.path):
+        found = tested(run, train, dataset)
+        for sentence in found.notes:
+            note(sentence)
+        train, dataset, logits = found.training, found.test, found.logits
+        if dataset is None:
+            dataset = found.judged
+        if logits is not None:
+            note(
+                "the network was trained on all images of this source: these are the results of "
+                "the cross-validation; name another SOURCE to test it on new images"
+            )
+    elif dataset is None:
         note(f"{splits.train.origin} has no test set: evaluating on all its images")
-        dataset = splits.train
+        dataset = train
     if tuple(dataset.class_names) != run.class_names:
         raise PeewitError(
             f"cannot evaluate {folder} on {dataset.origin}",
             f"the classes of the run are {shortened(run.class_names)}, "
             f"those of the data are {shortened(dataset.class_names)}",
         )
-    logits = fastest(run).logits(dataset.images)
-    result = evaluate_logits(logits, dataset.labels, run.class_names)
+    if logits is None:
+        logits = fastest(run).logits(dataset.images)
+    result = evaluate_logits(logits, dataset.labels, run.class_names, dataset.groups)
     more: dict[str, Any] = {}
-    if splits.test is not None:
-        copies = copies_in(dataset, splits.train).tolist()
+    if dataset is not train:
+        copies = copies_in(dataset, train).tolist()
         more = without_copies(logits, dataset, "test", copies, note)
     untested = run.status == "imported" and not run.metrics
     if untested and splits.test is not None and (source is None or not run.source):
@@ -210,8 +238,8 @@ def report(folder: Path, data: str | None, out: Path | None) -> None:
     evidence, missing = None, ""
     if run.metrics:
         try:
-            with download_shown() as progress:
-                evidence, notes = gather(run, data, progress)
+            with download_shown() as progress, decoding_shown() as show:
+                evidence, notes = gather(run, data, progress, show)
             if out is None and (missing_font := advice(run.class_names)):
                 notes = (*notes, missing_font)
             for sentence in notes:

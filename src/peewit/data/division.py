@@ -113,29 +113,34 @@ def as_recorded(parts: Mapping[str, str], train: Dataset, test: Dataset | None) 
     train, test : Dataset
         The parts of the source. The test part of the run may have been held out of ``train``.
 
+    Returns
+    -------
+    Division
+        In the order of the record.
+
     Raises
     ------
     PeewitError
         None of the recorded images is there.
     """
-    names = list(train.names or ())
-    tested = {name for name, part in parts.items() if part == TEST}
-    of_source = test is not None and not tested.isdisjoint(test.names or ())
+    tested = [name for name, part in parts.items() if part == TEST]
+    of_source = test is not None and not set(tested).isdisjoint(test.names or ())
     pool = test if of_source and test is not None else train
-    found_test = [row for row, name in enumerate(pool.names or ()) if name in tested]
-    chosen = [
-        row for row, name in enumerate(names) if parts.get(name, TEST) not in (TEST, LEFT_OUT)
-    ]
-    there = {*names, *((test.names or ()) if test is not None else ())}
-    missing = [name for name, part in parts.items() if name not in there and part != LEFT_OUT]
-    if not chosen:
+    row_of, row_of_test = (
+        {name: row for row, name in enumerate(part.names or ())} for part in (train, pool)
+    )
+    found_test = [row_of_test[name] for name in tested if name in row_of_test]
+    kept = [name for name, part in parts.items() if part not in (TEST, LEFT_OUT)]
+    own = [parts[name] for name in kept if name in row_of]
+    missing = [name for name in kept if name not in row_of]
+    missing += [name for name in tested if name not in row_of_test]
+    if not own:
         raise PeewitError(
             f"{train.origin} has none of the training images of the run",
             "they are recorded by file name",
             "name the folder or table that the run was trained on",
         )
-    dataset = train.take(chosen)
-    own = [parts[names[row]] for row in chosen]
+    dataset = train.take([row_of[name] for name in kept if name in row_of])
     folds = None
     if all(part.startswith(f"{FOLD} ") for part in own):
         folds = np.array([int(part.removeprefix(FOLD)) - 1 for part in own], np.int64)
@@ -145,7 +150,7 @@ def as_recorded(parts: Mapping[str, str], train: Dataset, test: Dataset | None) 
         validation=np.array([part == VALIDATION for part in own], bool),
         folds=folds,
         missing=missing,
-        added=[name for name in names if name not in parts],
+        added=[name for name in dict.fromkeys([*row_of, *row_of_test]) if name not in parts],
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.listing import Listing
+from peewit.data.store import positions
 from peewit.images.scaled import read_sized
 from peewit.system.cpu import usable_cores
 
@@ -65,7 +66,7 @@ class Pictures:
         if isinstance(rows, tuple):
             chosen: npt.NDArray[np.uint8] = self[rows[0]][rows[1:]]
             return chosen
-        numbers = np.arange(len(self))[rows]
+        numbers = positions(rows, len(self))
         if numbers.ndim == 0:
             return self.decode(int(numbers))
         out = np.empty((len(numbers), *self.shape[1:]), np.uint8)
@@ -82,8 +83,12 @@ class Pictures:
         PeewitError
             It cannot be read.
         """
+        return self.decode_content(self.listing.files.read(number), number)
+
+    def decode_content(self, content: bytes, number: int) -> npt.NDArray[np.uint8]:
+        """Decode the content of the file of picture ``number``; see `decode`."""
         return read_sized(
-            self.listing.files.read(number),
+            content,
             self.listing.names[number],
             height=self.height,
             width=self.width,

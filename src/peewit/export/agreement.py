@@ -13,6 +13,7 @@ from peewit.data.sources import SOURCES, Splits, load, moved, where
 from peewit.errors import PeewitError
 from peewit.evaluation.inference import softmax
 from peewit.runs.run import Run
+from peewit.runs.tested import tested
 
 Images = npt.NDArray[np.uint8]
 Predictor = Callable[[Images], npt.NDArray[np.float32]]  # (N, H, W, C) -> probabilities
@@ -109,7 +110,12 @@ def run_data(run: Run, data: str | Path | None = None) -> Splits:
             "its classes differ from those of the run",
             todo,
         )
-    return splits
+    if splits.train.names is None:
+        return splits
+    parts = tested(run, splits.train, splits.test)
+    return splits._replace(
+        train=parts.training, test=parts.test, notes=(*splits.notes, *parts.notes)
+    )
 
 
 def run_predictor(run: Run) -> Predictor:
@@ -169,11 +175,11 @@ def _test_pictures(run: Run, count: int) -> tuple[Images, str] | None:
     """Return test images of the run's data and their origin; None if it is not available."""
     try:
         splits = run_data(run)
-    except PeewitError:
+        data = splits.test if splits.test is not None else splits.train
+        step = max(1, len(data) // count)
+        return np.array(data.images[: step * count : step]), data.origin
+    except PeewitError:  # also if one of them cannot be read
         return None
-    data = splits.test if splits.test is not None else splits.train
-    step = max(1, len(data) // count)
-    return np.array(data.images[::step][:count]), data.origin
 
 
 def _synthetic(run: Run, count: int) -> Images:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from peewit import plots, report
 from peewit.data.dataset import Dataset
 from peewit.data.duplicates import copies_in
+from peewit.data.packing import sized_for
 from peewit.evaluation.inference import (
     augment_uncertain,
     confidence_threshold,
@@ -25,6 +26,7 @@ from peewit.evaluation.temperature import FEWEST, Calibration, calibrate, fold
 from peewit.report.sentences import copies_sentence
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
+from peewit.runs.tested import tested
 from peewit.training.callbacks import CallbackList
 from peewit.training.loop import TrainSetup
 from peewit.training.state import TrainState
@@ -312,3 +314,45 @@ def keep_test(
     evidence = report.Evidence(training=training, judged=test, logits=logits)
     report.after_training(run, evidence, note)
     return run
+
+
+def write_missing(
+    run: Run, dataset: Dataset, test: Dataset | None, callbacks: CallbackList
+) -> None:
+    """Write the report and pictures of a finished run that was killed, or out of time, before.
+
+    Parameters
+    ----------
+    run : Run
+    dataset, test : Dataset
+        The parts of its source.
+    callbacks : CallbackList
+        Receive notes.
+    """
+    # not every network has filters and heat maps to show
+    names = {runfolder.REPORT, *runfolder.PICTURES} - {runfolder.FILTERS, runfolder.HEAT_MAPS}
+    lacking = sorted(name for name in names if not (run.path / name).is_file())
+    if not lacking:
+        return
+    note, show = callbacks.note, callbacks.on_decoding
+    dataset = sized_for(dataset, run.preprocessing, note, show)
+    test = None if test is None else sized_for(test, run.preprocessing, note, show)
+    found = tested(run, dataset, test)
+    prints = {
+        "training": found.training.fingerprint,
+        "test": found.test.fingerprint if found.test else "",
+    }
+    if run.dataset.get("fingerprints") != prints:
+        note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")
+        return
+    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its pictures")
+    judged = found.judged
+    logits = run.logits(judged.images) if found.logits is None else found.logits
+    result = evaluate(logits, judged.labels, judged.class_names)
+    title = f"{run.recipe.name}: {run.metrics['split']} accuracy {run.metrics['accuracy']:.1%}"
+    plots.save_curves(run.path / runfolder.CURVES, run.history, title)
+    plots.save_confusion(run.path / runfolder.CONFUSION, result)
+    mistakes = run.path / runfolder.MISTAKES
+    plots.save_mistakes(mistakes, judged.images, judged.labels, softmax(logits), judged.class_names)
+    evidence = report.Evidence(training=found.training, judged=judged, logits=logits)
+    report.after_training(run, evidence, note)

@@ -1,4 +1,4 @@
-"""Decide whether pictures without a test part are tested by cross-validation, and in how many folds.
+"""Decide whether pictures without a test part are tested by cross-validation, in how many folds.
 
 With few pictures a held-out test part says little: of 20 % of 40 pictures a class, 4 wrong ones
 more or less are 5 percentage points in ten classes. Cross-validation tests all of them.
