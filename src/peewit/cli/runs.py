@@ -92,7 +92,7 @@ def evaluate(
     from peewit.report.final_test import keep_test, without_copies
     from peewit.runs.folder import lasting_source, read_split
     from peewit.runs.run import Run
-    from peewit.runs.tested import tested
+    from peewit.runs.tested import find_tested
 
     run = Run.open(folder)
     if source is not None:
@@ -113,7 +113,7 @@ def evaluate(
         train, dataset = with_near_duplicates(train, dataset)
     logits, own = None, run.source and lasting_source(place)["source"] == run.source.get("source")
     if own and read_split(run.path):
-        found = tested(run, train, dataset)
+        found = find_tested(run, train, dataset)
         for sentence in found.notes:
             note(sentence)
         train, dataset, logits = found.training, found.test, found.logits

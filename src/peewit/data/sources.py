@@ -12,6 +12,7 @@ from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import BadArchiveError
 from peewit.data.dataset import Dataset
 from peewit.data.folder import list_folder
+from peewit.data.grouping import groups_of
 from peewit.data.listing import TEST, TRAIN, UNKNOWN, VALIDATION, Listing
 from peewit.data.pictures import Pictures
 from peewit.data.places import (
@@ -49,6 +50,7 @@ def load(
     *,
     data: str | Path | None = None,
     coarse: bool = False,
+    group: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Splits:
     """Load a source by name or by path.
@@ -63,6 +65,10 @@ def load(
         none has it, it is downloaded.
     coarse : bool, optional
         Use the 20 coarse labels of CIFAR-100 instead of the 100 fine ones.
+    group : str, optional
+        Pictures in files: the column of the table, or the regular expression on the name of each
+        picture, that says which pictures belong together, such as those of one person. A split
+        keeps them on one side.
     progress : callable, optional
         Called a few times per second during a download. By default, progress is shown only in
         notebooks.
@@ -90,6 +96,8 @@ def load(
     peewit.errors.UsageError: there is no source cifar11: known are cifar10, cifar100 and digits; \
 give one of these, or the path of an archive or a folder
     """
+    if group is not None and source in SOURCES:
+        raise UsageError(f"{source} cannot be grouped", "only pictures in files have names")
     if source == "digits":
         if data is not None or coarse:
             raise UsageError(
@@ -101,7 +109,7 @@ give one of these, or the path of an archive or a folder
     if source not in SOURCES:
         if data is not None or not source:
             raise unknown_source(source)
-        return _from_path(Path(source), None, coarse)
+        return _from_path(Path(source), None, coarse, group)
     if coarse and source != "cifar100":
         raise UsageError(f"{source} has no coarse labels", "only cifar100 has them")
     if data is not None:
@@ -177,12 +185,14 @@ def load_path(path: Path, name: str | None) -> Loaded:
     return loaded
 
 
-def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
+def _from_path(path: Path, name: str | None, coarse: bool, group: str | None = None) -> Splits:
     if name is None and not exists(expanded(path)) and _looks_like_a_name(str(path)):
         raise unknown_source(str(path))
     path = resolve(path, name)
     if name is None and not coarse and _holds_pictures(path):
-        return _pictures(list_folder(path))
+        return _pictures(list_folder(path), group)
+    if group is not None:
+        raise UsageError(f"{path} cannot be grouped", "only pictures in files have names")
     loaded = load_path(path, name)
     if coarse and loaded.decoded.layout.name != "cifar100":
         raise UsageError(f"{path} has no coarse labels", "only cifar100 has them")
@@ -240,8 +250,12 @@ def _holds_pictures(path: Path) -> bool:
     return path.is_dir() and not any((path / file).is_file() for file in files)
 
 
-def _pictures(listing: Listing) -> Splits:
+def _pictures(listing: Listing, group: str | None) -> Splits:
     """Return the parts of a listing, whose pictures are decoded when they are needed."""
+    groups, notes = None, list(listing.notes)
+    if group is not None:
+        groups, sentence = groups_of(listing, group)
+        notes.append(sentence)
 
     def part(wanted: list[int], title: str) -> Dataset | None:
         rows = np.flatnonzero(np.isin(listing.parts, wanted))
@@ -254,11 +268,12 @@ def _pictures(listing: Listing) -> Splits:
             listing.class_names,
             f"{listing.place.name} {title}, {listing.place}",
             names,
+            None if groups is None else groups[rows],
         )
 
     train = part([UNKNOWN, TRAIN, VALIDATION], "train")
     assert train is not None, "list_folder has refused this"
-    return Splits(train, part([TEST], "test"), tuple(listing.notes))
+    return Splits(train, part([TEST], "test"), tuple(notes))
 
 
 def _unpublished(path: Path, loaded: Loaded) -> list[str]:

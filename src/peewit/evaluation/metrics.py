@@ -246,7 +246,7 @@ def _student(freedom: int) -> float:
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
 
     >>> round(_student(4), 2), round(_student(20), 3)
-    (2.76, 2.085)
+    (2.77, 2.086)
     """
     z = NORMAL
     return (

@@ -19,7 +19,7 @@ from peewit.evaluation.gradcam import heat_maps, overlay
 from peewit.evaluation.inference import softmax
 from peewit.images.preprocessing import Preprocessing
 from peewit.runs.run import Run
-from peewit.runs.tested import tested
+from peewit.runs.tested import find_tested
 
 if TYPE_CHECKING:
     from torch import nn
@@ -134,7 +134,7 @@ def gather(
         for part in (splits.train, splits.test)
     )
     assert train is not None
-    found = tested(run, train, test)
+    found = find_tested(run, train, test)
     notes += found.notes
     recorded = {"test": run.metrics.get("fingerprint"), **run.dataset.get("fingerprints", {})}
     for part, dataset in (("training", found.training), ("test", found.test)):

@@ -26,7 +26,7 @@ from peewit.evaluation.temperature import FEWEST, Calibration, calibrate, fold
 from peewit.report.sentences import copies_sentence
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
-from peewit.runs.tested import tested
+from peewit.runs.tested import find_tested
 from peewit.training.callbacks import CallbackList
 from peewit.training.loop import TrainSetup
 from peewit.training.state import TrainState
@@ -337,7 +337,7 @@ def write_missing(
     note, show = callbacks.note, callbacks.on_decoding
     dataset = sized_for(dataset, run.preprocessing, note, show)
     test = None if test is None else sized_for(test, run.preprocessing, note, show)
-    found = tested(run, dataset, test)
+    found = find_tested(run, dataset, test)
     prints = {
         "training": found.training.fingerprint,
         "test": found.test.fingerprint if found.test else "",

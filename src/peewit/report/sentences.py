@@ -47,18 +47,18 @@ def headline(run: Run) -> str:
     metrics = run.metrics
     low, high = metrics["accuracy_interval"]
     return (
-        f"of {tested_images(metrics)} are classified correctly. For new "
+        f"of {images_tested(metrics)} are classified correctly. For new "
         f"images of the same kind, expect {percent(low)} to {percent(high)} (95% confidence "
         "interval)."
     )
 
 
-def tested_images(metrics: Mapping[str, Any]) -> str:
+def images_tested(metrics: Mapping[str, Any]) -> str:
     """Return what the accuracy was measured on.
 
-    >>> tested_images({"images": 1000, "split": "test"})
+    >>> images_tested({"images": 1000, "split": "test"})
     '1,000 test images'
-    >>> tested_images({"images": 60, "split": "cross-validation", "fold_accuracies": [0.5] * 5})
+    >>> images_tested({"images": 60, "split": "cross-validation", "fold_accuracies": [0.5] * 5})
     '60 images in 5-fold cross-validation'
     """
     if metrics["split"] == CROSS_VALIDATION:
@@ -388,6 +388,8 @@ def command(run: Run) -> str:
         words += ["--data", str(run.source["data"])]
     if run.source.get("coarse"):
         words.append("--coarse")
+    if run.source.get("group"):
+        words += ["--group", str(run.source["group"])]
     words += ["--recipe", str(run.path / "recipe.yaml")]
     return text.command(words)
 

@@ -44,7 +44,7 @@ class Tested(NamedTuple):
     complete: bool = True
 
 
-def tested(run: Run, train: Dataset, test: Dataset | None) -> Tested:
+def find_tested(run: Run, train: Dataset, test: Dataset | None) -> Tested:
     """Return the images on which a run was tested.
 
     Parameters
