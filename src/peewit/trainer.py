@@ -183,8 +183,8 @@ def _begin(
     dataset, test = division.dataset, division.test
     if division.folds is not None:
         callbacks.note(
-            "there are few images and no test set: the accuracy is measured by "
-            f"{recipe.folds}-fold cross-validation, and the final network is trained on all images"
+            f"there is no test set: the accuracy of {len(dataset):,} images is measured by "
+            f"{recipe.folds}-fold cross-validation, and the final network is trained on all of them"
         )
     elif test is not None and not given:
         callbacks.note(f"there is no test set: {len(test):,} images are held out for it")

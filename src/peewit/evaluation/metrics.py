@@ -232,12 +232,15 @@ def accuracy_interval(
     if clusters == count:
         return wilson_interval(hits, count)
     share = hits / count
-    effective = float(clusters)  # if all images of each group are right or wrong together
+    # without an error, or with one group, it is unknown how alike the images of a group are: as if
+    # each group was one image
+    effective, quantile = float(clusters), NORMAL
     if 0 < hits < count and clusters > 1:
+        quantile = _student(clusters - 1)
         excess = np.bincount(number, correct - share)
         variance = clusters / (clusters - 1) * float((excess**2).sum()) / count**2
         effective = min(float(count), share * (1 - share) / max(variance, 1e-300))
-    return wilson_interval(share * effective, effective, _student(max(clusters - 1, 1)))
+    return wilson_interval(share * effective, effective, quantile)
 
 
 def _student(freedom: int) -> float:

@@ -57,13 +57,15 @@ def resolve_with_folds(
             recipe = recipe.replace(folds=0)
         return resolve(recipe, dataset, machine, note)
     guess = recipe.folds or USUAL_FOLDS
+    guess = min(guess, len(dataset))
     if recipe.minutes is None:
-        resolved = resolve(recipe, dataset, machine, note)
-        return resolved.replace(folds=min(guess, len(dataset)))
-    one = resolve(recipe.replace(minutes=recipe.minutes / guess), dataset, machine, note)
+        return resolve(recipe.replace(folds=guess), dataset, machine, note)
+    part = recipe.replace(folds=guess, minutes=recipe.minutes / guess)
+    one = resolve(part, dataset, machine, note)
     speed, left = machine.speed_of(one), 60 * recipe.minutes - (machine.now() - machine.began)
     assert speed is not None, "a recipe with a budget has been measured"
     folds = recipe.folds or _as_time_allows(speed, left, len(dataset))
+    folds = min(folds, len(dataset))
     if not folds:
         note(
             f"{recipe.minutes:g} minutes are too few for a cross-validation: a fifth of the "
