@@ -6,13 +6,15 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from made_data import brightness
-from peewit import report
+from peewit import cross_validation, plots, report
 from peewit.data.dataset import Dataset
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.metrics import accuracy_interval
@@ -23,6 +25,13 @@ from peewit.runs.folds import FoldResults
 from peewit.runs.run import Run
 from peewit.runs.tested import find_tested
 from peewit.trainer import train
+from peewit.training import loop
+from peewit.training.augment import Augment
+from peewit.training.budget import planner
+from peewit.training.budget.benchmark import Machine
+from peewit.training.budget.plan import Ending, Measured, Speed
+from peewit.training.budget.planner import Choice
+from peewit.training.budget.schedules import Schedules
 from peewit.training.callbacks import Callback, TrainInfo
 from peewit.training.checkpoint import read_tensors
 from peewit.training.recipe import Recipe
@@ -32,9 +41,12 @@ RECIPE = Recipe.preset("fast", model="fast-xs", epochs=1, threads=1, batch_size=
 
 
 @pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the report, which takes a second."""
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the report, the plots and the machine's rate, which take three seconds a run."""
     monkeypatch.setattr(report, "after_training", lambda *_: None)
+    for name in ("save_curves", "save_confusion", "save_mistakes"):
+        monkeypatch.setattr(plots, name, lambda *_: None)
+    monkeypatch.setattr(Machine, "measure_rate", lambda *_: 1e10)
 
 
 def pictures(count: int, seed: int = 0, apart: int = 90) -> Dataset:
@@ -76,11 +88,12 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 def test_few_pictures_are_cross_validated(tmp_path: Path) -> None:
     data, follow = pictures(60), Follow()
-    run = train(data, RECIPE.replace(folds=4), out=tmp_path / "run", progress=follow)
+    recipe = RECIPE.replace(folds=4, epochs=3)
+    run = train(data, recipe, out=tmp_path / "run", progress=follow)
     assert follow.folds == [1, 2, 3, 4]
     metrics = run.metrics
     assert (metrics["split"], metrics["images"]) == ("cross-validation", 60)
-    assert metrics["accuracy"] > 0.9
+    assert metrics["accuracy"] > 0.6
     assert np.mean(metrics["fold_accuracies"]) == pytest.approx(metrics["accuracy"], abs=0.01)
     assert metrics["temperature_scaling"]["images"] == 60
     assert run.dataset["images"] == {"training": 60, "validation": 0, "test": 0}
@@ -91,17 +104,17 @@ def test_few_pictures_are_cross_validated(tmp_path: Path) -> None:
     assert "in 4-fold cross-validation" in headline(run)
     assert any("was not trained on its fold" in text for text in cautions(run))
     # the steps of the folds are not those of the run
-    assert follow.steps == RECIPE.steps(60)
-    assert run.history[-1]["validation_accuracy"] > 0.9
+    assert follow.steps == 3 * run.recipe.steps(60)
+    assert run.history[-1]["validation_accuracy"] > 0.6
 
 
 def test_predictions_come_from_networks_that_did_not_see_the_picture(tmp_path: Path) -> None:
     # labels at random can be learned by heart, but not predicted
     data = pictures(40, apart=0)
-    recipe = RECIPE.replace(epochs=30, folds=2, flip="none", translate=0, label_smoothing=0.0)
+    recipe = RECIPE.replace(epochs=12, folds=2, flip="none", translate=0, label_smoothing=0.0)
     run = train(data, recipe, out=tmp_path / "run", progress=Callback())
     own = (run.logits(data.images).argmax(1) == data.labels).mean()
-    assert own > 0.9
+    assert own > 0.8
     assert run.metrics["accuracy"] < 0.7
 
 
@@ -181,12 +194,46 @@ def test_a_damaged_file_of_folds_is_refused(tmp_path: Path) -> None:
         train(data, resume=path, progress=Callback())
 
 
-def test_the_minutes_are_shared(tmp_path: Path) -> None:
-    recipe = Recipe.preset("fast", model="fast-xs", threads=1, minutes=0.15, folds=2)
-    run = train(pictures(60), recipe, out=tmp_path / "run", progress=Callback())
-    assert (run.recipe.minutes, run.recipe.folds) == (0.15, 2)
-    assert len(run.metrics["fold_accuracies"]) == 2
-    assert FoldResults.read(run.path, 60, 3).spent < 60 * 0.15
+def test_the_minutes_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # on a clock that advances by a second a step
+    clock, batch, shares = SimpleNamespace(time=0.0), Augment.batch, []
+
+    def now() -> float:
+        return float(clock.time)
+
+    def ticking(self: Augment, indices: Any, epoch: int) -> Any:
+        clock.time += 1.0
+        return batch(self, indices, epoch)
+
+    def schedules(*args: Any) -> Schedules:
+        made = Schedules(*args, now=now)
+        shares.append(60 * made.recipe.minutes)  # type: ignore[operator]
+        return made
+
+    speed = Speed(model="fast-xs", batch_size=8, step=1.0, inference=0.0, flops=1e6)
+    measured = Measured(speed=speed, ending=Ending(test=0.0, augmentation=0.0, rest=0.0))
+    choice = Choice(recipe=RECIPE, speed=speed, seconds=60.0)
+    fake = SimpleNamespace(perf_counter=now, monotonic=now)
+    monkeypatch.setattr(Augment, "batch", ticking)
+    monkeypatch.setattr(loop, "time", fake)
+    monkeypatch.setattr(cross_validation, "time", fake)
+    monkeypatch.setattr(
+        "peewit.training.resolve.choose_network",
+        lambda dataset, recipe, machine: replace(choice, recipe=recipe),
+    )
+    monkeypatch.setattr(Machine, "speed_of", lambda *_: speed)
+    monkeypatch.setattr(planner, "measure", lambda *_: measured)
+    monkeypatch.setattr("peewit.trainer.Schedules", schedules)
+    monkeypatch.setattr(cross_validation, "Schedules", schedules)
+    recipe = RECIPE.replace(minutes=2.0, folds=3, translate=1)
+    run = train(pictures(60), recipe, out=tmp_path / "run", progress=Callback(), began=0.0)
+    assert run.recipe.minutes == 2.0
+    # each network gets time for as many epochs as the others: 40 + 40 + 40 images, and 60
+    assert shares[1:] == pytest.approx([120 * 40 / 180] * 3, rel=0.06)
+    assert clock.time == pytest.approx(120, abs=1)
+    assert run.history[-1]["images"] == pytest.approx(5 * 40, abs=15)
+    found = FoldResults.read(run.path, 60, 3)
+    assert found.spent == pytest.approx(80, abs=3)
 
 
 def test_the_images_of_the_test_are_found_again(tmp_path: Path) -> None:

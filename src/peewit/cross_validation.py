@@ -124,6 +124,7 @@ def _train_fold(
     schedules = Schedules(
         recipe, len(training), lambda sentence: None, measured, time.perf_counter()
     )
+    schedules.fewest = 0  # a fold that starts late trains for at least a step
     state, own = TrainState(), CallbackList([_OneFold(callbacks)])
     images = min(len(training), setup.steps_per_epoch * recipe.batch_size)
     info = TrainInfo(recipe.epochs, images, recipe.batch_size)

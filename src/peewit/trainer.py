@@ -410,6 +410,7 @@ def _cross_validate(
     recipe, data, file = setup.recipe, division.dataset, path / runfolder.CHECKPOINT
     before = FoldResults.read(path, len(data), len(data.class_names)).spent
     schedules.began -= before  # the time of earlier sessions counts
+    schedules.fewest = 0  # if the folds took too long, the final network still gets a step
     ends, measured = None, schedules.measured
     if recipe.minutes is not None and measured is not None:
         spent = checkpoint.read_state(file).spent if file.is_file() else 0.0

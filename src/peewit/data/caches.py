@@ -86,17 +86,17 @@ def _entries(folder: Path, content: str) -> Iterator[Cached]:
         count, used = 0, 0.0
         for part in (path, *path.glob("*")):
             with suppress(OSError):  # another process may remove it now
-                state = part.stat()
-                count += state.st_size if part != path else 0
-                used = max(used, state.st_mtime)
+                found = part.stat()
+                count += found.st_size if part != path else 0
+                used = max(used, found.st_mtime)
         about: dict[str, object] = {}
-        state_of = UNFINISHED
+        state = UNFINISHED
         if not path.name.startswith(BUILDING):
-            state_of = COMPLETE
+            state = COMPLETE
             try:
                 about = read_about(path)
             except INVALID:
-                state_of = DAMAGED
+                state = DAMAGED
         size = ""
         if "fit" in about:
             size = f"{about['height']} x {about['width']} pixels, {about['fit']}"
@@ -111,7 +111,7 @@ def _entries(folder: Path, content: str) -> Iterator[Cached]:
             pictures=pictures if isinstance(pictures, int) else 0,
             bytes=count,
             used=used,
-            state=state_of,
+            state=state,
         )
 
 

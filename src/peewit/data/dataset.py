@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ import numpy.typing as npt
 from peewit.data.splitting import Units, fold_numbers, held_out
 from peewit.data.store import Facts, recorded, select
 from peewit.errors import PeewitError
+
+if TYPE_CHECKING:
+    from peewit.data.listing import Listing
 
 # Pixels per histogram call: they take 128 MB
 _COUNTED_AT_ONCE = 1 << 24
@@ -107,6 +111,73 @@ class Dataset:
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", names)
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> Dataset:
+        """Return all pictures of a folder of class folders, which are decoded when needed.
+
+        Also a table or an archive; see `peewit.data.listing_of`. `peewit.load` returns the parts
+        of a source that has a test part.
+
+        Raises
+        ------
+        PeewitError
+            There are no labelled pictures at the path.
+        """
+        from peewit.data.formats import listing_of
+
+        listing = listing_of(Path(path))
+        if listing is None:
+            raise PeewitError(f"{path} has no pictures", "", "use peewit.load for other data")
+        return cls._of(listing)
+
+    @classmethod
+    def from_files(cls, paths: Sequence[str | Path], labels: Sequence[object]) -> Dataset:
+        """Return picture files, anywhere on disk, with a label for each: its name or number."""
+        from peewit.data.arrays import listing_of_files
+
+        return cls._of(listing_of_files(paths, labels))
+
+    @classmethod
+    def from_pictures(cls, pictures: Sequence[Any], labels: Sequence[object]) -> Dataset:
+        """Return pictures of Pillow, of any sizes and modes, with a label for each."""
+        from peewit.data.arrays import listing_of_pictures
+
+        return cls._of(listing_of_pictures(pictures, labels))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        class_names: Sequence[str] | None = None,
+    ) -> Dataset:
+        """Return images from arrays in one of several usual forms.
+
+        Parameters
+        ----------
+        images : array, shape (N, H, W), (N, H, W, C) or (N, C, H, W)
+            Whole numbers from 0 to 255, or fractions from 0 to 1.
+        labels : array, shape (N,)
+            Numbers or names.
+        class_names : sequence of str, optional
+            By default, the different labels in natural order.
+        """
+        from peewit.data.arrays import number_classes, to_images
+
+        return cls(to_images(images), *number_classes(labels, class_names))
+
+    @classmethod
+    def _of(cls, listing: Listing) -> Dataset:
+        from peewit.data.pictures import Pictures
+
+        return cls(
+            Pictures(listing=listing),
+            listing.labels,
+            listing.class_names,
+            str(listing.place),
+            listing.names,
+        )
 
     def __len__(self) -> int:
         return len(self.images)

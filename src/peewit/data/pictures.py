@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.listing import Listing
-from peewit.data.store import positions
+from peewit.data.store import Images, Selection, part_of, positions
 from peewit.images.scaled import read_sized
 from peewit.system.cpu import usable_cores
 
@@ -64,7 +64,7 @@ class Pictures:
             One of them cannot be read.
         """
         if isinstance(rows, tuple):
-            chosen: npt.NDArray[np.uint8] = self[rows[0]][rows[1:]]
+            chosen: npt.NDArray[np.uint8] = part_of(self, rows)
             return chosen
         numbers = positions(rows, len(self))
         if numbers.ndim == 0:
@@ -99,3 +99,11 @@ class Pictures:
     def at(self, height: int, width: int, fit: str) -> Pictures:
         """Return the same pictures, decoded at another size."""
         return replace(self, height=height, width=width, fit=fit)
+
+
+def files_of(images: Images) -> tuple[Pictures, npt.NDArray[np.int64]] | None:
+    """Return pictures in files and which of them ``images`` are; None if they are decoded."""
+    rows = np.arange(len(images))
+    if isinstance(images, Selection):
+        rows, images = images.rows, images.store
+    return (images, rows) if isinstance(images, Pictures) else None

@@ -63,7 +63,7 @@ class Selection:
     --------
     >>> pixels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
     >>> some = Selection(pixels, np.array([2, 0]))
-    >>> some.shape, some[0, 0, 0].tolist(), some[[1, 0]].shape, np.asarray(some).sum()
+    >>> some.shape, some[0, 0, 0].tolist(), some[[1, 0]].shape, int(np.asarray(some).sum())
     ((2, 2, 2, 1), [8], (2, 2, 2, 1), 44)
     """
 
@@ -91,7 +91,7 @@ class Selection:
 
     def __getitem__(self, rows: Any, /) -> Any:
         if isinstance(rows, tuple):
-            return self[rows[0]][rows[1:]]
+            return part_of(self, rows)
         return self.store[self.rows[rows]]
 
     def __array__(
@@ -208,6 +208,17 @@ def recorded(images: Images) -> Facts | None:
         facts = recorded(images.store)
         return None if facts is None else facts[images.rows]
     return images.facts if isinstance(images, Recorded) else None
+
+
+def part_of(images: Images, index: tuple[Any, ...]) -> Any:
+    """Return what an index of several axes selects.
+
+    >>> part_of(np.arange(16).reshape(2, 2, 2, 2), ([1, 0, 1], slice(None), 0)).shape
+    (3, 2, 2)
+    """
+    first, *rest = index
+    chosen = images[first]
+    return chosen[tuple(rest)] if chosen.ndim == 3 else chosen[(slice(None), *rest)]
 
 
 def prefetch(images: Images, rows: npt.NDArray[np.int64]) -> None:

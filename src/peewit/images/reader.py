@@ -371,7 +371,7 @@ def has_several_scans(picture: Jpeg) -> bool:
 
 
 def orientation(picture: ImageFile) -> int:
-    """Return the EXIF orientation; 1 if there is none, or if the EXIF data is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 if there is none, or if the EXIF data is damaged."""
     raw = "Raw profile type exif"  # of PNG files by ImageMagick: in text, after three lines
     if "exif" not in picture.info and raw in picture.info:
         with suppress(ValueError):
@@ -382,7 +382,8 @@ def orientation(picture: ImageFile) -> int:
             exif = exif[6:]
         check_tags(io.BytesIO(exif))
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        found = int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return found if found in UPRIGHT else 1
     except (MemoryError, TooMuchWork):
         raise
     except Exception:

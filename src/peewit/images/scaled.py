@@ -48,9 +48,13 @@ from peewit.system.cpu import usable_cores
 Pixels = npt.NDArray[np.uint8]
 
 # A JPEG is decoded to at least this many pixels for each pixel of the result, in both directions.
+# 372 photographs reduced to 32 and 64 pixels then differ from exact resizing of the whole picture
+# by 0.48 and 0.31 of 255 on average, and by 1.7 at most; with 1 they differ by 1.27 and 0.95. When
+# JPEGs are decoded at full size, rounding alone makes 0.26.
 MARGIN = 2
-# pictures that a thread works on at once in `decode_many`: handing one over takes 50 us
-_CHUNK = 8
+# Pictures handed to a thread at once in `decode_many`. One at a time takes 30 us more for each;
+# a picture of 40 x 40 pixels is decoded in 160 us.
+_CHUNK = 4
 # chunks for each thread that are decoded before they are asked for
 _AHEAD = 2
 # bytes of memory that each thread may use at the same time as others

@@ -46,6 +46,8 @@ DECODERS = ("pillow", "simplejpeg", "pillow-heif")
 ABOUT = "about.json"
 BUILDING = ".building-"
 _MAX_ABOUT = 1 << 16  # bytes
+# Files whose checksums are in ``about.json``; those of the pixels are in ``chunks``
+_CHECKED = ("facts", "chunks", "failures")
 _RECORD = 8  # bytes of a chunk in ``chunks``
 # What the content of a folder may lead to if it is damaged or was not written by Peewit
 INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -150,10 +152,12 @@ def open_entry(folder: Path, pictures: Pictures, count: int | None = None) -> En
         about = read_about(folder)
         facts = np.fromfile(folder / "facts", facts_type(pictures.channels))
         chunks = np.fromfile(folder / "chunks", np.uint32).reshape(-1, 2)
-        sums = [zlib.crc32(facts.view(np.uint8).data), zlib.crc32(chunks.data)]
-        if len(facts) != count or sums != [about["facts"], about["chunks"]]:
+        failures = (folder / "failures").read_bytes()
+        contents = (facts.tobytes(), chunks.tobytes(), failures)
+        sums = {name: zlib.crc32(part) for name, part in zip(_CHECKED, contents, strict=True)}
+        if len(facts) != count or sums != about["crc32"]:
             return None
-        entry = Entry(folder, facts, chunks[:, 0].copy(), _failures(folder))
+        entry = Entry(folder, facts, chunks[:, 0].copy(), _failures(failures))
         with suppress(OSError):
             os.utime(folder)  # the least recently used entries are removed first
         return entry
@@ -178,11 +182,10 @@ def _json_checksum(value: object) -> int:
     return zlib.crc32(json.dumps(value).encode())
 
 
-def _failures(folder: Path) -> dict[int, Failure]:
+def _failures(content: bytes) -> dict[int, Failure]:
     found = {}
-    text = (folder / "failures").read_text(encoding="utf-8")
     # without a last line that was cut short
-    for line in text[: text.rfind("\n") + 1].splitlines():
+    for line in content[: content.rfind(b"\n") + 1].splitlines():
         row, what, why, todo, unread = json.loads(line)
         found[int(row)] = Failure(str(what), str(why), str(todo), bool(unread))
     return found
@@ -210,7 +213,7 @@ def unfinished(path: Path, pictures: Pictures, key: Key) -> tuple[Facts, dict[in
         chunks = chunks[: len(chunks) // 2 * 2].reshape(-1, 2)
         facts = np.fromfile(path / "facts", kind)
         stored = (path / "pixels").stat().st_size // size if key.pixels else len(pictures)
-        failures = _failures(path)
+        failures = _failures((path / "failures").read_bytes())
     except INVALID:
         return np.empty(0, kind), {}
     done = 0
@@ -289,15 +292,14 @@ class Builder:
         np.ascontiguousarray(listing.stamps).tofile(self.path / "stamps")
         height, width, channels = self._pictures.shape[1:]
         about = {
-            "source": str(listing.place),
+            "source": str(Path(listing.place).absolute()),
             "pictures": len(listing),
             "height": height,
             "width": width,
             "channels": channels,
             "fit": self._pictures.fit,
             "pixels": self._key.pixels,
-            "facts": zlib.crc32((self.path / "facts").read_bytes()),
-            "chunks": zlib.crc32((self.path / "chunks").read_bytes()),
+            "crc32": {name: zlib.crc32((self.path / name).read_bytes()) for name in _CHECKED},
         }
         content = json.dumps({"about": about, "crc32": _json_checksum(about)})
         (self.path / ABOUT).write_text(content, encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from peewit.data.packing.decoding import pixel_hash
 from peewit.data.pictures import Pictures
-from peewit.data.store import Facts, positions
+from peewit.data.store import Facts, part_of, positions
 from peewit.errors import PeewitError
 
 Pixels = npt.NDArray[np.uint8]
@@ -65,7 +65,7 @@ class LivePictures:
             One of them cannot be read any more, or has changed.
         """
         if isinstance(rows, tuple):
-            chosen: Pixels = self[rows[0]][rows[1:]]
+            chosen: Pixels = part_of(self, rows)
             return chosen
         numbers = positions(rows, len(self))
         if self._next is not None and np.array_equal(self._next[0], numbers):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.store import positions
+from peewit.data.store import part_of, positions
 from peewit.errors import PeewitError
+from peewit.system.files import cannot_write
 
 Repair = Callable[[int, int], npt.NDArray[np.uint8]]
 """Decodes the pictures from one number to before another again."""
@@ -82,7 +83,7 @@ class PackedFile:
 
     def __getitem__(self, rows: Any, /) -> npt.NDArray[np.uint8]:
         if isinstance(rows, tuple):
-            chosen: npt.NDArray[np.uint8] = self[rows[0]][rows[1:]]
+            chosen: npt.NDArray[np.uint8] = part_of(self, rows)
             return chosen
         numbers = positions(rows, len(self))
         wanted = numbers.reshape(-1)
@@ -138,6 +139,4 @@ class PackedFile:
                 file.seek(first * self._size)
                 file.write(np.ascontiguousarray(pixels).data)
         except OSError as error:
-            from peewit.system.files import cannot_write
-
             raise cannot_write(self._path, error) from error

@@ -28,8 +28,8 @@ from peewit.data.packing.decoding import (
 from peewit.data.packing.entry import BUILDING, Builder, Entry, Key, key_of, open_entry, remove
 from peewit.data.packing.live import LivePictures
 from peewit.data.packing.reuse import earlier_version, unfinished_entry
-from peewit.data.pictures import Pictures
-from peewit.data.store import Facts, Images, Recorded, Selection, facts_type, select
+from peewit.data.pictures import Pictures, files_of
+from peewit.data.store import Facts, Recorded, facts_type, select
 from peewit.errors import PeewitError, reason_of
 from peewit.images.preprocessing import Preprocessing
 
@@ -85,14 +85,11 @@ def at_size(
     PeewitError
         None of the pictures can be read.
     """
-    store: Images = dataset.images
-    rows = np.arange(len(dataset))
-    if isinstance(store, Selection):
-        rows, store = store.rows, store.store
-    if not isinstance(store, Pictures):
+    files = files_of(dataset.images)
+    if files is None:
         return dataset
-    pictures = store.at(height, width, fit)
-    known = _packed.setdefault(store.listing, {})
+    (pictures, rows) = files[0].at(height, width, fit), files[1]
+    known = _packed.setdefault(pictures.listing, {})
     kind = (*pictures.shape[1:], fit)
     if kind not in known:
         known[kind] = _pack(pictures, note, show)
