@@ -346,8 +346,8 @@ def _division_to_resume(
         )
     if division.added:
         note(
-            f"{counted(len(division.added), 'picture')} ({named(division.added)}) came after the "
-            "start of the run and are left out: start a new run to use them"
+            "left out, because the source did not have them at the start of the run: "
+            f"{counted(len(division.added), 'picture')} ({named(division.added)})"
         )
     return division
 

@@ -354,5 +354,5 @@ def write_missing(
     plots.save_confusion(run.path / runfolder.CONFUSION, result)
     mistakes = run.path / runfolder.MISTAKES
     plots.save_mistakes(mistakes, judged.images, judged.labels, softmax(logits), judged.class_names)
-    evidence = report.Evidence(training=found.training, judged=judged, logits=logits)
+    evidence = report.Evidence(training=found.fitted, judged=judged, logits=logits)
     report.after_training(run, evidence, note)

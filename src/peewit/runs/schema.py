@@ -114,7 +114,6 @@ class Metrics(TypedDict):
     temperature_scaling: NotRequired[_Scaling]
     also_in_training: NotRequired[_Copies]
     fold_accuracies: NotRequired[list[Share]]
-    groups: NotRequired[Count]
 
 
 def check_metrics(file: Path, metrics: dict[str, Any], classes: int) -> None:

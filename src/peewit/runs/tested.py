@@ -23,6 +23,8 @@ class Tested(NamedTuple):
     ----------
     training : Dataset
         The training images, with those for validation.
+    fitted : Dataset
+        The training images without them.
     test : Dataset or None
         The test part; None if the final test was a validation or a cross-validation.
     judged : Dataset
@@ -37,6 +39,7 @@ class Tested(NamedTuple):
     """
 
     training: Dataset
+    fitted: Dataset
     test: Dataset | None
     judged: Dataset
     logits: npt.NDArray[np.float32] | None
@@ -60,11 +63,13 @@ def find_tested(run: Run, train: Dataset, test: Dataset | None) -> Tested:
     """
     parts = runfolder.read_split(run.path) if train.names is not None else {}
     if not parts:
-        judged = test
-        if run.metrics.get("split") == "validation" or test is None:
-            _, judged = train.split(run.recipe.validation_fraction, run.recipe.seed)
-        assert judged is not None
-        return Tested(train, test, judged, None, [])
+        judged, fitted = test, train
+        if run.recipe.validate_on == "holdout":
+            fitted, held = train.split(run.recipe.validation_fraction, run.recipe.seed)
+            judged = held if test is None or run.metrics.get("split") == "validation" else test
+        if judged is None:
+            raise PeewitError("the data of the run has no test set")
+        return Tested(train, fitted, test, judged, None, [])
     division = as_recorded(parts, train, test)
     notes = []
     if division.missing:
@@ -74,8 +79,8 @@ def find_tested(run: Run, train: Dataset, test: Dataset | None) -> Tested:
         )
     if division.added:
         notes.append(
-            f"{counted(len(division.added), 'picture')} ({named(division.added)}) came after the "
-            "training: they are in no part of the run, and are left out"
+            "left out, because the source did not have them when the run was trained: "
+            f"{counted(len(division.added), 'picture')} ({named(division.added)})"
         )
     complete = not division.missing
     if division.folds is not None:
@@ -86,10 +91,12 @@ def find_tested(run: Run, train: Dataset, test: Dataset | None) -> Tested:
             logits = logits / np.float32(scaling["temperature"])
         here = set(division.dataset.names or ())
         rows = [row for row, name in enumerate(names) if name in here]
-        return Tested(division.dataset, None, division.dataset, logits[rows], notes, complete)
+        data = division.dataset
+        return Tested(data, data, None, data, logits[rows], notes, complete)
     judged = division.test
     if judged is None:
         judged = division.dataset.take(division.validation)
     if not len(judged):
         raise PeewitError("none of the images of the final test is still there")
-    return Tested(division.dataset, division.test, judged, None, notes, complete)
+    fitted = division.dataset.take(~division.validation)
+    return Tested(division.dataset, fitted, division.test, judged, None, notes, complete)
