@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 
 from peewit import plots, report
 from peewit.data.dataset import Dataset
-from peewit.data.packing import at_size
+from peewit.data.packing import at_size, sized_for
+from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.evaluation.inference import softmax
 from peewit.evaluation.metrics import evaluate
@@ -202,7 +203,7 @@ def _begin(
     check_data(dataset, test, recipe)
     machine = Machine(began)
     recipe = resolve(recipe, dataset, machine, callbacks.note)
-    dataset, test = _decoded(dataset, test, recipe, callbacks.note)
+    dataset, test = _decoded(dataset, test, recipe, callbacks, stop)
     setup = build_setup(dataset, test, recipe, callbacks.note)
     measured = planner.measure(dataset, test, recipe, machine)
     setup = replace(setup, best_rate=machine.best_rate)
@@ -230,12 +231,21 @@ def _begin(
 
 
 def _decoded(
-    dataset: Dataset, test: Dataset | None, recipe: Recipe, note: Callable[[str], None]
+    dataset: Dataset,
+    test: Dataset | None,
+    recipe: Recipe,
+    callbacks: CallbackList,
+    stop: StopRequest,
 ) -> tuple[Dataset, Dataset | None]:
     """Return the data with all pictures decoded at the size of the recipe's network."""
+
+    def show(progress: Progress) -> None:
+        stop.check("the pictures decoded so far are kept, if they are cached", "start it again")
+        callbacks.on_decoding(progress)
+
     size = network_size(dataset, recipe)
-    dataset = at_size(dataset, *size, FIT, note)
-    return dataset, None if test is None else at_size(test, *size, FIT, note)
+    dataset = at_size(dataset, *size, FIT, callbacks.note, show)
+    return dataset, None if test is None else at_size(test, *size, FIT, callbacks.note, show)
 
 
 def _resume(
@@ -265,7 +275,7 @@ def _resume(
             getattr(recipe, name) == getattr(run.recipe, name) for name in OF_THE_TEST
         )
         if run.status == "finished" and as_before:
-            _write_missing(run, dataset, test, note)
+            _write_missing(run, dataset, test, callbacks)
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as requested"
             check_reached(path, recipe, run.history)
             note(f"{path} is finished {after}; ask for more epochs or minutes to train it further")
@@ -274,7 +284,7 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
-        dataset, test = _decoded(dataset, test, recipe, note)
+        dataset, test = _decoded(dataset, test, recipe, callbacks, stop)
         setup = build_setup(dataset, test, recipe, note)
         data = describe_data(dataset, test, setup)
         if imported:
@@ -311,7 +321,7 @@ def _resume(
 
 
 def _write_missing(
-    run: Run, dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
+    run: Run, dataset: Dataset, test: Dataset | None, callbacks: CallbackList
 ) -> None:
     """Write the report and pictures of a finished run that was killed, or out of time, before."""
     # not every network has filters and heat maps to show
@@ -319,6 +329,9 @@ def _write_missing(
     lacking = sorted(name for name in names if not (run.path / name).is_file())
     if not lacking:
         return
+    note, show = callbacks.note, callbacks.on_decoding
+    dataset = sized_for(dataset, run.preprocessing, note, show)
+    test = None if test is None else sized_for(test, run.preprocessing, note, show)
     prints = {"training": dataset.fingerprint, "test": test.fingerprint if test else ""}
     if run.dataset.get("fingerprints") != prints:
         note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from peewit.cli.cache import cache
 from peewit.cli.options import Integer, complete_source, data_options, examples, parse_indices
 from peewit.cli.output import download_shown, note
 from peewit.cli.usage import Command, Group
@@ -105,6 +106,9 @@ def data(context: click.Context) -> None:
     """Find, download or verify a data set known by name."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+data.add_command(cache)
 
 
 @data.command(epilog=examples("peewit data where cifar10"))

@@ -16,6 +16,8 @@ from peewit.system.text import printable
 
 if TYPE_CHECKING:
     from peewit.data.download.rate import Progress
+    from peewit.data.packing.decoding import Progress as Decoding
+    from peewit.data.sources import Splits
     from peewit.errors import PeewitError
     from peewit.runs.run import Run
 
@@ -63,6 +65,28 @@ def print_run(run: Run) -> None:
                 f"on {run.metrics['images']:,} {run.metrics['split']} images"
             )
         click.echo(run.path)
+
+
+@contextmanager
+def decoding_shown() -> Iterator[Callable[[Decoding], None]]:
+    """Yield a callback that shows the decoding of picture files, if it takes seconds."""
+    from peewit.training.progress import automatic
+
+    progress = automatic()
+    try:
+        yield progress.on_decoding
+    finally:
+        progress.close()
+
+
+def sized_splits(run: Run, splits: Splits) -> Splits:
+    """Return data with its pictures decoded at the input size of a run, and show the progress."""
+    from peewit.data.packing import sized_for
+
+    rule = run.preprocessing
+    with decoding_shown() as show:
+        test = None if splits.test is None else sized_for(splits.test, rule, note, show)
+        return splits._replace(train=sized_for(splits.train, rule, note, show), test=test)
 
 
 @contextmanager

@@ -17,7 +17,15 @@ from peewit.cli.options import (
     examples,
     run_argument,
 )
-from peewit.cli.output import complain, download_shown, note, print_json, shortened
+from peewit.cli.output import (
+    complain,
+    decoding_shown,
+    download_shown,
+    note,
+    print_json,
+    shortened,
+    sized_splits,
+)
 from peewit.cli.usage import Command
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -96,6 +104,7 @@ def evaluate(
         splits = load(**place, progress=progress)
     for sentence in splits.notes:
         note(sentence)
+    splits = sized_splits(run, splits)
     dataset = splits.test
     if dataset is None:
         note(f"{splits.train.origin} has no test set: evaluating on all its images")
@@ -210,8 +219,8 @@ def report(folder: Path, data: str | None, out: Path | None) -> None:
     evidence, missing = None, ""
     if run.metrics:
         try:
-            with download_shown() as progress:
-                evidence, notes = gather(run, data, progress)
+            with download_shown() as progress, decoding_shown() as show:
+                evidence, notes = gather(run, data, progress, show)
             if out is None and (missing_font := advice(run.class_names)):
                 notes = (*notes, missing_font)
             for sentence in notes:

@@ -8,13 +8,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.store import select
+from peewit.data.store import Facts, recorded, select
 from peewit.errors import PeewitError
+
+if TYPE_CHECKING:
+    from peewit.data.listing import Listing
 
 # Pixels per histogram call: they take 128 MB
 _COUNTED_AT_ONCE = 1 << 24
@@ -107,6 +111,73 @@ class Dataset:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "class_names", names)
 
+    @classmethod
+    def from_folder(cls, path: str | Path) -> Dataset:
+        """Return all pictures of a folder of class folders, which are decoded when needed.
+
+        Also a table or an archive; see `peewit.data.listing_of`. `peewit.load` returns the parts
+        of a source that has a test part.
+
+        Raises
+        ------
+        PeewitError
+            There are no labelled pictures at the path.
+        """
+        from peewit.data.formats import listing_of
+
+        listing = listing_of(Path(path))
+        if listing is None:
+            raise PeewitError(f"{path} has no pictures", "", "use peewit.load for other data")
+        return cls._of(listing)
+
+    @classmethod
+    def from_files(cls, paths: Sequence[str | Path], labels: Sequence[object]) -> Dataset:
+        """Return picture files, anywhere on disk, with a label for each: its name or number."""
+        from peewit.data.arrays import listing_of_files
+
+        return cls._of(listing_of_files(paths, labels))
+
+    @classmethod
+    def from_pictures(cls, pictures: Sequence[Any], labels: Sequence[object]) -> Dataset:
+        """Return pictures of Pillow, of any sizes and modes, with a label for each."""
+        from peewit.data.arrays import listing_of_pictures
+
+        return cls._of(listing_of_pictures(pictures, labels))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        class_names: Sequence[str] | None = None,
+    ) -> Dataset:
+        """Return images from arrays in one of several usual forms.
+
+        Parameters
+        ----------
+        images : array, shape (N, H, W), (N, H, W, C) or (N, C, H, W)
+            Whole numbers from 0 to 255, or fractions from 0 to 1.
+        labels : array, shape (N,)
+            Numbers or names.
+        class_names : sequence of str, optional
+            By default, the different labels in natural order.
+        """
+        from peewit.data.arrays import number_classes, to_images
+
+        return cls(to_images(images), *number_classes(labels, class_names))
+
+    @classmethod
+    def _of(cls, listing: Listing) -> Dataset:
+        from peewit.data.pictures import Pictures
+
+        return cls(
+            Pictures(listing=listing),
+            listing.labels,
+            listing.class_names,
+            str(listing.place),
+            listing.names,
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -125,8 +196,13 @@ class Dataset:
     def fingerprint(self) -> str:
         """Checksum of pixels, labels and class names (sha256, hexadecimal)."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        for first in range(0, len(self), _HASHED_AT_ONCE):
-            digest.update(np.ascontiguousarray(self.images[first : first + _HASHED_AT_ONCE]).data)
+        facts = recorded(self.images)
+        if facts is not None:  # a million pictures of 32 x 32 pixels are 3 GB to read
+            digest.update(np.ascontiguousarray(facts["hash"]).data)
+        else:
+            for first in range(0, len(self), _HASHED_AT_ONCE):
+                part = self.images[first : first + _HASHED_AT_ONCE]
+                digest.update(np.ascontiguousarray(part).data)
         digest.update(self.labels.data)
         return digest.hexdigest()
 
@@ -137,6 +213,9 @@ class Dataset:
         With 64 bits, two different ones among 60,000 images have the same hash with a probability
         of 1e-10. The 60,000 images of CIFAR-10 take 0.2 s.
         """
+        facts = recorded(self.images)
+        if facts is not None:
+            return np.array(facts["hash"])
         found = bytearray()
         size = math.prod(self.image_shape)
         for first in range(0, len(self), _HASHED_AT_ONCE):
@@ -154,6 +233,9 @@ class Dataset:
 
         Both are float64, shape (channels,).
         """
+        facts = recorded(self.images)
+        if facts is not None:
+            return _statistics(facts, math.prod(self.image_shape[:2]))
         # a histogram of each channel is exact and needs no float copy of the pixels
         values = np.arange(256) / 255
         count, height, width, channels = self.images.shape
@@ -229,3 +311,19 @@ class Dataset:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image_shape))
         return f"Dataset({len(self):,} images of {shape}, {len(self.class_names)} classes)"
+
+
+def _statistics(
+    facts: Facts, pixels: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean and standard deviation of each channel, from sums over ``pixels`` an image."""
+    count = max(len(facts) * pixels, 1)
+    # Python's integers, because the square of a sum exceeds 64 bits
+    totals = [int(total) for total in facts["sums"].sum(0)]
+    squares = [int(total) for total in facts["squares"].sum(0)]
+    mean = np.array([total / (255 * count) for total in totals])
+    variances = [
+        (square * count - total * total) / (255 * count) ** 2
+        for total, square in zip(totals, squares, strict=True)
+    ]
+    return mean, np.sqrt(np.array(variances))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.dataset import Dataset
+from peewit.data.pictures import files_of
 from peewit.errors import UsageError
 
 # maximum number of images in one figure
@@ -154,26 +155,35 @@ def describe(dataset: Dataset) -> str:
     """
     from peewit.system.terminal import text_table
 
+    if files_of(dataset.images):  # they have different sizes
+        summary = f"{len(dataset):,} pictures in files, in {len(dataset.class_names)} classes"
+        return f"{summary}\n\n{_counts(dataset)}"
     height, width, channels = dataset.image_shape
     kind = "grey" if channels == 1 else "RGB"
     summary = (
         f"{len(dataset):,} images of {width} x {height}, {kind}, "
         f"in {len(dataset.class_names)} classes"
     )
-    counts = [
-        [name, f"{count:,}"]
-        for name, count in zip(dataset.class_names, dataset.class_counts, strict=True)
-    ]
     mean, deviation = dataset.channel_statistics
     names = ["grey"] if channels == 1 else ["red", "green", "blue"]
     statistics = [[name, f"{mean[i]:.3f}", f"{deviation[i]:.3f}"] for i, name in enumerate(names)]
     return "\n\n".join(
         [
             summary,
-            text_table(["class", "images"], counts, "lr"),
+            _counts(dataset),
             text_table(["channel", "mean", "deviation"], statistics, "lrr"),
         ]
     )
+
+
+def _counts(dataset: Dataset) -> str:
+    from peewit.system.terminal import text_table
+
+    counts = [
+        [name, f"{count:,}"]
+        for name, count in zip(dataset.class_names, dataset.class_counts, strict=True)
+    ]
+    return text_table(["class", "images"], counts, "lr")
 
 
 def _checked_indices(dataset: Dataset, indices: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -17,6 +17,13 @@ UNKNOWN, TRAIN, VALIDATION, TEST = range(4)
 class PictureFiles(Protocol):
     """The encoded pictures of a source. Threads may read several at a time."""
 
+    @property
+    def sequential(self) -> bool:
+        """Whether pictures should be read in the order of their numbers: others take much longer.
+
+        True for a large compressed archive, which is decompressed from first to last.
+        """
+
     def read(self, number: int) -> bytes:
         """Return the content of a picture file.
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.listing import Listing
+from peewit.data.store import Images, Selection, part_of, positions
 from peewit.images.scaled import read_sized
 from peewit.system.cpu import usable_cores
 
@@ -63,9 +64,9 @@ class Pictures:
             One of them cannot be read.
         """
         if isinstance(rows, tuple):
-            chosen: npt.NDArray[np.uint8] = self[rows[0]][rows[1:]]
+            chosen: npt.NDArray[np.uint8] = part_of(self, rows)
             return chosen
-        numbers = np.arange(len(self))[rows]
+        numbers = positions(rows, len(self))
         if numbers.ndim == 0:
             return self.decode(int(numbers))
         out = np.empty((len(numbers), *self.shape[1:]), np.uint8)
@@ -82,8 +83,12 @@ class Pictures:
         PeewitError
             It cannot be read.
         """
+        return self.decode_content(self.listing.files.read(number), number)
+
+    def decode_content(self, content: bytes, number: int) -> npt.NDArray[np.uint8]:
+        """Decode the content of the file of picture ``number``; see `decode`."""
         return read_sized(
-            self.listing.files.read(number),
+            content,
             self.listing.names[number],
             height=self.height,
             width=self.width,
@@ -94,3 +99,11 @@ class Pictures:
     def at(self, height: int, width: int, fit: str) -> Pictures:
         """Return the same pictures, decoded at another size."""
         return replace(self, height=height, width=width, fit=fit)
+
+
+def files_of(images: Images) -> tuple[Pictures, npt.NDArray[np.int64]] | None:
+    """Return pictures in files and which of them ``images`` are; None if they are decoded."""
+    rows = np.arange(len(images))
+    if isinstance(images, Selection):
+        rows, images = images.rows, images.store
+    return (images, rows) if isinstance(images, Pictures) else None

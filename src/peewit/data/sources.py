@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from peewit.data.cifar import layouts
 from peewit.data.cifar.archive import BadArchiveError
 from peewit.data.dataset import Dataset
-from peewit.data.folder import list_folder
+from peewit.data.formats import is_npz, listing_of
 from peewit.data.listing import TEST, TRAIN, UNKNOWN, VALIDATION, Listing
-from peewit.data.pictures import Pictures
 from peewit.data.places import (
     SOURCES,
     Place,
@@ -56,8 +54,9 @@ def load(
     Parameters
     ----------
     source : str
-        ``cifar10``, ``cifar100``, ``digits``, or the path of a ``.tar.gz`` of CIFAR-10 or CIFAR-100
-        (python or binary layout) or of the folder with its extracted files.
+        ``cifar10``, ``cifar100``, ``digits``; the path of a folder, a table or an archive of
+        labelled pictures (see `peewit.data.listing_of`), or of an ``.npz`` file; or that of a
+        ``.tar.gz`` of CIFAR-10 or CIFAR-100 or of the folder with its extracted files.
     data : str or Path, optional
         Path of the named source. By default, the usual places are searched (see `where`), and if
         none has it, it is downloaded.
@@ -181,8 +180,14 @@ def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
     if name is None and not exists(expanded(path)) and _looks_like_a_name(str(path)):
         raise unknown_source(str(path))
     path = resolve(path, name)
-    if name is None and not coarse and _holds_pictures(path):
-        return _pictures(list_folder(path))
+    if name is None and not coarse:
+        if is_npz(path):
+            from peewit.data.arrays import load_npz
+
+            return Splits(*load_npz(path))
+        listing = listing_of(path)
+        if listing is not None:
+            return _pictures(listing)
     loaded = load_path(path, name)
     if coarse and loaded.decoded.layout.name != "cifar100":
         raise UsageError(f"{path} has no coarse labels", "only cifar100 has them")
@@ -234,14 +239,10 @@ def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) ->
     return Splits(train, test, (*notes, *loaded.notes, *_unpublished(path, loaded)))
 
 
-def _holds_pictures(path: Path) -> bool:
-    """Return whether ``path`` is a folder, but not one of extracted CIFAR files."""
-    files = {file for layout in layouts.LAYOUTS for file in layout.files}
-    return path.is_dir() and not any((path / file).is_file() for file in files)
-
-
 def _pictures(listing: Listing) -> Splits:
     """Return the parts of a listing, whose pictures are decoded when they are needed."""
+
+    from peewit.data.pictures import Pictures  # Pillow, which `peewit --help` does without
 
     def part(wanted: list[int], title: str) -> Dataset | None:
         rows = np.flatnonzero(np.isin(listing.parts, wanted))
@@ -257,7 +258,7 @@ def _pictures(listing: Listing) -> Splits:
         )
 
     train = part([UNKNOWN, TRAIN, VALIDATION], "train")
-    assert train is not None, "list_folder has refused this"
+    assert train is not None, "make_listing has refused this"
     return Splits(train, part([TEST], "test"), tuple(listing.notes))
 
 

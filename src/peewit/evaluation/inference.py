@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from peewit.data.store import prefetch
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -52,9 +54,12 @@ def logits_in_batches(
 
     model.eval()
     for first in range(0, len(images), batch_size):
+        batch = images[first : first + batch_size]
+        # the next images, if they have to be decoded
+        prefetch(images, np.arange(len(images))[first + batch_size : first + 2 * batch_size])
         # not around the loop: the mode would leak to the consumer of this iterator
         with torch.inference_mode():
-            logits = model(prepare(images[first : first + batch_size]))
+            logits = model(prepare(batch))
         yield logits.numpy()
 
 

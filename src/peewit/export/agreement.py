@@ -169,11 +169,11 @@ def _test_pictures(run: Run, count: int) -> tuple[Images, str] | None:
     """Return test images of the run's data and their origin; None if it is not available."""
     try:
         splits = run_data(run)
-    except PeewitError:
+        data = splits.test if splits.test is not None else splits.train
+        step = max(1, len(data) // count)
+        return np.array(data.images[: step * count : step]), data.origin
+    except PeewitError:  # also if one of them cannot be read
         return None
-    data = splits.test if splits.test is not None else splits.train
-    step = max(1, len(data) // count)
-    return np.array(data.images[::step][:count]), data.origin
 
 
 def _synthetic(run: Run, count: int) -> Images:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.dataset import Dataset
+from peewit.data.packing import sized_for
 from peewit.data.sources import Splits
 from peewit.errors import PeewitError, UsageError
 from peewit.export import agreement, job
@@ -150,8 +151,11 @@ def export(
     tool: Tool = import_module(TOOLS[to])
     target = job.target_file(run, form, "model-raw-int8" if raw else "model-int8", out)
     splits = _run_data(run, data)
+    notes = list(splits.notes)
     training = splits.train.take(_sample(len(splits.train), CALIBRATION))
+    training = sized_for(training, run.preprocessing, notes.append)
     kind, test = ("test", splits.test) if splits.test is not None else ("training", splits.train)
+    test = sized_for(test, run.preprocessing, notes.append)
     evaluated = test.take(_sample(len(test), EVALUATED))
     scope = "" if len(evaluated) == len(test) else "a sample of "
     pictures = f"{scope}{len(evaluated):,} {kind} images"
@@ -178,7 +182,7 @@ def export(
     files = job.write_checked(target, write, lambda file: None)
     done = Quantized(next(iter(files)), results[0], results[1], pictures)
     augmentation = [job.single_view_note(run)] if run.unsure_below else []
-    return replace(done, notes=(*splits.notes, *done.gains(), *augmentation))
+    return replace(done, notes=(*notes, *done.gains(), *augmentation))
 
 
 def _run_data(run: Run, data: str | Path | None) -> Splits:

@@ -13,8 +13,8 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,12 +46,13 @@ PIXEL_LIMIT = 50_000_000
 # 50,000,000 x 1 pixels would take gigabytes. Phone panoramas have up to 20,000 pixels.
 LONGEST_SIDE = 30_000
 
-# Decoding and resizing takes up to 16 bytes per pixel, 800 MB for 50 megapixels, so pictures with
-# more pixels than this are processed one at a time
+# Decoding and resizing takes up to this many bytes per pixel, 800 MB for 50 megapixels
+BYTES_PER_PIXEL = 16
+# so pictures with more pixels than this are processed one at a time
 LARGE = 4_000_000
 # pixels composited over white at once
 BAND = 1_000_000
-_ONE_LARGE = threading.Semaphore()
+ONE_LARGE = threading.Semaphore()
 
 # the largest picture of a camera; it takes 3 s at an eighth of its size
 LARGEST_JPEG = 400_000_000
@@ -61,7 +62,8 @@ LARGEST_COEFFICIENTS = 800_000_000
 # 1.6 us per pixel, during which other threads hardly run
 LARGEST_SLOW = 1_000_000
 
-_UPRIGHT = {
+# what turns a picture upright, by its EXIF orientation
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -184,10 +186,59 @@ def read_picture(
     PeewitError
         The file cannot be read, is empty, or is damaged.
     """
-    name = name or ("the picture" if isinstance(source, bytes) else str(source))
+    with opened(source, name) as picture:
+        name = name or name_of(source)
+        if isinstance(picture, Jpeg) and is_too_large(picture, limit) and limit > LARGE:
+            reduce(picture, scale_for(picture, LARGE))
+        check_size(picture, name, limit)
+        picture.load()
+        # before any conversion, which would discard the orientation
+        method = UPRIGHT.get(orientation(picture))
+        return to_pixels(picture if method is None else picture.transpose(method), name)
+
+
+def each_in_turn(work: Callable[[int], T], limit: int = PIXEL_LIMIT) -> T:
+    """Return ``work(n)``, which reads and resizes a picture of at most ``n`` pixels.
+
+    If several threads call it, only one at a time works on a large picture.
+    """
     try:
-        with _ignored_warnings():
-            return _read(source, name, limit)
+        return work(min(LARGE, limit))
+    except TooManyPixels:  # raised before anything is decoded
+        with ONE_LARGE:
+            return work(limit)
+
+
+@contextmanager
+def opened(source: str | Path | bytes, name: str = "") -> Iterator[ImageFile]:
+    """Open a picture file after checking its structure. Its pixels are not decoded yet.
+
+    Parameters
+    ----------
+    source, name
+        As for `read_picture`.
+
+    Yields
+    ------
+    ImageFile
+        A `Jpeg` if it is one.
+
+    Raises
+    ------
+    PeewitError
+        As for `read_picture`. What Pillow raises in the body of the ``with`` statement becomes a
+        PeewitError too.
+    """
+    name = name or name_of(source)
+    try:
+        with _ignored_warnings(), _open(source, name) as stream:
+            if not stream.read(1):
+                raise PeewitError(f"cannot read {name}", "it is empty", "choose another picture")
+            check_work(stream)
+            metered = MeteredStream(stream)
+            picture = _identify(metered, name)
+            metered.reads = MOST_READS
+            yield picture
     except Image.DecompressionBombError as error:
         raise _too_large(name, "it declares more pixels than Pillow decodes") from error
     except MemoryError as error:
@@ -205,40 +256,21 @@ def read_picture(
         ) from error
 
 
-def each_in_turn(work: Callable[[int], T], limit: int = PIXEL_LIMIT) -> T:
-    """Return ``work(n)``, which reads and resizes a picture of at most ``n`` pixels.
-
-    If several threads call it, only one at a time works on a large picture.
-    """
-    try:
-        return work(min(LARGE, limit))
-    except TooManyPixels:  # raised before anything is decoded
-        with _ONE_LARGE:
-            return work(limit)
+def name_of(source: str | Path | bytes) -> str:
+    """Return what a picture without a name is called in errors."""
+    return "the picture" if isinstance(source, bytes) else str(source)
 
 
-def _read(source: str | Path | bytes, name: str, limit: int) -> npt.NDArray[np.uint8]:
-    with _open(source, name) as stream:
-        if not stream.read(1):
-            raise PeewitError(f"cannot read {name}", "it is empty", "choose another picture")
-        check_work(stream)
-        metered = MeteredStream(stream)
-        picture = _identify(metered, name)
-        metered.reads = MOST_READS
-        if isinstance(picture, _Jpeg) and _is_too_large(picture, limit) and limit > LARGE:
-            _shrink(picture, several=scans(stream) > 1)
-        width, height = picture.size
-        if _is_too_large(picture, limit):
-            raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
-        if picture.tile and picture.tile[0][0] in Image.DECODERS and width * height > LARGEST_SLOW:
-            raise _too_large(name, f"in its encoding, more than {LARGEST_SLOW:,} pixels take long")
-        picture.load()
-        # before any conversion, which would discard the orientation
-        method = _UPRIGHT.get(_orientation(picture))
-        return _pixels(picture if method is None else picture.transpose(method), name)
+def check_size(picture: ImageFile, name: str, limit: int) -> None:
+    """Raise TooManyPixels if a picture is too large to decode at its present scale."""
+    width, height = picture.size
+    if is_too_large(picture, limit):
+        raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
+    if picture.tile and picture.tile[0][0] in Image.DECODERS and width * height > LARGEST_SLOW:
+        raise _too_large(name, f"in its encoding, more than {LARGEST_SLOW:,} pixels take long")
 
 
-class _Jpeg(JpegImageFile):
+class Jpeg(JpegImageFile):
     """A JPEG file. ``Image.open`` would refuse those of more than 179 megapixels."""
 
     opened = False
@@ -265,7 +297,7 @@ def _identify(stream: MeteredStream, name: str) -> ImageFile:
     stream.seek(0)
     try:
         if start.startswith(b"\xff\xd8"):
-            jpeg = _Jpeg(cast(BinaryIO, stream))
+            jpeg = Jpeg(cast(BinaryIO, stream))
             jpeg.opened = True
             return jpeg
         return Image.open(cast(BinaryIO, stream), formats=formats)
@@ -292,29 +324,54 @@ def _heic_formats(name: str) -> tuple[str, ...]:
     return ("HEIF", "AVIF") if features.check("avif") else ("HEIF",)
 
 
-def _is_too_large(picture: ImageFile, limit: int) -> bool:
+def is_too_large(picture: ImageFile, limit: int) -> bool:
+    """Return whether a picture has more than ``limit`` pixels, or a very long side."""
     width, height = picture.size
     return width * height > limit or max(width, height) > LONGEST_SIDE
 
 
-def _shrink(picture: _Jpeg, several: bool) -> None:
-    """Set the decoder to a fraction of the size, so that about ``LARGE`` pixels remain.
-
-    Nothing is set if the JPEG is too large for that. ``several``: whether it has several scans.
-    """
+def scale_for(picture: ImageFile, pixels: int) -> int:
+    """Return the scale, 2, 4 or 8, that leaves about ``pixels`` pixels of a large JPEG."""
     width, height = picture.size
+    return next((scale for scale in (2, 4) if width * height <= pixels * scale**2), 8)
+
+
+def coefficients(picture: Jpeg, full_size: tuple[int, int]) -> int:
+    """Return the bytes that the decoder keeps until the last scan, if there are several.
+
+    ``full_size``: width and height of the picture before it is reduced.
+    """
+    width, height = full_size
     most = max((h * v for _, h, v, _ in picture.layer), default=1)
     samples = sum(h * v for _, h, v, _ in picture.layer) / max(1, most)
-    # with several scans, 2 bytes for each sample are kept until the last one
-    coefficients = 2 * samples * width * height
-    if width * height > LARGEST_JPEG or (several and coefficients > LARGEST_COEFFICIENTS):
-        return
-    scale = next((scale for scale in (2, 4) if width * height <= LARGE * scale**2), 8)
+    return round(2 * samples * width * height)
+
+
+def reduce(picture: Jpeg, scale: int) -> int:
+    """Have a JPEG decoded at ``1 / scale`` of its size, rounded up, with scale 1, 2, 4 or 8.
+
+    Returns
+    -------
+    int
+        The scale: less for a picture a few pixels wide or high, 1 if it is too large even for that.
+    """
+    width, height = picture.size
+    kept = coefficients(picture, picture.size)
+    if width * height > LARGEST_JPEG or (
+        kept > LARGEST_COEFFICIENTS and has_several_scans(picture)
+    ):
+        return 1
     picture.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return int(picture.decoderconfig[0])
 
 
-def _orientation(picture: ImageFile) -> int:
-    """Return the EXIF orientation; 1 if there is none, or if the EXIF data is damaged."""
+def has_several_scans(picture: Jpeg) -> bool:
+    """Return whether a JPEG is progressive, or has its colours one after the other."""
+    return scans(cast(BinaryIO, picture.fp)) > 1
+
+
+def orientation(picture: ImageFile) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if there is none, or if the EXIF data is damaged."""
     raw = "Raw profile type exif"  # of PNG files by ImageMagick: in text, after three lines
     if "exif" not in picture.info and raw in picture.info:
         with suppress(ValueError):
@@ -325,7 +382,8 @@ def _orientation(picture: ImageFile) -> int:
             exif = exif[6:]
         check_tags(io.BytesIO(exif))
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        found = int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return found if found in UPRIGHT else 1
     except (MemoryError, TooMuchWork):
         raise
     except Exception:
@@ -353,7 +411,7 @@ def _open(source: str | Path | bytes, name: str) -> BinaryIO:
         ) from error
 
 
-def _pixels(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+def to_pixels(picture: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     """Convert a picture of any mode to uint8 (H, W, 1) or (H, W, 3)."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _high_bit_depth_grey(picture, name)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peewit.data.download.rate import Progress
+    from peewit.data.packing.decoding import Show
 
 # Three rows of eight
 SHOWN = 24
@@ -92,6 +93,7 @@ def gather(
     run: Run,
     data: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    show: Show | None = None,
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Load the data of a finished run again and run the model on it.
 
@@ -102,6 +104,8 @@ def gather(
         The current location of the data, if it has been moved.
     progress : callable, optional
         Called during a download.
+    show : callable, optional
+        Called while picture files are decoded.
 
     Returns
     -------
@@ -115,13 +119,20 @@ def gather(
         The run is not finished, does not record where its data came from, or the data is missing
         or has changed.
     """
+    from peewit.data.packing import sized_for
     from peewit.data.sources import load, moved
 
     if not run.metrics:
         raise PeewitError("the run has not been tested yet")
     if not run.source:
         raise PeewitError("the run does not record where its data came from")
-    train, test, notes = load(**moved(run.source, data), progress=progress)
+    splits = load(**moved(run.source, data), progress=progress)
+    notes = list(splits.notes)
+    train, test = (
+        None if part is None else sized_for(part, run.preprocessing, notes.append, show)
+        for part in (splits.train, splits.test)
+    )
+    assert train is not None
     recorded = {"test": run.metrics.get("fingerprint"), **run.dataset.get("fingerprints", {})}
     for part, dataset in (("training", train), ("test", test)):
         if recorded.get(part) and (dataset is None or dataset.fingerprint != recorded[part]):
@@ -131,7 +142,8 @@ def gather(
         _, judged = train.split(run.recipe.validation_fraction, run.recipe.seed)
     if judged is None or len(judged) != run.metrics.get("images"):
         raise PeewitError("the images of the final test cannot be identified in the data")
-    return Evidence(training=train, judged=judged, logits=run.logits(judged.images)), notes
+    evidence = Evidence(training=train, judged=judged, logits=run.logits(judged.images))
+    return evidence, tuple(notes)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from peewit.data.packing.decoding import Progress
 from peewit.training.state import Row, TrainState
 
 
@@ -58,6 +59,12 @@ class Callback:
 
     def on_note(self, text: str) -> None:
         """Handle a sentence for the user. May come before ``on_train_begin``."""
+
+    def on_decoding(self, progress: Progress) -> None:
+        """Handle the progress of decoding picture files, before ``on_train_begin``.
+
+        Called several times a second; ``progress.done`` of ``progress.total`` pictures are decoded.
+        """
 
     def on_run_folder(self, path: Path) -> None:
         """Handle the creation or the resumption of the run folder ``path``."""
@@ -118,6 +125,11 @@ class CallbackList(Callback):
         """Call ``on_note`` of every callback."""
         for callback in self.callbacks:
             callback.on_note(text)
+
+    def on_decoding(self, progress: Progress) -> None:
+        """Call ``on_decoding`` of every callback."""
+        for callback in self.callbacks:
+            callback.on_decoding(progress)
 
     def on_run_folder(self, path: Path) -> None:
         """Call ``on_run_folder`` of every callback."""

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peewit.data.dataset import Dataset
+from peewit.data.store import prefetch
 from peewit.errors import PeewitError
 from peewit.evaluation.inference import logits_in_batches
 from peewit.images.preprocessing import Preprocessing
@@ -194,6 +195,8 @@ def batches(setup: TrainSetup, state: TrainState) -> Iterator[Batch]:
         order, visits = epoch_order(setup.recipe.seed, epoch, count), np.full(count, epoch)
     for step in range(state.step, setup.steps_per_epoch):
         first = step * size
+        # the next batch, if it has to be decoded, is decoded while this one is trained on
+        prefetch(setup.training.images, order[first + size : first + 2 * size])
         # the last batch may be smaller
         yield Batch(order[first : first + size], int(visits[first]))
 

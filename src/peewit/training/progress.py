@@ -10,11 +10,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from peewit.data.packing.decoding import Progress
 from peewit.system.terminal import NotebookOutput, console_err
 from peewit.system.text import printable
 from peewit.training.callbacks import Callback, TrainInfo
 from peewit.training.state import Row, TrainState
 
+SHOWN_AFTER = 2.0  # seconds of decoding
 HEADER = "  epoch      loss  accuracy  validation loss  accuracy  images/s     time"
 
 
@@ -22,11 +24,21 @@ class Lines(Callback):
     """Plain lines for logs: one per epoch, and every half minute within long epochs."""
 
     interval = 30.0  # seconds between two lines within an epoch
+    decoding_interval = 10.0  # between two lines while pictures are decoded
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or console_err()
         self.info = TrainInfo(None, 0, 1)
         self._next = 0.0
+        self._decoding = 0.0  # seconds of decoding after which it is shown next
+
+    def on_decoding(self, progress: Progress) -> None:
+        """Show the progress if it is time."""
+        if progress.seconds < self._decoding:  # other pictures
+            self._decoding = 0.0
+        if progress.seconds >= max(self._decoding, SHOWN_AFTER):
+            self._decoding = progress.seconds + self.decoding_interval
+            self.show_decoding(progress)
 
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
         """Print the header of the table."""
@@ -67,6 +79,10 @@ class Lines(Callback):
     def show(self, state: TrainState) -> None:
         """Show the progress within the epoch."""
         self.say(", ".join(self.parts(state)))
+
+    def show_decoding(self, progress: Progress) -> None:
+        """Show how many pictures are decoded."""
+        self.say(str(progress))
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -112,12 +128,34 @@ class LiveLine(Lines):
         super().__init__(console)
         self._live: Live | None = None
 
+    decoding_interval = 0.2
+
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
         """Print the header of the table and show the status line."""
+        self.close()
         super().on_train_begin(info, state)
+        self._start()
+
+    def _start(self) -> Live:
         # without rich's refresh thread, which would compete with the training
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._live.start()
+        return self._live
+
+    def on_decoding(self, progress: Progress) -> None:
+        """Show the progress, until all pictures are decoded."""
+        if progress.done == progress.total:
+            self.close()
+        else:
+            super().on_decoding(progress)
+
+    def show_decoding(self, progress: Progress) -> None:
+        """Update the status line with a bar and how many pictures are decoded."""
+        text = Text(str(progress), no_wrap=True)
+        bar = ProgressBar(progress.total, progress.done, width=24)
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(*([bar, text] if self.console.width > len(text) + 30 else [text]))
+        (self._live or self._start()).update(line, refresh=True)
 
     def show(self, state: TrainState) -> None:
         """Update the status line with as much as fits into the terminal's width."""
@@ -152,6 +190,7 @@ class Notebook(Lines):
     """For a notebook: one output with the table of epochs and a status line."""
 
     interval = 0.5  # each update is a message to the browser
+    decoding_interval = 0.5
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,6 +200,10 @@ class Notebook(Lines):
     def show(self, state: TrainState) -> None:
         """Update the status line."""
         self._update("  ".join(self.parts(state)))
+
+    def show_decoding(self, progress: Progress) -> None:
+        """Update the status line."""
+        self._update(str(progress))
 
     def say(self, line: str) -> None:
         """Add a line that stays."""

@@ -1,0 +1,210 @@
+"""Decode the pictures of a listing in chunks, on all cores."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from peewit.data.pictures import Pictures
+from peewit.data.store import Facts, facts_type
+from peewit.errors import PeewitError
+from peewit.system.cpu import usable_cores
+from peewit.system.text import duration
+
+# A chunk is the unit of work of a thread, of a checksum, and of what a killed process loses.
+MOST_OF_CHUNK = 256  # pictures
+BYTES_OF_CHUNK = 4_000_000
+# Chunks that are decoded or wait to be written, besides one a core
+WAITING = 2
+# Seconds between two reports of progress
+INTERVAL = 0.2
+
+
+class Failure(NamedTuple):
+    """Why a picture could not be decoded.
+
+    Parameters
+    ----------
+    what, why, todo : str
+        Of the `PeewitError`.
+    unread : bool
+        Whether its file could not even be read: this may be different at the next start.
+    """
+
+    what: str
+    why: str
+    todo: str
+    unread: bool
+
+    def error(self) -> PeewitError:
+        """Return the error again."""
+        return PeewitError(self.what, self.why, self.todo)
+
+
+class Chunk(NamedTuple):
+    """Decoded pictures with consecutive numbers in their listing.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (n, height, width, channels)
+        Zeros for a picture that could not be decoded.
+    facts : structured array, shape (n,)
+        See `peewit.data.store.facts_type`.
+    failures : dict of int to Failure
+        By number in the listing.
+    checksum : int
+        CRC-32 of ``pixels``.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    facts: Facts
+    failures: dict[int, Failure]
+    checksum: int
+
+
+@dataclass
+class Progress:
+    """How far the decoding is.
+
+    Parameters
+    ----------
+    done, total : int
+        Pictures, including those that an earlier process has decoded.
+    """
+
+    done: int
+    total: int
+    first: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this process began to decode."""
+        return time.monotonic() - self.began
+
+    def __str__(self) -> str:
+        rate = (self.done - self.first) / max(self.seconds, 1e-9)
+        left = duration((self.total - self.done) / rate) if rate else "?"
+        return (
+            f"decoding pictures: {self.done:,} of {self.total:,}, "
+            f"{rate:,.0f} pictures/s, {left} left"
+        )
+
+
+Show = Callable[[Progress], None]
+Reuse = Callable[[int], npt.NDArray[np.uint8] | None]
+"""Returns the pixels of a picture that has been decoded before, if it has."""
+
+
+def chunk_length(picture: tuple[int, ...]) -> int:
+    """Return the number of pictures in a chunk.
+
+    >>> chunk_length((32, 32, 3)), chunk_length((224, 224, 3)), chunk_length((4000, 4000, 3))
+    (256, 26, 1)
+    """
+    return max(1, min(MOST_OF_CHUNK, BYTES_OF_CHUNK // math.prod(picture)))
+
+
+def pixel_hash(pixels: npt.NDArray[np.uint8]) -> int:
+    """Return the hash of an image's pixels that `Dataset.image_hashes` contains."""
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def decode_chunks(
+    pictures: Pictures, first: int, show: Show | None, reuse: Reuse | None = None
+) -> Iterator[Chunk]:
+    """Decode the pictures from number ``first`` on; yield them in chunks, in order.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    first : int
+        A multiple of the length of a chunk.
+    show : callable or None
+        Called several times a second; may raise.
+    reuse : callable, optional
+        Returns the pixels of a picture that need not be decoded again.
+    """
+    length, total = chunk_length(pictures.shape[1:]), len(pictures)
+    stop, progress = threading.Event(), Progress(first, total, first)
+    waiting: deque[Future[Chunk]] = deque()
+    lock = threading.Lock()
+
+    def decode(start: int) -> Chunk:
+        rows = range(start, min(start + length, total))
+        pixels = np.zeros((len(rows), *pictures.shape[1:]), np.uint8)
+        facts = np.zeros(len(rows), facts_type(pictures.channels))
+        failures: dict[int, Failure] = {}
+        for place, row in enumerate(rows):
+            if stop.is_set():
+                break
+            known = reuse(row) if reuse else None
+            found = _attempt(pictures, row) if known is None else known
+            if isinstance(found, Failure):
+                failures[row] = found
+            else:
+                pixels[place] = found
+                facts["hash"][place] = pixel_hash(pixels[place])
+                facts["readable"][place] = True
+            with lock:
+                progress.done += 1
+        values = pixels.reshape(len(rows), -1, pictures.channels)
+        facts["sums"] = values.sum(1, dtype=np.uint64)
+        # 32 bits hold the sum of the squares of 66,000 pixels
+        wide = np.uint32 if values.shape[1] <= 1 << 16 else np.uint64
+        facts["squares"] = np.einsum("npc,npc->nc", values, values, dtype=wide, casting="unsafe")
+        return Chunk(pixels, facts, failures, zlib.crc32(pixels.data))
+
+    cores = usable_cores()
+    pool = ThreadPoolExecutor(cores)
+    starts = iter(range(first, total, length))
+    shown = time.monotonic()
+    try:
+        while True:
+            while len(waiting) < cores + WAITING and (start := next(starts, None)) is not None:
+                waiting.append(pool.submit(decode, start))
+            if not waiting:
+                break
+            finished = False
+            while not finished:
+                finished = _finished(waiting[0])
+                if show and time.monotonic() - shown >= INTERVAL:
+                    shown = time.monotonic()
+                    show(progress)
+            yield waiting.popleft().result()
+        if show:
+            show(progress)
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(future: Future[Chunk]) -> bool:
+    """Wait a moment for a chunk; return whether it is finished."""
+    try:
+        future.exception(INTERVAL)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _attempt(pictures: Pictures, row: int) -> npt.NDArray[np.uint8] | Failure:
+    unread = True
+    try:
+        content = pictures.listing.files.read(row)
+        unread = False
+        return pictures.decode_content(content, row)
+    except PeewitError as error:
+        return Failure(error.what, error.why, error.todo, unread)
