@@ -56,6 +56,17 @@ def test_jpegs_with_too_many_scans() -> None:
     refused(repeated_scan(work.MOST_SCANS), "it has more than 100 progressive scans")
 
 
+@pytest.mark.parametrize("block", [1, 2, 3, 1000])
+def test_scans_are_counted_across_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_COUNTED", block)
+    scan = b"\xff\xda\0\2"
+    work.check_work(io.BytesIO(b"\xff\xd8" + scan * work.MOST_SCANS))
+    for odd in (b"", b"\0"):
+        many = b"\xff\xd8" + odd + scan * (work.MOST_SCANS + 1)
+        with pytest.raises(work.TooMuchWork, match="progressive scans"):
+            work.check_work(io.BytesIO(many))
+
+
 def test_scans_of_previews_and_videos_do_not_count() -> None:
     content = encoded("JPEG", progressive=True)
     preview = b"\xff\xe2" + struct.pack(">H", 2 + 400) + b"\xff\xda" * 200

@@ -295,13 +295,12 @@ def _load(picture: ImageFile) -> Image.Image:
     if simplejpeg and isinstance(picture, Jpeg) and picture.mode in ("L", "RGB"):
         stream = cast(BinaryIO, picture.fp)
         stream.seek(0)
-        least = picture.size if picture.decoderconfig else (0, 0)
         try:
             pixels = simplejpeg.decode_jpeg(
                 stream.read(LARGEST_PARSED),
                 "GRAY" if picture.mode == "L" else "RGB",
-                min_width=least[0],
-                min_height=least[1],
+                min_width=picture.width,
+                min_height=picture.height,
             )
         except ValueError:  # Pillow tolerates more damage, and knows what is wrong
             pass
