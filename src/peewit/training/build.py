@@ -239,11 +239,18 @@ def _note_contradictions(dataset: Dataset, note: Callable[[str], None]) -> None:
         first = found[dataset.image_hashes[found] == dataset.image_hashes[found[0]]]
         labels = dataset.labels[first]
         other = int(first[np.argmax(labels != labels[0])])
-        names = [repr(dataset.class_names[dataset.labels[i]]) for i in (first[0], other)]
+        pair = [int(first[0]), other]
+        classes = [repr(dataset.class_names[dataset.labels[i]]) for i in pair]
+        if dataset.names is not None:
+            named = zip((dataset.names[i] for i in pair), classes, strict=True)
+            example = " and ".join(f"{name} ({label})" for name, label in named)
+        else:
+            example = (
+                f"numbers {pair[0]} ({classes[0]}) and {pair[1]} ({classes[1]}), counted from 0"
+            )
         note(
             f"{len(found):,} training images are copies of others with another label, for example "
-            f"numbers {first[0]} ({names[0]}) and {other} ({names[1]}), counted from 0: no "
-            "classifier can get all of them right"
+            f"{example}: no classifier can get all of them right"
         )
 
 
