@@ -264,6 +264,11 @@ def test_out_of_fold_predictions_are_found_again(tmp_path: Path) -> None:
     assert right.mean() == run.metrics["accuracy"]
     losses = -np.log(evidence.probabilities[np.arange(60), found.judged.labels])
     assert losses.mean() == pytest.approx(run.metrics["loss"], rel=1e-4)
+    # each picture keeps its own prediction when others are gone
+    less = find_tested(run, data.take(range(5, 60)), None)
+    assert less.logits is not None
+    by_name = dict(zip(found.judged.names or (), found.logits.tolist(), strict=True))
+    assert [by_name[name] for name in less.judged.names or ()] == less.logits.tolist()
 
 
 def test_groups_stay_whole_and_widen_the_interval(tmp_path: Path) -> None:
