@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from peewit.data.dataset import Dataset
-from peewit.training.budget.benchmark import Machine
+from peewit.training.budget.benchmark import Machine, measured_as
 from peewit.training.budget.plan import Speed
 from peewit.training.recipe import Recipe
 from peewit.training.resolve import resolve
@@ -69,11 +69,13 @@ class MadeMachine(Machine):
         self.allowed.append(seconds)
         self.time += self.cost
         speed = self.made_speed(recipe)
-        self._speeds[recipe.model, recipe.precision, recipe.batch_size] = speed
+        self._speeds[measured_as(recipe)] = speed
         return speed
 
     def made_speed(self, recipe: Recipe) -> Speed:
-        step = self.step * 2 ** ORDER.index(recipe.model)
+        step = self.step * 2 ** ORDER.index(recipe.model.removesuffix("/2"))
+        if recipe.image_size and recipe.model.endswith("/2"):
+            step *= (recipe.image_size / 64) ** 2
         if recipe.precision == "bfloat16":
             step /= self.bfloat16
         return Speed(

@@ -59,9 +59,10 @@ def make_run(
     mean, std = ((0.4,) * channels, (0.25,) * channels)
     if name == "tutorial":
         mean, std = (0.0,) * channels, (1.0,) * channels
+    fit = "stretch" if recipe.fit == "auto" else recipe.fit
     facts = {
         "class_names": list(class_names),
-        "preprocessing": Preprocessing(size, size, channels, mean, std).to_dict(),
+        "preprocessing": Preprocessing(size, size, channels, mean, std, fit).to_dict(),
         "source": {"source": source, "data": None, "coarse": False} if source else {},
         "dataset": {"origin": "made up"},
         "environment": environment.describe(1),

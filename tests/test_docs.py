@@ -185,6 +185,11 @@ def equipped(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     for file in ("photo.jpg", "holiday/beach.png", "holiday/cat.jpg"):
         pixels = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(workdir / file)
+    for folder in ("cat", "dog"):
+        (workdir / "my-pictures" / folder).mkdir(parents=True)
+        for number in range(40):
+            pixels = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(workdir / "my-pictures" / folder / f"{number}.png")
     first = workdir / "runs" / "NAME"
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)

@@ -74,10 +74,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module.read
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=["stretch", "crop"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with its exports."""
-    made = make_run(tmp_path_factory.mktemp("place") / "runs" / "NAME")
+    made = make_run(tmp_path_factory.mktemp("place") / "runs" / "NAME", fit=request.param)
     for kind in ("onnx", "openvino", "torch"):
         job.export(made, kind)
     return made

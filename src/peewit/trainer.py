@@ -48,7 +48,7 @@ from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
-from peewit.training.defaults import FIT, network_size
+from peewit.training.defaults import chosen_fit, network_size
 from peewit.training.folds import resolve_with_folds
 from peewit.training.interrupt import StopRequest
 from peewit.training.loop import TrainSetup, fit
@@ -234,9 +234,9 @@ def _prepared(
         stop.check("the pictures decoded so far are kept, if they are cached", "start it again")
         callbacks.on_decoding(progress)
 
-    size = network_size(dataset, recipe)
-    dataset = at_size(dataset, *size, FIT, callbacks.note, show)
-    test = None if test is None else at_size(test, *size, FIT, callbacks.note, show)
+    size, form = network_size(dataset, recipe), chosen_fit(recipe)
+    dataset = at_size(dataset, *size, form, callbacks.note, show)
+    test = None if test is None else at_size(test, *size, form, callbacks.note, show)
     return (dataset, test) if dataset.names is None else with_near_duplicates(dataset, test)
 
 

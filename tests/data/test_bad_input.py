@@ -111,7 +111,7 @@ def test_a_wrong_layout(
         1,
         f"peewit: {path} is incomplete: it lacks batches.meta, data_batch_5; download it again",
     )
-    path = make_archive(tmp_path / "a.tar.gz", {"photos/cat.png": b"x"}, "d")
+    path = make_archive(tmp_path / "a.tar.gz", {"photos/cat.txt": b"x"}, "d")
     code, sentence = show(str(path))
     assert code == 1
     assert "does not contain CIFAR-10 or CIFAR-100" in sentence

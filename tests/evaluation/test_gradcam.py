@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,26 @@ def test_maps_equal_those_computed_by_hand() -> None:
     first, second = heat_maps(small(), PREPARE, images, [0, 1])
     assert np.allclose(first, [[0, 0.5], [1, 0]], atol=1e-6)
     assert np.allclose(second, [[0, 0], [0.2, 1]], atol=1e-6)
+
+
+def test_a_map_lies_on_the_part_that_the_network_sees() -> None:
+    pixels = np.array([[0, 51], [153, 255]], np.uint8)
+    wide = np.full((1, 2, 5, 1), 77, np.uint8)
+    wide[0, :, 1:3, 0] = pixels
+    crop = replace(RULE, fit="crop")
+    found = heat_maps(small(), crop.tensor, wide, [0], crop.region(2, 5))[0]
+    # as in the first test, where the picture is the whole input
+    assert np.allclose(found, [[0, 0, 0.5, 0, 0], [0, 1, 0, 0, 0]], atol=1e-6)
+
+    pad = replace(RULE, height=4, width=4, fit="pad")
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Flatten(), nn.Linear(16, 1))
+    with torch.no_grad():
+        network[0].weight.fill_(1)
+        network[2].weight.fill_(1)
+    rows = np.array([[51, 102, 153, 204], [204, 51, 51, 51]], np.uint8).reshape(1, 2, 4, 1)
+    found = heat_maps(network, pad.tensor, rows, [0], pad.region(2, 4))[0]
+    # the padding, 128, is above and below
+    assert np.allclose(found, [[0.25, 0.5, 0.75, 1], [1, 0.25, 0.25, 0.25]], atol=1e-6)
 
 
 def test_explains_the_predicted_class_by_default() -> None:

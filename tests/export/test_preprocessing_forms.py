@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from peewit.export.job import FORMATS, Content, find_format
 from peewit.export.keras import LayerNames, preprocessing_layers
 from peewit.export.openvino_runtime import compile_network
 from peewit.export.operations import Conv, Dense, Flatten
-from peewit.images.preprocessing import Preprocessing, Resize
+from peewit.images.fitting import fit_picture
+from peewit.images.preprocessing import CropToAspect, PadToAspect, Preprocessing, Resize
 
 Prepare = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, C) -> (N, height, width, channels)
 
@@ -28,12 +30,20 @@ RULES = {
     "grey": Preprocessing(5, 7, 1, (0.4,), (0.3,)),
     "one row": Preprocessing(1, 6, 3, (0, 0, 0), (0.5, 1, 2)),
     "one pixel": Preprocessing(1, 1, 1, (0,), (1,)),
+    "crop": Preprocessing(6, 5, 3, (0.1, 0.2, 0.3), (0.5, 0.25, 2), "crop"),
+    "crop, wide and grey": Preprocessing(3, 8, 1, (0.4,), (0.3,), "crop"),
+    "pad": Preprocessing(6, 5, 3, (0.1, 0.2, 0.3), (0.5, 0.25, 2), "pad"),
+    "pad, wide and grey": Preprocessing(3, 8, 1, (0.4,), (0.3,), "pad"),
+    "pad, only divided": Preprocessing(7, 7, 3, (0, 0, 0), (1, 1, 1), "pad"),
 }
 SIZES = {
     "shrink": (23, 31),
     "enlarge": (3, 2),
     "tall": (40, 3),
     "wide": (2, 50),
+    "thin": (1, 50),
+    "square": (17, 17),
+    "larger in one direction": (6, 11),
     "one pixel": (1, 1),
     "one row": (1, 9),
     "one column": (9, 1),
@@ -166,8 +176,8 @@ def test_the_reference_resizes_as_pillow_does(size: tuple[int, int], rule: Prepr
     image = pictures(1, *size, rule.channels)
     expected = np.stack(
         [
-            Image.fromarray(channel.astype(np.float32)).resize(
-                (rule.width, rule.height), Image.Resampling.BILINEAR
+            fit_picture(
+                Image.fromarray(channel.astype(np.float32)), rule.height, rule.width, rule.fit
             )
             for channel in np.moveaxis(image[0], 2, 0)
         ],
@@ -187,12 +197,24 @@ def test_the_reference_converts_between_grey_and_rgb() -> None:
 
 def test_the_layers_for_keras_agree_with_the_reference(rule: Preprocessing) -> None:
     """As Keras computes them, in NumPy: the form ``keras`` above needs TensorFlow."""
-    scaling, resizing = preprocessing_layers(rule, LayerNames())
-    assert (scaling.kind, resizing.kind) == ("Rescaling", "Resizing")
-    assert resizing.config["interpolation"] == "bilinear"
-    assert resizing.config["antialias"]
+    layers = preprocessing_layers(rule, LayerNames())
     for size in SIZES.values():
         images = pictures(2, *size, rule.channels)
-        x = images * np.array(scaling.config["scale"]) + scaling.config["offset"]
-        x = Resize(resizing.config["height"], resizing.config["width"]).apply(x)
+        x = images.astype(np.float64)
+        for layer in layers:
+            x = as_keras(layer.kind, layer.config, x)
         np.testing.assert_allclose(x, rule.reference(images), rtol=0, atol=1e-5)
+
+
+def as_keras(kind: str, config: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    """Compute a layer in NumPy."""
+    if kind == "Rescaling":
+        return x * np.array(config["scale"]) + config["offset"]
+    assert (kind, config["interpolation"], config["antialias"]) == ("Resizing", "bilinear", True)
+    height, width = config["height"], config["width"]
+    if config.get("crop_to_aspect_ratio"):
+        x = CropToAspect(height, width).apply(x)
+    if config.get("pad_to_aspect_ratio"):
+        assert config["fill_mode"] == "constant"
+        x = PadToAspect(height, width, config["fill_value"]).apply(x)
+    return Resize(height, width).apply(x)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from peewit.models.fast import ConvPoolNormGelu, Fast, fix
+from peewit.models.fast import LOGITS_SCALE, ConvPoolNormGelu, Fast, fix
+from peewit.models.flops import training_flops
 from peewit.models.registry import FAST_WIDTHS, build
 
 
@@ -102,3 +103,23 @@ def test_the_widths_grow() -> None:
 @pytest.mark.parametrize("classes", [2, 1000])
 def test_any_number_of_classes(classes: int) -> None:
     assert make(classes=classes)(torch.zeros(2, 3, 32, 32)).shape == (2, classes)
+
+
+def test_half_resolution_is_the_network_behind_whitened_patches_that_do_not_overlap() -> None:
+    half, whole = make("fast-xs/2", (64, 64, 3)), make()
+    x = torch.randn(2, 3, 64, 64, generator=torch.manual_seed(0))
+    half.eval(), whole.eval()
+    whole.load_state_dict(half.state_dict())
+    patches = F.conv2d(x, half.whitening.weight, half.whitening.bias, stride=2)
+    seen = whole.pool(whole.blocks(F.gelu(patches, approximate="tanh")))
+    expected = whole.head(seen) * LOGITS_SCALE
+    torch.testing.assert_close(half(x), expected)
+    assert half(x[:, :, :63, :63]).shape == (2, 10)
+
+
+def test_half_resolution_costs_no_more_arithmetic() -> None:
+    costs = [
+        training_flops(build(name, (size, size, 3), 10, 0), (size, size, 3))
+        for name, size in (("fast-xs/2", 64), ("fast-xs", 32))
+    ]
+    assert costs[0] == costs[1]

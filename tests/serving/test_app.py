@@ -8,12 +8,14 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from made_runs import make_run
 from peewit.images.reader import read_picture
 from peewit.runs.run import Run
 from peewit.serving.app import create_app
@@ -55,8 +57,23 @@ def test_the_response_agrees_with_the_run(
         assert heat.shape == (32, 32)
         assert heat.min() >= 0
         assert heat.max() <= 1
+        height, width = size
+        part = {"top": 0, "left": 0, "height": height, "width": width}
+        assert row["heat_map_part"] == part
     else:
         assert "heat_map" not in row
+
+
+def test_a_cropped_picture_is_answered_with_the_part_that_the_network_sees(
+    encode: Encode, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", fit="crop")
+    content = encode(130, (50, 70))
+    with TestClient(create_app(run), "http://127.0.0.1") as client:
+        answer = client.post("/api/predict?heat_map=true", content=content, headers=PNG)
+        assert client.get("/api/model").json()["input"]["fit"] == "crop"
+    (row,) = answer.json()["predictions"]
+    assert row["heat_map_part"] == {"top": 0, "left": 10, "height": 50, "width": 50}
 
 
 def test_predictions_and_errors_are_in_the_order_of_the_pictures(

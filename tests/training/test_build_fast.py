@@ -197,11 +197,11 @@ def test_bfloat16_keeps_float32_weights() -> None:
 def test_resizing_preserves_the_content() -> None:
     images = np.zeros((300, 20, 40, 1), np.uint8)
     images[:, :, 20:] = 255
-    small = resized(images, 10, 10)
+    small = resized(images, 10, 10, "stretch")
     assert (small.shape, small.dtype) == ((300, 10, 10, 1), np.uint8)
     assert small[:, :, :4].max() == 0
     assert small[:, :, 6:].min() == 255
-    assert np.array_equal(resized(small, 10, 10), small)
+    assert np.array_equal(resized(small, 10, 10, "stretch"), small)
 
 
 def test_statistics_are_computed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

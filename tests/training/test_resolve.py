@@ -51,9 +51,10 @@ def test_setup_keeps_the_resolved_recipe() -> None:
 
 
 def test_given_values_are_kept() -> None:
-    given = FAST.replace(lr=0.5, translate=0, skip_easy=0.1)
+    given = FAST.replace(lr=0.5, translate=0, skip_easy=0.1, fit="pad")
     assert filled(given, DATA, 1e9, pytest.fail) == given
-    assert filled(Recipe(), DATA, 1e9, pytest.fail) == Recipe()
+    plain = Recipe(fit="stretch")
+    assert filled(plain, DATA, 1e9, pytest.fail) == plain
     assert with_open_fields(given, {}) == given
 
 

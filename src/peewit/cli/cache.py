@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from peewit.cli.options import examples
+from peewit.cli.options import Number, examples
 from peewit.cli.output import note, print_json
 from peewit.cli.usage import Command, Group
 
@@ -73,7 +73,7 @@ def _date(seconds: float) -> datetime:
 @cache.command(cls=Command, epilog=examples("peewit data cache clean --all"))
 @click.option(
     "--older-than",
-    type=click.FloatRange(min=0),
+    type=Number(),
     metavar="DAYS",
     help="Also remove data sets that have not been used for this many days.",
 )
@@ -87,6 +87,8 @@ def clean(older_than: float | None, everything: bool) -> None:
 
     if everything and older_than is not None:
         raise click.UsageError("--all and --older-than are both given: give one of them")
+    if older_than is not None and not older_than >= 0:  # also for NaN
+        raise click.UsageError(f"--older-than is {older_than:g}: it must be at least 0")
     removed = remove(older_than=older_than, everything=everything)
     total = sum(one.bytes for one in removed)
     noun = "data set" if len(removed) == 1 else "data sets"

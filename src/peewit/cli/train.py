@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from peewit.data.sources import Splits
     from peewit.training.recipe import Recipe
 
+# How long a training on pictures of one's own takes by default, and the options that say otherwise
+MINUTES = 5.0
+LENGTHS = {"epochs", "minutes", "until_accuracy"}
+
 
 @click.command(
     cls=RecipeCommand,
     short_help="Train and test a classifier.",
     epilog=examples(
+        "peewit train my-pictures",
         "peewit train cifar10 --epochs 20",
         "peewit train cifar10 --minutes 5",
         "peewit train cifar10 --data Downloads/cifar-10-python.tar.gz",
@@ -38,8 +43,8 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     metavar="NAME|FILE.yaml",
-    help="Recipe to start from; the options below change it. [default: tutorial; with --minutes "
-    "or --until-accuracy: fast]",
+    help="Recipe to start from; the options below change it. [default: tutorial; for pictures of "
+    "your own, or with --minutes or --until-accuracy: fast]",
     shell_complete=complete_recipe,
 )
 @click.option(
@@ -89,12 +94,14 @@ def train(
     logged: bool | None,
     **flags: Any,
 ) -> None:
-    """Train a classifier on SOURCE: cifar10, cifar100, digits, or the path of an archive or folder.
+    """Train a classifier on SOURCE: the path of a folder, table or archive of pictures, or a name.
 
+    The names are cifar10, cifar100 and digits.
     The run folder gets the weights, the history, the test results, pictures and a report.
     """
     from peewit.cli.output import note, print_run
     from peewit.cli.usage import flags_named
+    from peewit.data.sources import SOURCES
     from peewit.errors import PeewitError
     from peewit.report.tensorboard import TensorBoard, is_logged, summary_writer
     from peewit.trainer import train as work
@@ -105,15 +112,14 @@ def train(
     place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
     if group is not None:
         place["group"] = group
+    settings = None
     with flags_named(changes):
         if resume is not None:
             settings, place = _resumed(resume, place, recipe, out, changes)
-        elif source is not None:
-            on_time = "minutes" in changes or "until_accuracy" in changes
-            start = find_recipe(recipe or ("fast" if on_time else "tutorial"))
-            settings = start.budgeted(**changes)
-        else:
+        elif source is None:
             raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
+        elif recipe is not None or source in SOURCES:
+            settings = _settings(recipe, changes, pictures=False)
     continued = logged is None and resume is not None and is_logged(resume)
     logged = logged or continued
     if logged:
@@ -132,6 +138,13 @@ def train(
             settings = PRESETS[fallback].budgeted(**changes)
     for sentence in splits.notes:
         note(sentence)
+    if settings is None:  # what a path contains is only known now
+        pictures = splits.train.names is not None
+        if pictures and not LENGTHS & changes.keys():
+            changes["minutes"] = MINUTES
+            note(f"training for {MINUTES:g} minutes (--minutes changes it)")
+        with flags_named(changes):
+            settings = _settings(None, changes, pictures)
     progress = automatic()
     callbacks = [TensorBoard(progress.on_note)] if logged else []
     with flags_named(changes):
@@ -147,6 +160,13 @@ def train(
             began=click.get_current_context().find_root().obj,
         )
     print_run(run)
+
+
+def _settings(recipe: str | None, changes: dict[str, Any], pictures: bool) -> Recipe:
+    """Return the recipe that was asked for, or else the default one, with changes."""
+    on_time = "minutes" in changes or "until_accuracy" in changes
+    default = "fast" if on_time or pictures else "tutorial"
+    return find_recipe(recipe or default).budgeted(**changes)
 
 
 def _resumed(

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from peewit.data.cifar import layouts
-from peewit.data.class_folders import TABLES, Tree, arrange, is_meant
+from peewit.data.cifar.archive import BadArchiveError
+from peewit.data.class_folders import TABLES, Tree, arrange, check_depth, is_meant
 from peewit.data.folder import begins_as_a_picture, valid_names
 from peewit.data.labels import make_listing, text
 from peewit.data.listing import Listing
@@ -47,7 +48,7 @@ class _NotPicturesError(Exception):
 
 
 class _Entry(NamedTuple):
-    """A member of an archive: ``kind`` is "file", "folder", "link" or "device"."""
+    """A member of an archive: ``kind`` is "file", "folder", "link" or another."""
 
     name: str
     kind: str
@@ -104,11 +105,13 @@ def list_archive(path: Path) -> Listing | None:
     except _NotPicturesError:
         return None
     except (*DAMAGE, *_DAMAGE) as error:
-        if not collected.members:
-            return None  # whatever it is, it is said elsewhere
+        if not collected.members and start[:2] == b"\x1f\x8b":
+            return None  # it may be CIFAR, which is checked elsewhere
         damage = isinstance(error, OSError) and error.strerror
         reason = reason_of(cast(OSError, error)) if damage else "it is damaged or incomplete"
-        raise PeewitError(f"cannot read {path}", reason, "download or copy it again") from error
+        if not collected.members and not zipped:
+            reason += ", or not a tar archive"
+        raise BadArchiveError(f"cannot read {path}", reason, "download or copy it again") from error
     if not collected.members:
         return None
     found = arrange(path, collected.tree(version), archive=True)
@@ -208,7 +211,9 @@ def _clean(path: Path, name: str) -> str:
             f"its member {printable(text(name))} points outside the archive's folder",
             "do not use it",
         )
-    return "/".join(parts)
+    clean = "/".join(parts)
+    check_depth(path, clean)
+    return clean
 
 
 def _zip_entries(path: Path, file: BinaryIO) -> Iterator[_Entry]:
@@ -254,7 +259,7 @@ def _tar_entries(path: Path, file: Any, mode: Any) -> Iterator[_Entry]:
     with tarfile.open(fileobj=file, mode=mode, tarinfo=_TarInfo) as tar:
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # or it keeps 1,000,000 of them
-            kind = "folder" if info.isdir() else "file" if info.isreg() else "device"
+            kind = "folder" if info.isdir() else "file" if info.isreg() else "special file"
             if info.issym() or info.islnk():
                 kind = "link"
             if info.issparse():

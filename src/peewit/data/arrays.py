@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Bytes of all arrays of an .npz file
 MOST_BYTES = 1 << 34
+# RuntimeError: an encrypted zip archive, NotImplementedError (which is one): a rare kind of it
+_DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _IMAGES = ("x_{}", "{}_images", "images_{}", "{}_x")
 _LABELS = ("y_{}", "{}_labels", "labels_{}", "{}_y")
 _PARTS = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION}
@@ -115,7 +117,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
             raise PeewitError(f"{path} is refused", f"its arrays have {size:,} bytes")
         with np.load(path, allow_pickle=False) as content:
             return {name.lower(): content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+    except (*_DAMAGE, MemoryError) as error:
         reason = "it is damaged, or has arrays of Python objects"
         if isinstance(error, OSError) and error.strerror:
             reason = reason_of(error)

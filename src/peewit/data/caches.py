@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ RESERVE = 500e6
 # certainly being built
 _ABANDONED_AFTER = 7 * 86_400
 _BUSY = 3_600
+
+# Names of entries: whatever else a user puts there is left alone
+_NAME = re.compile(rf"[0-9a-f]+-[0-9a-f]+(-[0-9a-f]+)?(-facts)?$|{re.escape(BUILDING)}")
 
 COMPLETE, UNFINISHED, DAMAGED = "complete", "unfinished", "damaged"
 
@@ -79,7 +83,7 @@ def entries() -> list[Cached]:
 
 def _entries(folder: Path, content: str) -> Iterator[Cached]:
     try:
-        paths = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        paths = [path for path in folder.iterdir() if _NAME.match(path.name) and path.is_dir()]
     except OSError:  # nothing has been cached yet
         return
     for path in paths:
@@ -205,8 +209,8 @@ def make_room(need: float, keep: str) -> str:
     most = limit()
     if need > most:
         return (
-            f"the decoded pictures need {need / 1e9:.2g} GB, and the cache has a limit of "
-            f"{most / 1e9:.2g} GB ({LIMIT})"
+            f"the decoded pictures need {_size(need)}, more than the limit of the cache, "
+            f"{_size(most)} ({LIMIT} changes it)"
         )
     found = list(_entries(folder_of_pictures(), "pictures"))
     now = time.time()
@@ -216,8 +220,8 @@ def make_room(need: float, keep: str) -> str:
     total, free = float(sum(one.bytes for one in others)), _free() + own
     if need + RESERVE > free + sum(one.bytes for one in removable):
         return (
-            f"the decoded pictures need {need / 1e9:.2g} GB, and the disk of the cache has only "
-            f"{max(free, 0) / 1e9:.2g} GB left"
+            f"the decoded pictures need {_size(need)}, and the disk of the cache has only "
+            f"{_size(max(free, 0))} left, of which {_size(RESERVE)} stay free"
         )
     for one in sorted(removable, key=lambda one: one.used):
         abandoned = one.state == UNFINISHED and now - one.used > _ABANDONED_AFTER
@@ -225,3 +229,12 @@ def make_room(need: float, keep: str) -> str:
             remove(one.path)
             total, free = total - one.bytes, free + one.bytes
     return ""
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as text.
+
+    >>> _size(41_472_000), _size(2.5e9), _size(0)
+    ('41 MB', '2.5 GB', '0 MB')
+    """
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

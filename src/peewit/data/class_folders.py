@@ -30,6 +30,8 @@ _NOT_MEANT = frozenset(
     | {"system volume information", "lost+found"}
 )
 TABLES = (".csv", ".tsv", ".parquet")
+# Folders within each other; more are refused, before Python's recursion limit is reached
+DEEPEST = 100
 
 
 @dataclass
@@ -120,6 +122,14 @@ def is_meant(name: str) -> bool:
     [True, False, False, False, False]
     """
     return not name.startswith(".") and name.lower() not in _NOT_MEANT
+
+
+def check_depth(place: Path, relative: str) -> None:
+    """Refuse a path with an absurd number of folders within each other."""
+    if relative.count("/") > DEEPEST:
+        raise PeewitError(
+            f"{place} is refused", f"it has more than {DEEPEST} folders in each other"
+        )
 
 
 def arrange(place: Path, tree: Tree, *, archive: bool) -> Arranged:

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import ClassVar
 
-from peewit.data.class_folders import TABLES, Tree, arrange, is_meant
+from peewit.data.class_folders import TABLES, Tree, arrange, check_depth, is_meant
 from peewit.data.labels import make_listing, text
 from peewit.data.listing import Listing
 from peewit.errors import PeewitError, reason_of
@@ -100,7 +100,7 @@ def scan(folder: Path) -> Tree:
     """
     from peewit.images.reader import SUFFIXES  # Pillow, which `peewit --help` does without
 
-    scanner = _Scanner(Tree(), SUFFIXES)
+    scanner = _Scanner(folder, Tree(), SUFFIXES)
     try:
         scanner.visit(os.fspath(folder), "", ())
     except OSError as error:
@@ -113,6 +113,7 @@ def scan(folder: Path) -> Tree:
 
 @dataclass
 class _Scanner:
+    place: Path
     tree: Tree
     suffixes: frozenset[str]
 
@@ -121,6 +122,7 @@ class _Scanner:
         state = os.stat(path)  # noqa: PTH116  (Path.stat takes 3 times as long)
         identity = state.st_dev, state.st_ino
         start = f"{relative}/" if relative else ""
+        check_depth(self.place, start)
         if state.st_ino and identity in above:
             self.tree.left_out.add("link", "to a folder that it is in", relative)
             return
@@ -156,7 +158,7 @@ class _Scanner:
         if state is None:
             self.tree.left_out.add("link", "to a missing file", relative)
         elif not stat.S_ISREG(state.st_mode):  # reading a pipe or a device might never end
-            self.tree.left_out.add("pipe or device", "", relative)
+            self.tree.left_out.add("special file", "", relative)
         elif not suffix and _begins_as_a_picture(entry.path):
             return True
         else:

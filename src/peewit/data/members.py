@@ -141,15 +141,12 @@ class StreamFiles:
         A `Member` for each.
     version : (int, int)
         Size and modification time of the archive when it was listed.
-    kept : int
-        Bytes of pictures that are kept in memory.
     """
 
     path: Path
     names: Sequence[str]
     members: npt.NDArray[np.int64]
     version: tuple[int, int]
-    kept: int = KEPT
     _stream: Any = None
     _done: int = 0
     _recent: OrderedDict[int, bytes] = field(default_factory=OrderedDict)
@@ -163,7 +160,7 @@ class StreamFiles:
     @property
     def sequential(self) -> bool:
         """Whether it pays to read the pictures in the order of their numbers."""
-        return int(self.members[:, 2].sum()) > self.kept
+        return int(self.members[:, 2].sum()) > KEPT
 
     def read(self, number: int) -> bytes:
         """Return the content of a picture; raise PeewitError if it cannot be read."""
@@ -195,7 +192,7 @@ class StreamFiles:
             if current not in self._recent:
                 self._recent[current] = content
                 self._held += len(content)
-            while self._held > self.kept:
+            while self._held > KEPT:
                 _, old = self._recent.popitem(last=False)
                 self._held -= len(old)
             if current == number:

@@ -24,7 +24,7 @@ from peewit.errors import PeewitError, reason_of
 MAGIC = b"PAR1"
 # Row groups whose pictures are kept in memory. Hugging Face writes 100 to 1,000 pictures in each.
 KEPT = 2
-# Bytes of the pictures in a row group, after decompression
+# Bytes of a row group, after decompression
 LARGEST = 1 << 30
 _MOST_FILES = 10_000
 
@@ -63,7 +63,8 @@ class ParquetFiles:
                 values = self._groups[file, group] = self._read_group(file, group)
                 while len(self._groups) > KEPT:
                     self._groups.popitem(last=False)
-        content = values[row].as_py()
+        with _faults(self.paths[file]):
+            content = values[row].as_py()
         if isinstance(content, dict):
             content = content.get("bytes")
         if not content:
@@ -139,12 +140,14 @@ def list_parquet(place: Path, paths: Sequence[Path]) -> Listing:
                     "give it as a source of its own",
                 )
             column_of_bytes = f"{image}.bytes" if pa.types.is_struct(fields[image]) else image
-            counts = _row_groups(path, table, column_of_bytes)
+            counts = _row_groups(path, table.metadata)
             wanted = [n for n, kind in fields.items() if n == label or _is_scalar(kind)]
             wanted += [f"{image}.path"] if _has_path(fields[image]) else []
             content = table.read(columns=wanted if embedded else [*wanted, image])
             classes = _class_names(schema.metadata, label)
         total = sum(counts)
+        if content.num_rows != total:
+            raise PeewitError(f"cannot read {path}", "it is damaged: its row groups contradict it")
         relative = path.relative_to(folder).as_posix()
         state = path.stat()
         versions += [(state.st_size, state.st_mtime_ns)] * total
@@ -204,20 +207,19 @@ def _cells(number: int, counts: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.stack([np.full(len(groups), number), groups, inside], axis=1).astype(np.int64)
 
 
-def _row_groups(path: Path, table: Any, column_of_bytes: str) -> list[int]:
+def _row_groups(path: Path, metadata: Any) -> list[int]:
     """Return the number of rows in each row group, none of which is too large for the memory."""
     counts = []
-    for group in range(table.metadata.num_row_groups):
-        about = table.metadata.row_group(group)
-        chunks = [about.column(number) for number in range(about.num_columns)]
-        sizes = [c.total_uncompressed_size for c in chunks if c.path_in_schema == column_of_bytes]
-        if sum(sizes) > LARGEST:
+    for number in range(metadata.num_row_groups):
+        # not its columns: pyarrow ends the process if their metadata is damaged
+        group = metadata.row_group(number)
+        if group.total_byte_size > LARGEST:
             raise PeewitError(
                 f"{path} is refused",
-                f"a row group has {sum(sizes):,} bytes of pictures",
+                f"a row group has {group.total_byte_size:,} bytes",
                 "write it with smaller row groups",
             )
-        counts.append(about.num_rows)
+        counts.append(group.num_rows)
     return counts
 
 
@@ -309,7 +311,7 @@ def _faults(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         # pyarrow raises OSError without a number for damaged files
         reason = "it is damaged, or not a Parquet file"
         if isinstance(error, OSError) and error.strerror:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from peewit.data.listing import Listing
 from peewit.data.store import Images, Selection, part_of, positions
+from peewit.images.fitting import Fit
 from peewit.images.scaled import read_sized
 from peewit.system.cpu import usable_cores
 
@@ -35,7 +36,7 @@ class Pictures:
     height: int = NOMINAL
     width: int = NOMINAL
     channels: int = 3
-    fit: str = "crop"
+    fit: Fit = "crop"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,7 +97,7 @@ class Pictures:
             fit=self.fit,
         )
 
-    def at(self, height: int, width: int, fit: str) -> Pictures:
+    def at(self, height: int, width: int, fit: Fit) -> Pictures:
         """Return the same pictures, decoded at another size."""
         return replace(self, height=height, width=width, fit=fit)
 

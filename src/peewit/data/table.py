@@ -247,7 +247,12 @@ def _listing(place: Path, folder: Path, rows: Rows) -> Listing:
     if file is None:
         raise no_column(place, "paths of the pictures", list(rows.columns), PICTURES)
     if label is None:
-        raise no_column(place, "labels", list(rows.columns), LABELS)
+        if len(rows.columns) != 2 or split_parts(rows.columns) is None:
+            raise no_column(place, "labels", list(rows.columns), LABELS)
+        # only a list of which picture belongs to which part: the folders are the classes
+        label = "label"
+        paths = [PurePosixPath(value.replace("\\", "/")) for value in rows.columns[file]]
+        rows.columns[label] = [path.parts[0] if len(path.parts) > 1 else "" for path in paths]
     return list_rows(place, folder, rows, file, label)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.errors import PeewitError
+from peewit.images.fitting import Region
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ def heat_maps(
     prepare: Callable[[npt.NDArray[Any]], torch.Tensor],
     images: npt.NDArray[Any],
     classes: npt.ArrayLike | None = None,
+    part: Region | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return a Grad-CAM heat map of each image: how much each pixel supports a class.
 
@@ -45,11 +47,15 @@ def heat_maps(
     images : array, shape (N, H, W, C)
     classes : int array, shape (N,), optional
         The class to explain for each image; by default the predicted class.
+    part : Region, optional
+        The part of each image that ``prepare`` makes the whole input: ``Preprocessing.region``. By
+        default the image.
 
     Returns
     -------
     float32 array, shape (N, H, W)
-        0 to 1, with 1 at the maximum of each image; all 0 if nothing supports the class.
+        0 to 1, with 1 at the maximum of each image; all 0 if nothing supports the class, and
+        outside of ``part``.
 
     Raises
     ------
@@ -70,6 +76,7 @@ def heat_maps(
 
     model.eval()
     size = images.shape[1:3]
+    part = part or Region(0, 0, *size)
     if not len(images):
         return np.empty((0, *size), np.float32)
     with torch.enable_grad():
@@ -83,7 +90,11 @@ def heat_maps(
     with torch.no_grad():
         weights = gradient.mean((2, 3), keepdim=True)  # (N, C, h, w) -> (N, C, 1, 1)
         maps = F.relu((weights * features).sum(1, keepdim=True))  # -> (N, 1, h, w)
-        maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]
+        seen = (part.height, part.width)
+        maps = F.interpolate(maps, seen, mode="bilinear", align_corners=False)[:, 0]
+        # of a padded image, `top` and `left` are negative, and this cuts the padding off
+        below, right = size[0] - part.top - part.height, size[1] - part.left - part.width
+        maps = F.pad(maps, (part.left, right, part.top, below))
         # normalised after upsampling, which can change the maximum
         largest = maps.amax((1, 2), keepdim=True)
         maps = maps / largest.clamp_min(torch.finfo(maps.dtype).tiny)

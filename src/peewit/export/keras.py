@@ -32,7 +32,15 @@ from peewit.export.operations import (
     Relu,
 )
 from peewit.export.packages import import_required
-from peewit.images.preprocessing import ConvertChannels, Divide, Preprocessing, Resize, Subtract
+from peewit.images.preprocessing import (
+    ConvertChannels,
+    CropToAspect,
+    Divide,
+    PadToAspect,
+    Preprocessing,
+    Resize,
+    Subtract,
+)
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -142,12 +150,18 @@ def preprocessing_layers(rule: Preprocessing, names: LayerNames) -> list[KerasLa
     """
     scale, offset = np.ones(rule.channels), np.zeros(rule.channels)
     resizing: dict[str, Any] = {}
+    padding = 0.0
     for step in rule.steps:
         match step:
             case ConvertChannels():
                 pass  # the model accepts only the network's own number of channels
+            case CropToAspect():
+                resizing = {"crop_to_aspect_ratio": True}
+            case PadToAspect(value=value):
+                resizing = {"pad_to_aspect_ratio": True, "fill_mode": "constant", "fill_value": 0.0}
+                padding = value
             case Resize(height=height, width=width):
-                resizing = {
+                resizing |= {
                     "height": height,
                     "width": width,
                     "interpolation": "bilinear",
@@ -158,9 +172,17 @@ def preprocessing_layers(rule: Preprocessing, names: LayerNames) -> list[KerasLa
                 offset = offset - values
             case Divide(values=values):
                 scale, offset = scale / values, offset / values
+    rescaling = {"scale": scale.tolist(), "offset": offset.tolist()}
+    if not padding:
+        return [names.layer("Rescaling", rescaling), names.layer("Resizing", resizing)]
+    # Keras pads with one value for all channels, so normalisation comes after it, and before it
+    # the padding's value becomes 0
     return [
-        names.layer("Rescaling", {"scale": scale.tolist(), "offset": offset.tolist()}),
+        names.layer("Rescaling", {"scale": 1.0, "offset": -padding}),
         names.layer("Resizing", resizing),
+        names.layer(
+            "Rescaling", {"scale": scale.tolist(), "offset": (offset + padding * scale).tolist()}
+        ),
     ]
 
 
@@ -183,7 +205,10 @@ def network_layers(operations: Sequence[Operation], names: LayerNames) -> list[K
 
 def _layer(operation: Operation, names: LayerNames) -> KerasLayer:
     match operation:
-        case Conv(weight=weight, bias=bias, padding=padding) if padding in (0, _same(weight)):
+        case Conv(weight=weight, bias=bias, padding=padding, stride=1) if padding in (
+            0,
+            _same(weight),
+        ):
             settings = {
                 "filters": weight.shape[0],
                 "kernel_size": list(weight.shape[2:]),

@@ -29,7 +29,9 @@ from peewit.export.packages import import_required
 from peewit.images.preprocessing import (
     LUMA,
     ConvertChannels,
+    CropToAspect,
     Divide,
+    PadToAspect,
     Preprocessing,
     Resize,
     Subtract,
@@ -150,7 +152,7 @@ class Graph:
 
 def add_preprocessing(graph: Graph, images: str, rule: Preprocessing) -> str:
     """Add the steps of ``rule``: uint8 (N, H, W, C) -> float32 (N, channels, height, width)."""
-    x = graph.add("Cast", images, to=FLOAT)
+    x, padding = graph.add("Cast", images, to=FLOAT), ""
     for step in rule.steps:
         match step:
             case ConvertChannels(channels=channels):
@@ -159,11 +161,24 @@ def add_preprocessing(graph: Graph, images: str, rule: Preprocessing) -> str:
                 if channels == 1:
                     x = graph.add("MatMul", x, graph.constant(np.reshape(LUMA, (3, 1))))
                 x = graph.add("Transpose", x, perm=[0, 3, 1, 2])
+            case CropToAspect(height=height, width=width):
+                x = _add_crop(graph, x, height, width)
+            case PadToAspect(value=value):
+                # Without a frame in memory: less the padding's value, the frame's pixels are 0,
+                # and their weights in resizing can be left out.
+                padding = graph.constant(value)
+                x = graph.add("Sub", x, padding)
             case Resize(height=height, width=width):
-                size = graph.add("Shape", images)
-                x = graph.add("MatMul", _add_resize_weights(graph, size, 1, height), x)
-                columns = _add_resize_weights(graph, size, 2, width)
+                sizes = _add_sizes(graph, x)
+                framed = _add_frame(graph, sizes, height, width) if padding else sizes
+                rows, columns = (
+                    _add_resize_weights(graph, size, inside, target)
+                    for size, inside, target in zip(framed, sizes, (height, width), strict=True)
+                )
+                x = graph.add("MatMul", rows, x)
                 x = graph.add("MatMul", x, graph.add("Transpose", columns, perm=[1, 0]))
+                if padding:
+                    x = graph.add("Add", x, padding)
             case Subtract(values=values):
                 x = graph.add("Sub", x, _channel_constant(graph, values))
             case Divide(values=values):
@@ -177,14 +192,68 @@ def _channel_constant(graph: Graph, values: tuple[float, ...]) -> str:
     return graph.constant(values[0] if single else np.reshape(values, (1, -1, 1, 1)))
 
 
-def _add_resize_weights(graph: Graph, shape: str, axis: int, target: int) -> str:
+def _add_sizes(graph: Graph, x: str) -> tuple[str, str]:
+    """Add height and width of ``x``, (N, C, H, W), as int64 of shape (1,)."""
+    shape = graph.add("Shape", x)
+    height, width = (graph.add("Gather", shape, _whole(graph, axis)) for axis in (2, 3))
+    return height, width
+
+
+def _whole(graph: Graph, value: int) -> str:
+    """Add a whole number, shape (1,)."""
+    return graph.constant([value], np.int64)
+
+
+def _add_aspect(graph: Graph, sizes: tuple[str, str], height: int, width: int) -> list[str]:
+    """Add the height that suits the width at the given aspect ratio, and the width likewise.
+
+    Rounded down, because they are positive whole numbers.
+    """
+    suiting = []
+    for size, numerator, denominator in (
+        (sizes[1], height, width),
+        (sizes[0], width, height),
+    ):
+        product = graph.add("Mul", size, _whole(graph, numerator))
+        suiting.append(graph.add("Div", product, _whole(graph, denominator)))
+    return suiting
+
+
+def _add_half(graph: Graph, whole: str, part: str) -> str:
+    """Add the offset of ``part`` that is centred in ``whole``."""
+    return graph.add("Div", graph.add("Sub", whole, part), _whole(graph, 2))
+
+
+def _add_crop(graph: Graph, x: str, height: int, width: int) -> str:
+    """Add ``fitting.crop_region`` for a size that is known only at run time."""
+    sizes = _add_sizes(graph, x)
+    starts, ends = [], []
+    for size, suiting in zip(sizes, _add_aspect(graph, sizes, height, width), strict=True):
+        kept = graph.add("Max", graph.add("Min", size, suiting), _whole(graph, 1))
+        starts.append(_add_half(graph, size, kept))
+        ends.append(graph.add("Add", starts[-1], kept))
+    first, last = (graph.add("Concat", *both, axis=0) for both in (starts, ends))
+    return graph.add("Slice", x, first, last, graph.constant([2, 3], np.int64))
+
+
+def _add_frame(graph: Graph, sizes: tuple[str, str], height: int, width: int) -> tuple[str, str]:
+    """Add the height and width of ``fitting.pad_region`` for a size known only at run time."""
+    framed = []
+    for size, suiting in zip(sizes, _add_aspect(graph, sizes, height, width), strict=True):
+        padding = _add_half(graph, graph.add("Max", size, suiting), size)
+        framed.append(graph.add("Add", size, graph.add("Add", padding, padding)))
+    return framed[0], framed[1]
+
+
+def _add_resize_weights(graph: Graph, size: str, inside: str, target: int) -> str:
     """Add ``preprocessing.resize_weights`` for a size that is known only at run time.
 
-    Plain arithmetic gives the same result in every runtime; their own antialiased resizing
-    operators do not.
+    If ``inside`` is not ``size``, only the weights of as many pixels in the middle, (target,
+    inside). Plain arithmetic gives the same result in every runtime; their own antialiased
+    resizing operators do not.
     """
-    size = graph.add("Gather", shape, graph.constant(axis, np.int64))
-    length = graph.add("Cast", size, to=FLOAT)
+    scalar = graph.constant([], np.int64)
+    length = graph.add("Cast", graph.add("Reshape", size, scalar), to=FLOAT)
     scale = graph.add("Div", length, graph.constant(float(target)))
     half_width = graph.add("Max", scale, graph.constant(1.0))
     half = (np.arange(target, dtype=np.float32) + 0.5).reshape(target, 1)
@@ -194,7 +263,12 @@ def _add_resize_weights(graph: Graph, shape: str, axis: int, target: int) -> str
     height = graph.add("Sub", graph.constant(1.0), graph.add("Div", distance, half_width))
     triangle = graph.add("Max", height, graph.constant(0.0))
     total = graph.add("ReduceSum", triangle, graph.constant([1], np.int64), keepdims=1)
-    return graph.add("Div", triangle, total)
+    weights = graph.add("Div", triangle, total)
+    if inside == size:
+        return weights
+    first = _add_half(graph, size, inside)
+    last = graph.add("Add", first, inside)
+    return graph.add("Slice", weights, first, last, _whole(graph, 1))
 
 
 def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Preprocessing) -> str:
@@ -203,12 +277,12 @@ def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Pre
     flattened: tuple[int, int, int] | None = None
     for operation in operations:
         match operation:
-            case Conv(weight=weight, bias=bias, padding=padding):
+            case Conv(weight=weight, bias=bias, padding=padding, stride=stride):
                 names = [graph.constant(array) for array in (weight, bias) if array is not None]
-                x = graph.add("Conv", x, *names, pads=[padding] * 4)
+                x = graph.add("Conv", x, *names, pads=[padding] * 4, strides=[stride] * 2)
                 channels = weight.shape[0]
-                height += 2 * padding - weight.shape[2] + 1
-                width += 2 * padding - weight.shape[3] + 1
+                height = (height + 2 * padding - weight.shape[2]) // stride + 1
+                width = (width + 2 * padding - weight.shape[3]) // stride + 1
             case Norm(epsilon=epsilon):
                 arrays = (operation.gamma, operation.beta, operation.mean, operation.variance)
                 names = [graph.constant(array) for array in arrays]

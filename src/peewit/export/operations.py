@@ -26,11 +26,12 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """Convolution with stride 1, ``weight`` (out, in, height, width), zero padding on all sides."""
+    """Convolution with ``weight`` (out, in, height, width) and zero padding on all sides."""
 
     weight: Array
     bias: Array | None
     padding: int = 0
+    stride: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +160,9 @@ def _(model: Fast) -> list[Operation]:
 
 @operations_of.register
 def _(layer: WhiteningConv) -> list[Operation]:
-    return [RepeatEdge(), Conv(_array(layer.weight), _optional_array(layer.bias)), GeluTanh()]
+    stride = layer.stride[0]
+    conv = Conv(_array(layer.weight), _optional_array(layer.bias), stride=stride)
+    return [*([RepeatEdge()] if layer.padding_after else []), conv, GeluTanh()]
 
 
 @operations_of.register

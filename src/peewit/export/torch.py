@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,15 @@ from peewit.export.operations import (
     RepeatEdge,
     Scale,
 )
-from peewit.images.preprocessing import ConvertChannels, Divide, Preprocessing, Resize, Subtract
+from peewit.images.preprocessing import (
+    ConvertChannels,
+    CropToAspect,
+    Divide,
+    PadToAspect,
+    Preprocessing,
+    Resize,
+    Subtract,
+)
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -37,6 +45,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".pt2",)
 NOTE = ""
 METADATA = "peewit.json"
+# of the sizes of an image that are only known at run time; PyTorch leaves them without types
+sym_max: Callable[[Any, Any], Any] = torch.sym_max
+sym_min: Callable[[Any, Any], Any] = torch.sym_min
 
 
 def write(content: Content, stem: Path) -> list[Path]:
@@ -87,6 +98,20 @@ class PreprocessingModule(nn.Module):
             match step:
                 case ConvertChannels():
                     pass  # a traced program accepts only the network's own number of channels
+                case CropToAspect(height=height, width=width):
+                    rows, columns = (
+                        _crop_weights(x.shape[axis], suiting, target)
+                        for (axis, suiting), target in zip(
+                            _suiting(x, height, width), (height, width), strict=True
+                        )
+                    )
+                    x = rows @ x @ columns.T  # has the size to which Resize would resize it
+                case PadToAspect(height=height, width=width, value=value):
+                    pads: list[Any] = []
+                    for axis, suiting in _suiting(x, height, width):
+                        padding = sym_max(0, suiting - x.shape[axis]) // 2
+                        pads = [padding, padding, *pads]
+                    x = F.pad(x, pads, value=value)
                 case Resize(height=height, width=width):
                     x = F.interpolate(x, (height, width), mode="bilinear", antialias=True)
                 case Subtract(values=values):
@@ -94,6 +119,30 @@ class PreprocessingModule(nn.Module):
                 case Divide(values=values):
                     x = x / torch.tensor(values).view(1, -1, 1, 1)
         return x
+
+
+def _suiting(x: torch.Tensor, height: int, width: int) -> list[tuple[int, Any]]:
+    """Return for both axes of ``x`` the size that suits the other at the given aspect ratio.
+
+    As in ``peewit.images.fitting``, whose ``min`` and ``max`` would decide when the program is
+    traced whether it is for wide or for tall images.
+    """
+    return [(2, x.shape[3] * height // width), (3, x.shape[2] * width // height)]
+
+
+def _crop_weights(size: Any, suiting: Any, target: int) -> torch.Tensor:
+    """Return ``resize_weights`` of the pixels of a crop, 0 for the others: (target, size).
+
+    If the image were cropped, the program would be only for crops of at least 2 x 2 pixels.
+    """
+    kept = sym_max(1, sym_min(size, suiting))
+    scale = torch.full((), kept, dtype=torch.float32) / target
+    places = torch.arange(size) - (size - kept) // 2 + 0.5
+    centres = (torch.arange(target) + 0.5)[:, None] * scale
+    triangle = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0)
+    triangle = triangle * ((places > 0) & (places < kept))
+    weights: torch.Tensor = triangle / triangle.sum(1, keepdim=True)
+    return weights
 
 
 class PlainNetwork(nn.Module):
@@ -118,8 +167,9 @@ class PlainNetwork(nn.Module):
             return getattr(self, f"{name}_{index}", None)
 
         match operation:
-            case Conv(padding=padding):
-                return F.conv2d(x, buffer("weight"), buffer("bias"), padding=padding)
+            case Conv(padding=padding, stride=stride):
+                weights = buffer("weight"), buffer("bias")
+                return F.conv2d(x, *weights, padding=padding, stride=stride)
             case Norm(epsilon=epsilon):
                 statistics = buffer("mean"), buffer("variance"), buffer("gamma"), buffer("beta")
                 return F.batch_norm(x, *statistics, eps=epsilon)

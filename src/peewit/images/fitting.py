@@ -1,8 +1,8 @@
 """How a picture of any aspect ratio becomes an input of fixed size: crop, pad or stretch.
 
 All three map a rectangle of the picture, its region, onto the whole input by one resize. Crop: the
-largest centred rectangle with the input's aspect ratio. Pad: the smallest one that contains the
-picture; what lies beyond the picture is grey. Stretch: the picture, whatever its aspect ratio.
+largest centred rectangle with the input's aspect ratio. Pad: the smallest one around the
+picture, with as much grey on either side of it. Stretch: the picture, whatever its aspect ratio.
 
 Only whole numbers are used, rounded down as Keras's ``Resizing`` does, so that every exported
 format computes the same region.
@@ -43,21 +43,17 @@ def crop_region(height: int, width: int, target_height: int, target_width: int) 
 
 
 def pad_region(height: int, width: int, target_height: int, target_width: int) -> Region:
-    """Return the smallest rectangle of the target's aspect ratio with the picture in its centre.
+    """Return the rectangle with the target's aspect ratio and the picture in its centre.
 
-    ``top`` and ``left`` are 0 or less: minus the number of rows above and of columns to the left.
+    ``top`` and ``left`` are 0 or less: minus the number of rows above and of columns to the left,
+    which are as many as below and to the right.
 
     >>> pad_region(480, 640, 32, 32)
     Region(top=-80, left=0, height=640, width=640)
     """
-    framed_height = max(height, width * target_height // target_width)
-    framed_width = max(width, height * target_width // target_height)
-    return Region(
-        -((framed_height - height) // 2),
-        -((framed_width - width) // 2),
-        framed_height,
-        framed_width,
-    )
+    rows = max(0, width * target_height // target_width - height) // 2
+    columns = max(0, height * target_width // target_height - width) // 2
+    return Region(-rows, -columns, height + 2 * rows, width + 2 * columns)
 
 
 def region(fit: Fit, height: int, width: int, target_height: int, target_width: int) -> Region:

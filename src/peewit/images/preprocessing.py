@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.errors import PeewitError
+from peewit.images.fitting import FITS, PADDING, Fit, Region, crop_region, pad_region, region
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,37 @@ class ConvertChannels:
             grey: Float64s = (x @ np.array(LUMA))[..., None]
             return grey
         return np.repeat(x, self.channels // x.shape[3], axis=3)
+
+
+@dataclass(frozen=True)
+class CropToAspect:
+    """Cut out the centre that has the aspect ratio of ``height`` x ``width``."""
+
+    height: int
+    width: int
+
+    def apply(self, x: Float64s) -> Float64s:
+        """Crop ``x``, (N, H, W, C)."""
+        _, height, width, _ = x.shape
+        cropped: Float64s = _cropped(x, crop_region(height, width, self.height, self.width))
+        return cropped
+
+
+@dataclass(frozen=True)
+class PadToAspect:
+    """Pad with ``value`` to the aspect ratio of ``height`` x ``width``, the picture centred."""
+
+    height: int
+    width: int
+    value: float
+
+    def apply(self, x: Float64s) -> Float64s:
+        """Pad ``x``, (N, H, W, C)."""
+        n, height, width, channels = x.shape
+        top, left, *size = pad_region(height, width, self.height, self.width)
+        framed = np.full((n, *size, channels), self.value)
+        framed[:, -top : height - top, -left : width - left] = x
+        return framed
 
 
 @dataclass(frozen=True)
@@ -89,7 +121,7 @@ class Divide:
         return quotient
 
 
-Step = ConvertChannels | Resize | Subtract | Divide
+Step = ConvertChannels | CropToAspect | PadToAspect | Resize | Subtract | Divide
 
 
 @dataclass(frozen=True)
@@ -99,12 +131,15 @@ class Preprocessing:
     Parameters
     ----------
     height, width : int
-        Input size in pixels. Images of another size are resized without cropping.
+        Input size in pixels. Images of another size are resized.
     channels : int
         1 (grey) or 3 (RGB). Images with the other number are converted.
     mean, std : tuple of float
         One value per channel, in units of the full range (0 to 1). The network's input is
         ``(pixel / 255 - mean) / std``. The tutorial only divides by 255: mean 0, std 1.
+    fit : {"stretch", "crop", "pad"}
+        What happens to images with another aspect ratio before they are resized: nothing, so that
+        they are distorted; their longer side is cropped; or they are padded with ``PADDING``.
 
     Raises
     ------
@@ -126,6 +161,7 @@ class Preprocessing:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fit: Fit = "stretch"  # the only one of earlier versions, whose runs do not name it
 
     def __post_init__(self) -> None:
         # JSON and NumPy supply lists and NumPy scalars; plain tuples can be compared and serialised
@@ -142,6 +178,8 @@ class Preprocessing:
             if not np.isfinite((*self.mean, *self.std)).all()
             else "a std is not positive"
             if min(self.std) <= 0
+            else f"fit is not one of {', '.join(FITS)}"
+            if self.fit not in FITS
             else ""
         )
         if wrong:
@@ -177,16 +215,21 @@ class Preprocessing:
         Subtract(values=(0.5,))
         Divide(values=(0.25,))
         """
-        steps: list[Step] = [
-            ConvertChannels(self.channels),
-            Resize(self.height, self.width),
-            Divide((255.0,)),
-        ]
+        steps: list[Step] = [ConvertChannels(self.channels)]
+        if self.fit == "crop":
+            steps.append(CropToAspect(self.height, self.width))
+        elif self.fit == "pad":
+            steps.append(PadToAspect(self.height, self.width, float(PADDING)))
+        steps += [Resize(self.height, self.width), Divide((255.0,))]
         if any(self.mean):
             steps.append(Subtract(self.mean))
         if any(value != 1 for value in self.std):
             steps.append(Divide(self.std))
         return tuple(steps)
+
+    def region(self, height: int, width: int) -> Region:
+        """Return the part of an image of ``height`` x ``width`` that becomes the whole input."""
+        return region(self.fit, height, width, self.height, self.width)
 
     def reference(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Apply ``steps`` one by one: slow, readable, in float64. Every fast form is tested on it.
@@ -234,10 +277,13 @@ class Preprocessing:
 
         _check(images)
         resized = images.shape[1:3] != (self.height, self.width)
+        if resized and self.fit == "pad":
+            return from_prepared(self.array(images))  # which needs no frame in memory
         few = max(1, _RESIZED_AT_ONCE // max(images[0].size, 1)) if len(images) else 1
         if resized and len(images) > few:
             parts = [self.tensor(images[n : n + few]) for n in range(0, len(images), few)]
             return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+        images, _ = self._in_region(images)
         # one pass from uint8 to new memory: `images` may be read-only, and from_numpy would warn
         nhwc = torch.empty(images.shape, dtype=torch.float32)
         np.copyto(nhwc.numpy(), images)
@@ -287,8 +333,9 @@ class Preprocessing:
             x = images.astype(np.float32, order="C")
         else:
             x = np.empty((n, self.height, self.width, channels), np.float32)
+            images, part = self._in_region(images)
             for resized, image in zip(x, images, strict=True):
-                resized[:] = _resize(image, self.height, self.width)
+                resized[:] = _resize(image, part, self.height, self.width)
         if channels > self.channels:
             x = (x @ np.array(LUMA, np.float32))[..., None]
         elif channels < self.channels:
@@ -301,6 +348,13 @@ class Preprocessing:
         if any(value != 1 for value in self.std):
             rows /= _repeated(self.std, self.width)
         return x
+
+    def _in_region(self, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], Region]:
+        """Return ``images``, cropped if ``fit`` says so, and the region in their coordinates."""
+        part = self.region(*images.shape[1:3])
+        if self.fit == "crop":
+            return _cropped(images, part), Region(0, 0, part.height, part.width)
+        return images, part
 
 
 def from_prepared(images: npt.NDArray[np.float32]) -> torch.Tensor:
@@ -327,23 +381,43 @@ def _check(images: npt.NDArray[np.uint8]) -> None:
         )
 
 
-def _resize(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Resize one image in bands of rows, because as floats it takes four times the memory."""
+def _cropped(x: Any, part: Region) -> Any:
+    """Return the region ``part`` of ``x``, (N, H, W, C), as a view."""
+    return x[:, part.top : part.top + part.height, part.left : part.left + part.width]
+
+
+def _resize(
+    image: npt.NDArray[np.uint8], part: Region, height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Resize the region ``part`` of one image, which may reach beyond it.
+
+    In bands of rows, because an image as floats takes four times the memory. An image is
+    padded without a frame in memory: less ``PADDING``, the frame's pixels are 0.
+    """
     old_height, old_width, channels = image.shape
-    rows, columns = resize_weights(old_height, height), resize_weights(old_width, width)
+    rows = resize_weights(part.height, height)[:, -part.top : old_height - part.top]
+    columns = resize_weights(part.width, width)[:, -part.left : old_width - part.left]
+    padding = np.float32(PADDING if (part.height, part.width) != image.shape[:2] else 0)
     # (old height, old width * C): rows first, in memory order
     flat = image.reshape(old_height, old_width * channels)
-    x = np.empty((height, old_width * channels), np.float32)
-    step = max(1, min(_ROWS, _BAND * height // old_height - 1))
+    x = np.zeros((height, old_width * channels), np.float32)
+    step = max(1, min(_ROWS, _BAND * height // part.height - 1))
     for first in range(0, height, step):
         weights = rows[first : first + step]
         used = np.flatnonzero(weights.any(axis=0))
+        if not len(used):
+            continue  # these rows are padding
         band = slice(used[0], used[-1] + 1)
-        _multiply(weights[:, band], flat[band].astype(np.float32), x[first : first + step])
+        values = flat[band].astype(np.float32)
+        if padding:
+            values -= padding
+        _multiply(weights[:, band], values, x[first : first + step])
     # (height, old width, C) -> (height * C, old width): one product instead of one per row
     x = x.reshape(height, old_width, channels).transpose(0, 2, 1).reshape(-1, old_width)
     resized = np.empty((width, len(x)), np.float32)
     _multiply(columns, x.T, resized)
+    if padding:
+        resized += padding
     return resized.reshape(width, height, channels).transpose(1, 0, 2)
 
 

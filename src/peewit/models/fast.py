@@ -20,14 +20,16 @@ LOGITS_SCALE = 1 / 9
 class WhiteningConv(nn.Conv2d):
     """A 2x2 convolution with fixed filters and a trained bias, followed by GELU.
 
-    The filters are computed from the training images (``whitening_filters``). The images are padded
-    by one replicated pixel at the right and at the bottom, so that the output has the size of the
-    input and can be halved as often.
+    The filters are computed from the training images (``whitening_filters``). With stride 1 the
+    images are padded by one replicated pixel at the right and at the bottom, so that the output has
+    the size of the input and can be halved as often.
 
     Parameters
     ----------
     channels : int
         The number of channels of the images.
+    stride : int
+        1, or 2 for patches that do not overlap and an output of half the size.
 
     Attributes
     ----------
@@ -40,23 +42,25 @@ class WhiteningConv(nn.Conv2d):
     torch.Size([2, 24, 32, 32])
     """
 
-    padding_after = 1
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, 2 * PATCH**2 * channels, PATCH)
+    def __init__(self, channels: int, stride: int = 1) -> None:
+        super().__init__(channels, 2 * PATCH**2 * channels, PATCH, stride)
+        self.padding_after = PATCH - stride
         assert self.bias is not None
         self.weight.requires_grad_(False)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the activations, (N, C, H, W) -> (N, 8 * C, H, W), always in float32.
+        """Return the activations, always in float32.
+
+        (N, C, H, W) -> (N, 8 * C, H // stride, W // stride).
 
         Whitening amplifies the smallest differences between pixels, so the input must not be
         rounded to bfloat16.
         """
         with torch.autocast("cpu", enabled=False):
-            x = super().forward(F.pad(x, (0, self.padding_after) * 2, mode="replicate"))
-            return F.gelu(x, approximate="tanh")
+            if self.padding_after:
+                x = F.pad(x, (0, self.padding_after) * 2, mode="replicate")
+            return F.gelu(super().forward(x), approximate="tanh")
 
 
 class ConvPoolNormGelu(nn.Module):
@@ -129,6 +133,8 @@ class Fast(nn.Module):
         Source of the initial weights.
     widths : tuple of int
         The number of channels after each halving.
+    stride : int
+        Of the whitening layer: with 2 the other layers have half the resolution.
 
     References
     ----------
@@ -142,9 +148,10 @@ class Fast(nn.Module):
         classes: int,
         generator: torch.Generator,
         widths: Widths,
+        stride: int = 1,
     ) -> None:
         super().__init__()
-        self.whitening = WhiteningConv(input_shape[2])
+        self.whitening = WhiteningConv(input_shape[2], stride)
         self.blocks = nn.Sequential()
         channels = self.whitening.out_channels
         for width in widths:

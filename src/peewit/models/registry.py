@@ -50,19 +50,20 @@ def _tutorial(input_shape: Shape, classes: int, generator: torch.Generator) -> n
     return Tutorial(input_shape, classes, generator)
 
 
-def _fast(widths: tuple[int, ...]) -> ModelInfo:
+def _fast(widths: tuple[int, ...], stride: int = 1) -> ModelInfo:
     def make(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
         from peewit.models.fast import Fast
 
-        return Fast(input_shape, classes, generator, widths)
+        return Fast(input_shape, classes, generator, widths, stride)
 
+    patches = "patch whitening" if stride == 1 else f"patch whitening with stride {stride}"
     return ModelInfo(
-        description=f"patch whitening, then pairs of convolutions with {_join(widths)} channels",
-        minimum_size=8,
-        native_size=32,
+        description=f"{patches}, then pairs of convolutions with {_join(widths)} channels",
+        minimum_size=8 * stride,
+        native_size=32 * stride,
         make=make,
         family="fast",
-        largest_size=32,
+        largest_size=32 * stride,
     )
 
 
@@ -79,6 +80,8 @@ FAST_WIDTHS: dict[str, tuple[int, ...]] = {
     "fast-xl": (128, 384, 512),
 }
 
+HALF = "/2"
+
 MODELS: dict[str, ModelInfo] = {
     "tutorial": ModelInfo(
         description="three convolutions, batch normalisation, dropout: the Keras CIFAR-10 tutorial",
@@ -87,6 +90,9 @@ MODELS: dict[str, ModelInfo] = {
         make=_tutorial,
     ),
     **{name: _fast(widths) for name, widths in FAST_WIDTHS.items()},
+    # for photographs: twice the resolution for the same arithmetic. The name gives the stride after
+    # a slash, as those of vision transformers give the size of a patch.
+    **{f"{name}{HALF}": _fast(widths, stride=2) for name, widths in FAST_WIDTHS.items()},
 }
 
 

@@ -119,7 +119,8 @@ def predict(
     Parameters
     ----------
     run : Run or Engine
-        Each picture is resized whole (antialiased, not cropped) to the input size of its network.
+        Each picture is fitted into the input of its network as in training: cropped, padded or
+        stretched, and resized with antialiasing.
     sources : iterable of Source, str or Path
         Pictures, as :func:`find_pictures` returns them, or their paths.
     top : int

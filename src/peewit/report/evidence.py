@@ -190,8 +190,11 @@ def explain(
     data = evidence.judged
     images = np.asarray(data.images[chosen])
     labels, predicted = data.labels[chosen], evidence.predicted[chosen]
-    predicted_maps = heat_maps(model, preprocessing.tensor, images, predicted)
-    true_maps = heat_maps(model, preprocessing.tensor, images, labels)
+    part = preprocessing.region(*images.shape[1:3])
+    predicted_maps, true_maps = (
+        heat_maps(model, preprocessing.tensor, images, classes, part)
+        for classes in (predicted, labels)
+    )
     return [
         Explanation(
             image=images[n],

@@ -15,6 +15,12 @@ from peewit.training.optimizers import OPTIMIZERS
 
 # metrics["split"] of a run that was tested by cross-validation
 CROSS_VALIDATION = "cross-validation"
+# by Preprocessing.fit; that images are resized goes without saying
+FITTED = {
+    "stretch": "",
+    "crop": " Pictures with another aspect ratio are cropped in their longer side.",
+    "pad": " Pictures with another aspect ratio are padded with grey on their shorter side.",
+}
 
 
 def percent(value: float) -> str:
@@ -200,7 +206,7 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     images = run.dataset.get("images", {})
     model = (
         f"The model is {run.recipe.model}{about}{size}. Its input is {kind} images of "
-        f"{rule.width} x {rule.height} pixels, {scaled}."
+        f"{rule.width} x {rule.height} pixels, {scaled}.{FITTED[rule.fit]}"
     )
     if run.status == "imported":
         return [model, "The weights were imported; how they were trained is not known."]

@@ -29,6 +29,7 @@ class _Preprocessing(TypedDict):
     channels: Literal[1, 3]
     mean: PerChannel
     std: PerChannel
+    fit: NotRequired[Literal["crop", "pad", "stretch"]]
 
 
 class _Source(TypedDict):

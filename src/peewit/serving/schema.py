@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 import peewit
+from peewit.images.fitting import Fit
 from peewit.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ class Label(BaseModel):
     probability: float = Field(ge=0, le=1.000001)
 
 
+class Part(BaseModel):
+    """A rectangle in a picture, in pixels. With padding it reaches beyond the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 class Prediction(BaseModel):
     """The classes of one picture, or why it could not be read."""
 
@@ -57,6 +67,9 @@ class Prediction(BaseModel):
     labels: list[Label] | None = Field(None, description="most probable class first")
     heat_map: list[list[float]] | None = Field(
         None, description="rows of values, 0 to 1: support for the most probable class"
+    )
+    heat_map_part: Part | None = Field(
+        None, description="the part of the picture that the heat map covers, as the network sees it"
     )
     error: str | None = Field(None, description="why the picture could not be read")
     status: int | None = Field(None, description="HTTP status if this had been the only picture")
@@ -80,11 +93,15 @@ class Accuracy(BaseModel):
 
 
 class Size(BaseModel):
-    """The network's input size. Pictures of another size are resized without cropping."""
+    """The network's input size, and how pictures of another size are fitted into it."""
 
     height: int
     width: int
     channels: int
+    fit: Fit = Field(
+        description="with another aspect ratio, a picture is cropped in its longer side, padded "
+        "with grey, or stretched"
+    )
 
 
 class Bounds(BaseModel):
@@ -132,7 +149,7 @@ def describe_model(run: Run, limits: Limits) -> Model:
         run=run.path.resolve().name,
         model=run.recipe.model,
         classes=list(run.class_names),
-        input=Size(height=rule.height, width=rule.width, channels=rule.channels),
+        input=Size(height=rule.height, width=rule.width, channels=rule.channels, fit=rule.fit),
         accuracy=accuracy,
         limits=Bounds(bytes=limits.body, pixels=limits.pixels, pictures=limits.pictures),
         peewit=peewit.__version__,

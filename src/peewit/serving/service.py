@@ -126,6 +126,8 @@ class Service:
         }
         if output.heat is not None:
             row["heat_map"] = np.round(output.heat.astype(np.float64), 3).tolist()
+            part = self.engine.run.preprocessing.region(picture.height, picture.width)
+            row["heat_map_part"] = part._asdict()
         return row
 
 

@@ -14,12 +14,13 @@ from peewit.data.dataset import Dataset
 from peewit.data.division import Division
 from peewit.data.duplicates import copies_in, copies_named, labelled_differently
 from peewit.errors import PeewitError, UsageError
+from peewit.images.fitting import Fit
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.flops import TrainingFlops
 from peewit.models.registry import build, find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
-from peewit.training.defaults import network_size
+from peewit.training.defaults import chosen_fit, network_size
 from peewit.training.loop import TrainSetup
 from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
@@ -160,6 +161,7 @@ def setup_of(
             fields=["batch_size"],
         )
     size, (height, width, _) = network_size(training, recipe, note), training.image_shape
+    fit = chosen_fit(recipe)
     fast = find(recipe.model).family == "fast"
     augmented = recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
     if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:
@@ -172,8 +174,8 @@ def setup_of(
         )
     if (fast or augmented) and size[0] * size[1] < height * width:
         # once, not in each epoch; translation is in pixels of the network's input
-        training = replace(training, images=resized(training.images, *size))
-    rule = _preprocessing(training, recipe, *size)
+        training = replace(training, images=resized(training.images, *size, fit))
+    rule = _preprocessing(training, recipe, *size, fit)
     shape = (rule.height, rule.width, rule.channels)
     model: nn.Module = build(recipe.model, shape, len(training.class_names), recipe.seed)
     hard_examples = None
@@ -269,10 +271,12 @@ def _augment(training: Dataset, recipe: Recipe) -> Augment:
     )
 
 
-def resized(images: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+def resized(
+    images: npt.NDArray[np.uint8], height: int, width: int, fit: Fit
+) -> npt.NDArray[np.uint8]:
     """Return ``images`` in another size, uint8, (N, H, W, C) -> (N, height, width, C)."""
     channels = images.shape[3]
-    plain = Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
+    plain = Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels, fit)
     out = np.empty((len(images), height, width, channels), np.uint8)
     for first in range(0, len(images), RESIZED_AT_ONCE):
         part = slice(first, first + RESIZED_AT_ONCE)
@@ -289,15 +293,17 @@ def _whiten(model: nn.Module, training: Dataset, rule: Preprocessing) -> None:
     model.get_parameter("whitening.weight").data.copy_(filters)
 
 
-def _preprocessing(dataset: Dataset, recipe: Recipe, height: int, width: int) -> Preprocessing:
+def _preprocessing(
+    dataset: Dataset, recipe: Recipe, height: int, width: int, fit: Fit
+) -> Preprocessing:
     channels = dataset.image_shape[2]
     if recipe.normalize:
         mean, deviation = dataset.channel_statistics
         # a constant channel has a standard deviation of 0, which cannot be divided by
         scale = np.where(deviation > 0, deviation, 1.0)
-        return Preprocessing(height, width, channels, tuple(mean), tuple(scale))
+        return Preprocessing(height, width, channels, tuple(mean), tuple(scale), fit)
     # only pixels / 255, as in the tutorial
-    return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels)
+    return Preprocessing(height, width, channels, (0.0,) * channels, (1.0,) * channels, fit)
 
 
 def describe_data(dataset: Dataset, test: Dataset | None, setup: TrainSetup) -> dict[str, Any]:

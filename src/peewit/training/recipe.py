@@ -23,7 +23,7 @@ OF_THE_TEST = frozenset({"calibrate", "batch_norm_statistics"})
 FREE_TO_CHANGE = OF_THE_TEST | {
     *("name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes")
 }
-AUTO = "auto"  # the fast network that fits the length of the training
+AUTO = "auto"  # model: the fast network that fits the length of the training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,11 @@ class Recipe:
         None,
         "height and width in pixels to resize the images to (default: no resizing)",
         *at_least(1),
+    )
+    fit: Literal["auto", "crop", "pad", "stretch"] = setting(
+        AUTO,
+        "how a picture with another aspect ratio than the network's input is fitted into it: crop "
+        "its longer side, pad it with grey, or stretch it (auto: stretch)",
     )
     checkpoint_minutes: float = setting(
         5.0,

@@ -33,9 +33,13 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         The data has changed.
     """
     if now["fingerprints"] != before["fingerprints"]:
+        counts = ""
+        if "images" in before and now["images"] != before["images"]:
+            old, new = (sum(part["images"].values()) for part in (before, now))
+            counts = f", which had {old:,} images; there are {new:,} now"
         raise PeewitError(
             f"cannot resume {path}",
-            f"this is not the data that it was trained on ({before.get('origin')})",
+            f"this is not the data that it was trained on ({before.get('origin')}){counts}",
             "use the same data, or start a new run",
         )
 
@@ -150,6 +154,8 @@ def _as_then(recipe: Recipe, before: Recipe, dataset: Dataset) -> Recipe:
         recipe = recipe.replace(model=before.model)
     if recipe.folds is None:
         recipe = recipe.replace(folds=before.folds)
+    if recipe.fit == AUTO:
+        recipe = recipe.replace(fit=before.fit)
     if not recipe.by_epochs:  # the planner has chosen it
         recipe = recipe.replace(precision=before.precision)
     # only if they differ, so that other data is refused because of its content, not its size

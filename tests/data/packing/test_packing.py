@@ -315,6 +315,32 @@ def test_two_processes_decode_one_folder(folder: Path, decoded: list[str]) -> No
     assert len({dataset.fingerprint for dataset in found}) == 1
 
 
+def test_an_archive_is_read_in_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
+) -> None:
+    from peewit.data.folder import FolderFiles
+
+    expected = np.asarray(packed(folder).images)
+    caches.clean(everything=True)
+    numbers: list[int] = []
+    before = FolderFiles.read
+
+    def read(self: FolderFiles, number: int) -> bytes:
+        numbers.append(number)
+        return before(self, number)
+
+    monkeypatch.setattr(FolderFiles, "sequential", True)
+    monkeypatch.setattr(FolderFiles, "read", read)
+    assert np.array_equal(np.asarray(packed(folder).images), expected)
+    assert numbers == list(range(60))
+    # decoding while training would read it from its beginning again and again
+    caches.clean(everything=True)
+    monkeypatch.setenv(caches.LIMIT, "0")
+    monkeypatch.setattr(sizes, "IN_MEMORY", 0)
+    with pytest.raises(PeewitError, match="from beginning to end"):
+        packed(folder)
+
+
 @pytest.fixture
 def tiny_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no memory for pictures that cannot be cached."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 
 from made_machine import MadeMachine
 from peewit.data.dataset import Dataset
+from peewit.data.folder import FolderFiles
+from peewit.data.listing import Listing
+from peewit.data.pictures import Pictures
 from peewit.training.budget import planner
 from peewit.training.budget.frontier import Entry
 from peewit.training.budget.plan import Ending, Speed
@@ -47,6 +51,61 @@ def choose(
     machine: MadeMachine, seconds: float | None, settled: bool = False, **changes: Any
 ) -> planner.Choice:
     return planner.choose_network(DATA, recipe_for(seconds, **changes), machine, settled=settled)
+
+
+def pictures(count: int) -> Dataset:
+    """Return pictures whose files do not exist: choosing a network reads none of them."""
+    names = [f"{number}.jpg" for number in range(count)]
+    listing = Listing(
+        place=Path("pets"),
+        names=names,
+        labels=np.arange(count) % 2,
+        class_names=("cat", "dog"),
+        files=FolderFiles(Path("pets"), names),
+        stamps=np.zeros((count, 2), np.int64),
+        parts=np.zeros(count, np.uint8),
+    )
+    store = Pictures(listing=listing)
+    return Dataset(store, listing.labels, listing.class_names, names=names)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "changes", "model", "size"),
+    [
+        # fast-xs makes 2,500 images per second: 20, 60 and 250 passes over 1,000 pictures
+        (8.0, {}, "fast-xs/2", 64),
+        (27.0, {}, "fast-xs/2", 64),
+        (150.0, {"image_size": 32}, "fast-xs", 32),
+        (150.0, {"image_size": 48}, "fast-xs", 48),
+        (150.0, {"image_size": 112}, "fast-xs/2", 112),
+        (150.0, {"model": "fast-s"}, "fast-s", None),
+    ],
+)
+def test_the_size_of_pictures_fits_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    changes: dict[str, Any],
+    model: str,
+    size: int | None,
+) -> None:
+    monkeypatch.setattr(planner.plans, "candidates", lambda *arguments: [Entry("fast-xs", 0)])
+    machine = MadeMachine()
+    recipe = recipe_for(seconds, **changes)
+    choice = planner.choose_network(pictures(1000), recipe, machine)
+    assert (choice.recipe.model, choice.recipe.image_size) == (model, size)
+    assert machine.speed_of(choice.recipe) == choice.speed
+
+
+def test_more_time_or_fewer_pictures_allow_larger_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner.plans, "candidates", lambda *arguments: [Entry("fast-xs", 0)])
+
+    def size(count: int, seconds: float) -> int:
+        choice = planner.choose_network(pictures(count), recipe_for(seconds), MadeMachine())
+        assert choice.recipe.image_size is not None
+        return choice.recipe.image_size
+
+    assert [size(1000, seconds) for seconds in (10.0, 50.0, 1000.0)] == [64, 96, 128]
+    assert [size(count, 100.0) for count in (1000, 2000, 10_000)] == [128, 96, 64]
 
 
 def ending(test: Dataset | None = None, **changes: Any) -> Ending:

@@ -116,12 +116,12 @@ def unknown_content(path: Path, names: Iterable[str]) -> BadArchiveError:
         if name.suffix.lower() in _PICTURES:
             return BadArchiveError(
                 what,
-                f"it has pictures ({_shown(name)}), and folders of pictures cannot be read as a"
-                " source yet",
-                "in Python, pass them to peewit.train as peewit.Dataset(images, labels,"
-                " class_names)",
+                f"it has pictures ({_shown(name)})",
+                f"use {path} as the source, without the name of another",
             )
-    why = f"it has none of their files ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)"
+    why = (
+        f"it has neither pictures nor their files ({', '.join(layouts.LAYOUTS[0].files[:2])}, ...)"
+    )
     return BadArchiveError(what, why if found else f"it is empty: {why}")
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,6 +27,8 @@ MOST_OF_CHUNK = 256  # pictures
 BYTES_OF_CHUNK = 4_000_000
 # Chunks that are decoded or wait to be written, besides one a core
 WAITING = 2
+# Pictures a core that are read before they are decoded, where they must be read in order
+READ_AHEAD = 4
 # Seconds between two reports of progress
 INTERVAL = 0.2
 
@@ -102,6 +104,7 @@ class Progress:
         )
 
 
+Decoded = npt.NDArray[np.uint8] | Failure
 Show = Callable[[Progress], None]
 Reuse = Callable[[int], npt.NDArray[np.uint8] | None]
 """Returns the pixels of a picture that has been decoded before, if it has."""
@@ -140,55 +143,86 @@ def decode_chunks(
     length, total = chunk_length(pictures.shape[1:]), len(pictures)
     stop, progress = threading.Event(), Progress(first, total, first)
     waiting: deque[Future[Chunk]] = deque()
-    lock = threading.Lock()
-
-    def decode(start: int) -> Chunk:
-        rows = range(start, min(start + length, total))
-        pixels = np.zeros((len(rows), *pictures.shape[1:]), np.uint8)
-        facts = np.zeros(len(rows), facts_type(pictures.channels))
-        failures: dict[int, Failure] = {}
-        for place, row in enumerate(rows):
-            if stop.is_set():
-                break
-            known = reuse(row) if reuse else None
-            found = _attempt(pictures, row) if known is None else known
-            if isinstance(found, Failure):
-                failures[row] = found
-            else:
-                pixels[place] = found
-                facts["hash"][place] = pixel_hash(pixels[place])
-                facts["readable"][place] = True
-            with lock:
-                progress.done += 1
-        values = pixels.reshape(len(rows), -1, pictures.channels)
-        facts["sums"] = values.sum(1, dtype=np.uint64)
-        # 32 bits hold the sum of the squares of 66,000 pixels
-        wide = np.uint32 if values.shape[1] <= 1 << 16 else np.uint64
-        facts["squares"] = np.einsum("npc,npc->nc", values, values, dtype=wide, casting="unsafe")
-        return Chunk(pixels, facts, failures, zlib.crc32(pixels.data))
-
+    running: deque[Future[Decoded]] = deque()
+    lock, shown = threading.Lock(), time.monotonic()
     cores = usable_cores()
     pool = ThreadPoolExecutor(cores)
+
+    def rows_of(start: int) -> range:
+        return range(start, min(start + length, total))
+
+    def decode(row: int, content: bytes | Failure | None = None) -> Decoded:
+        found: Decoded | None = reuse(row) if reuse else None
+        if found is None:
+            found = _decode(pictures, row, _read(pictures, row) if content is None else content)
+        with lock:
+            progress.done += 1
+        return found
+
+    def decode_chunk(start: int) -> Chunk:
+        rows = rows_of(start)
+        return _chunk(pictures, rows, (decode(row) for row in rows if not stop.is_set()))
+
+    def submit_in_order(start: int) -> Future[Chunk]:
+        parts = []
+        for row in rows_of(start):
+            if len(running) >= cores * READ_AHEAD:
+                running.popleft().exception()  # waits for it
+            tick()
+            running.append(pool.submit(decode, row, _read(pictures, row)))
+            parts.append(running[-1])
+        # it waits only for work that the pool has begun before it
+        return pool.submit(_chunk, pictures, rows_of(start), (part.result() for part in parts))
+
+    def tick() -> None:
+        nonlocal shown
+        if show and time.monotonic() - shown >= INTERVAL:
+            shown = time.monotonic()
+            show(progress)
+
+    in_order = pictures.listing.files.sequential
+    most = 1 if in_order else cores + WAITING
     starts = iter(range(first, total, length))
-    shown = time.monotonic()
     try:
         while True:
-            while len(waiting) < cores + WAITING and (start := next(starts, None)) is not None:
-                waiting.append(pool.submit(decode, start))
+            while len(waiting) < most and (start := next(starts, None)) is not None:
+                waiting.append(
+                    submit_in_order(start) if in_order else pool.submit(decode_chunk, start)
+                )
             if not waiting:
                 break
-            finished = False
-            while not finished:
-                finished = _finished(waiting[0])
-                if show and time.monotonic() - shown >= INTERVAL:
-                    shown = time.monotonic()
-                    show(progress)
+            while not _finished(waiting[0]):
+                tick()
+            tick()
             yield waiting.popleft().result()
         if show:
             show(progress)
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _chunk(pictures: Pictures, rows: range, decoded: Iterable[Decoded]) -> Chunk:
+    """Return decoded pictures with their facts."""
+    pixels = np.zeros((len(rows), *pictures.shape[1:]), np.uint8)
+    facts = np.zeros(len(rows), facts_type(pictures.channels))
+    failures: dict[int, Failure] = {}
+    # fewer of them if this process is being stopped
+    for place, found in enumerate(decoded):
+        if isinstance(found, Failure):
+            failures[rows[place]] = found
+        else:
+            pixels[place] = found
+            facts["hash"][place] = pixel_hash(found)
+            facts["readable"][place] = True
+    # channel by channel: 2.4 us a picture of 32 x 32 pixels, instead of 20 us
+    values = pixels.reshape(len(rows), -1, pictures.channels).transpose(0, 2, 1)
+    values = np.ascontiguousarray(values)  # (n, C, pixels)
+    # 32 bits hold the sum of the squares of 66,000 pixels
+    wide = np.uint32 if values.shape[2] <= 1 << 16 else np.uint64
+    facts["sums"] = values.sum(2, dtype=wide)
+    facts["squares"] = np.einsum("ncp,ncp->nc", values, values, dtype=wide, casting="unsafe")
+    return Chunk(pixels, facts, failures, zlib.crc32(pixels.data))
 
 
 def _finished(future: Future[Chunk]) -> bool:
@@ -200,11 +234,17 @@ def _finished(future: Future[Chunk]) -> bool:
     return True
 
 
-def _attempt(pictures: Pictures, row: int) -> npt.NDArray[np.uint8] | Failure:
-    unread = True
+def _read(pictures: Pictures, row: int) -> bytes | Failure:
     try:
-        content = pictures.listing.files.read(row)
-        unread = False
+        return pictures.listing.files.read(row)
+    except PeewitError as error:
+        return Failure(error.what, error.why, error.todo, unread=True)
+
+
+def _decode(pictures: Pictures, row: int, content: bytes | Failure) -> Decoded:
+    if isinstance(content, Failure):
+        return content
+    try:
         return pictures.decode_content(content, row)
     except PeewitError as error:
-        return Failure(error.what, error.why, error.todo, unread)
+        return Failure(error.what, error.why, error.todo, unread=False)

@@ -31,6 +31,7 @@ from peewit.data.packing.reuse import earlier_version, unfinished_entry
 from peewit.data.pictures import Pictures, files_of
 from peewit.data.store import Facts, Recorded, facts_type, select
 from peewit.errors import PeewitError, reason_of
+from peewit.images.fitting import Fit
 from peewit.images.preprocessing import Preprocessing
 
 Note = Callable[[str], None]
@@ -58,11 +59,11 @@ def sized_for(
 ) -> Dataset:
     """Return a data set with its pictures at the input size of a network; see `at_size`."""
     size = preprocessing.height, preprocessing.width
-    return at_size(dataset, *size, getattr(preprocessing, "fit", "crop"), note, show)
+    return at_size(dataset, *size, preprocessing.fit, note, show)
 
 
 def at_size(
-    dataset: Dataset, height: int, width: int, fit: str, note: Note, show: Show | None = None
+    dataset: Dataset, height: int, width: int, fit: Fit, note: Note, show: Show | None = None
 ) -> Dataset:
     """Return a data set of picture files with its pictures decoded at one size.
 
@@ -132,6 +133,12 @@ def _pack(pictures: Pictures, note: Note, show: Show | None) -> Packed:
         pixels = np.empty(pictures.shape, np.uint8)
         facts, failures = _uncached(pictures, show, reuse, pixels)
         packed = Packed(Recorded(pixels, facts), failures)
+    elif pictures.listing.files.sequential:
+        raise PeewitError(
+            why,
+            f"{pictures.listing.place} can only be read from beginning to end",
+            "unpack it and use the folder, or make room",
+        )
     else:
         note(f"{why}: they are decoded while they are used, which takes longer")
         packed = _live(folder, replace(key, pixels=False), pictures, note, show, reuse)

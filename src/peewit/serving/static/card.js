@@ -110,15 +110,17 @@ export class Card {
     const name = this.file.name;
     const heat = document.getElementById("heat").checked;
     const map = heat && this.prediction?.heat_map;
-    const canvases = [this.canvas(null, name)];
+    const { width, heat_map_part: part } = this.prediction ?? {};
+    const canvases = [this.canvas(name)];
     if (map) {
       const label = this.prediction.labels[0].class;
-      canvases.push(this.canvas(map, text("heat-of", { name, label })));
+      canvases.push(this.canvas(text("heat-of", { name, label }), map, part, width));
     }
     this.view.replaceChildren(...canvases);
   }
 
-  canvas(map, label) {
+  // part: what the heat map covers of the picture as sent, which was sentWidth pixels wide
+  canvas(label, map = null, part = null, sentWidth = 0) {
     const { width, height } = this.bitmap;
     const scale = Math.min(PREVIEW_SIZE / width, PREVIEW_SIZE / height);
     const canvas = element("canvas");
@@ -135,7 +137,9 @@ export class Card {
       context.filter = "none";
       context.imageSmoothingEnabled = true;
       context.imageSmoothingQuality = "high";
-      context.drawImage(coloured(map), 0, 0, canvas.width, canvas.height);
+      const unit = canvas.width / sentWidth;
+      const area = [part.left, part.top, part.width, part.height].map((side) => side * unit);
+      context.drawImage(coloured(map), ...area);
     }
     return canvas;
   }
@@ -153,7 +157,6 @@ async function preview(file) {
   return resized;
 }
 
-// The network sees the whole picture, so the heat map covers all of it.
 function coloured(map) {
   const canvas = element("canvas");
   canvas.width = map[0].length;

@@ -22,7 +22,7 @@ from peewit.system.malloc import freed_memory_kept
 from peewit.training.budget.plan import Speed, python_seconds
 from peewit.training.budget.threads import Threads
 from peewit.training.build import build_setup, resized
-from peewit.training.defaults import filled, network_size
+from peewit.training.defaults import chosen_fit, filled, network_size
 from peewit.training.environment import isolated, usable_threads
 from peewit.training.loop import fit
 from peewit.training.recipe import Recipe
@@ -71,7 +71,7 @@ class Machine:
     now: Callable[[], float] = time.perf_counter
     best_rate: float | None = field(init=False, default=None)
     count: int | None = field(init=False, default=None)
-    _speeds: dict[tuple[str, str, int], Speed] = field(init=False, default_factory=dict)
+    _speeds: dict[tuple[object, ...], Speed] = field(init=False, default_factory=dict)
 
     @property
     def threads(self) -> int:
@@ -111,16 +111,21 @@ class Machine:
     def measure_speed(self, dataset: Dataset, recipe: Recipe, seconds: float) -> Speed:
         """Measure the recipe's network and remember it; see ``measure``."""
         speed = measure(dataset, recipe, seconds, self.now)
-        self._speeds[recipe.model, recipe.precision, recipe.batch_size] = speed
+        self._speeds[measured_as(recipe)] = speed
         return speed
 
     def speed_of(self, recipe: Recipe) -> Speed | None:
         """Return the measured speed of the recipe's network; None if it was not measured."""
-        return self._speeds.get((recipe.model, recipe.precision, recipe.batch_size))
+        return self._speeds.get(measured_as(recipe))
 
     def measure_python(self) -> float:
         """Return the seconds that a small Python loop takes."""
         return python_seconds(self.now)
+
+
+def measured_as(recipe: Recipe) -> tuple[object, ...]:
+    """Return what the speed of a recipe depends on."""
+    return recipe.model, recipe.precision, recipe.batch_size, recipe.image_size
 
 
 def best_rate(seconds: float = 0.9, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -296,5 +301,5 @@ def _some(dataset: Dataset, recipe: Recipe, count: int) -> Dataset:
     size = network_size(dataset, recipe)
     some = dataset.take(chosen)
     if size[0] * size[1] < height * width:
-        some = replace(some, images=resized(some.images, *size))
+        some = replace(some, images=resized(some.images, *size, chosen_fit(recipe)))
     return some.take(np.arange(count) % different)

@@ -40,6 +40,10 @@ NETWORKS = (
     Entry("fast-xl", 250_000),
 )
 
+# Input sizes for photographs, whose networks have half the resolution of the input, and how often a
+# larger one must see each picture to be better.
+SIZES, PASSES = (64, 96, 128), 40
+
 # The best network for each amount of training: operations (2 per multiply-add), and its error on
 # held-out images.
 ERRORS = (
@@ -56,6 +60,33 @@ def by_images(images: float) -> str:
     ('fast-xs', 'fast-xl')
     """
     return [entry.model for entry in NETWORKS if entry.images <= images][-1]
+
+
+def picture_size(passes: float) -> int:
+    """Return the input size in pixels for photographs.
+
+    Parameters
+    ----------
+    passes : float
+        How often the budget allows to train on each picture at the smallest size.
+
+    Examples
+    --------
+    >>> picture_size(3), picture_size(100), picture_size(1_000)
+    (64, 96, 128)
+    """
+    able = [size for size in SIZES if passes * (SIZES[0] / size) ** 2 >= PASSES]
+    return max(able, default=SIZES[0])
+
+
+def grid_size(image_size: int | None) -> int:
+    """Return the resolution at which a network for photographs computes, in pixels.
+
+    >>> grid_size(None), grid_size(128), grid_size(48)
+    (32, 64, 48)
+    """
+    size = image_size or SIZES[0]
+    return size // 2 if size >= SIZES[0] else size
 
 
 def needed_flops(error: float) -> float:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from peewit import kernels
 from peewit.data.dataset import Dataset
+from peewit.data.pictures import files_of
 from peewit.models.flops import training_flops
-from peewit.models.registry import FAST_WIDTHS, build, find
+from peewit.models.registry import FAST_WIDTHS, HALF, build, find
 from peewit.system.text import counted, duration, minutes
 from peewit.training.budget import plan as plans
 from peewit.training.budget.benchmark import Machine
-from peewit.training.budget.frontier import NETWORKS
+from peewit.training.budget.frontier import NETWORKS, SIZES, grid_size, picture_size
 from peewit.training.budget.plan import Budget, Ending, Measured, Plan, Speed
 from peewit.training.budget.rounds import next_round
-from peewit.training.defaults import network_size
+from peewit.training.defaults import network_size, training_images
 from peewit.training.recipe import AUTO, Recipe
 
 # The fractions of the budget that may be spent on all measurements, the best rate and each network,
@@ -30,6 +33,8 @@ USUAL_SHARE, USUAL_SHARE_OF_KERNELS, USUAL_SHARE_OF_BFLOAT16 = 0.7, 1.2, 1.7
 WORTH_BFLOAT16 = 1.1
 # Test-time augmentation: five more views of a quarter of the images.
 AUGMENTED = 1.3
+# Images of noise in place of pictures that would have to be decoded: 25 MB of 128 x 128 pixels.
+STAND_INS = 512
 # The time for saving, pictures and exit, and for the report, in units of `python_seconds`.
 ENDING_LOOPS, REPORT_LOOPS = 220.0, 100.0
 
@@ -71,7 +76,34 @@ def choose_network(
     """
     with machine.measuring(recipe.threads or 1):
         machine.adapt_threads(recipe.threads or 1)
-        return _choose(dataset, recipe, machine, settled)
+        pictures = _stand_in(dataset) if files_of(dataset.images) is not None else None
+        if pictures is None or settled or recipe.model != AUTO or recipe.minutes is None:
+            return _choose(pictures or dataset, recipe, machine, settled)
+        # the network first, at the resolution at which its layers will compute
+        grid = grid_size(recipe.image_size)
+        choice = _choose(pictures, recipe.replace(image_size=grid), machine, settled)
+        passes = choice.speed.images(choice.seconds) / max(training_images(recipe, dataset), 1)
+        return _in_detail(choice, passes, pictures, recipe, machine)
+
+
+def _stand_in(dataset: Dataset) -> Dataset:
+    """Return noise in place of pictures: as fast to train on, and nothing has to be decoded."""
+    count = min(len(dataset), STAND_INS)
+    noise = np.random.default_rng(0).integers(0, 256, (count, *dataset.image_shape), np.uint8)
+    return Dataset(noise, dataset.labels[:count], dataset.class_names)
+
+
+def _in_detail(
+    choice: Choice, passes: float, dataset: Dataset, recipe: Recipe, machine: Machine
+) -> Choice:
+    """Return the choice for pictures in files, with the input size that suits the budget."""
+    size = recipe.image_size or picture_size(passes)
+    model = choice.recipe.model
+    recipe = choice.recipe.replace(
+        model=f"{model}{HALF}" if size >= SIZES[0] else model, image_size=size
+    )
+    speed = machine.measure_speed(dataset, recipe, min(LONGEST_STEPS, STEPS_SHARE * choice.seconds))
+    return Choice(recipe=recipe, speed=speed, seconds=choice.seconds)
 
 
 def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -> Choice:
@@ -187,12 +219,13 @@ def _models(recipe: Recipe, flops: dict[str, float], rate: float, seconds: float
 def sentence(plan: Plan, recipe: Recipe, budget: Budget) -> str:
     """Return the plan in a sentence for the user."""
     model = recipe.model
-    widths = "-".join(map(str, FAST_WIDTHS.get(model, ())))
+    widths = "-".join(map(str, FAST_WIDTHS.get(model.removesuffix(HALF), ())))
+    size = f" on {recipe.image_size} x {recipe.image_size} pixels" if recipe.image_size else ""
     images = plan.speed.batch_size / plan.speed.step
     ends = budget.elapsed + plan.training
     return (
         f"{minutes(budget.seconds / 60)}: {model}"
-        f"{f' ({widths})' if widths else ''}, about {counted(plan.epochs, 'epoch')} at "
+        f"{f' ({widths})' if widths else ''}{size}, about {counted(plan.epochs, 'epoch')} at "
         f"{images:,.0f} images/s{' in bfloat16' if recipe.precision == 'bfloat16' else ''}; the "
         f"training ends after about {duration(ends)}"
         + ("" if plan.augmented or not recipe.tta else "; no time for test-time augmentation")
