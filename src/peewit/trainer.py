@@ -237,7 +237,11 @@ def _prepared(
     size, form = network_size(dataset, recipe), chosen_fit(recipe)
     dataset = at_size(dataset, *size, form, callbacks.note, show)
     test = None if test is None else at_size(test, *size, form, callbacks.note, show)
-    return (dataset, test) if dataset.names is None else with_near_duplicates(dataset, test)
+    return (
+        (dataset, test)
+        if dataset.names is None
+        else with_near_duplicates(dataset, test, callbacks.note)
+    )
 
 
 def _validation_fraction(recipe: Recipe) -> float | None:

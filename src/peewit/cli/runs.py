@@ -110,7 +110,7 @@ def evaluate(
     splits = sized_splits(run, splits)
     train, dataset = splits.train, splits.test
     if train.names is not None:
-        train, dataset = with_near_duplicates(train, dataset)
+        train, dataset = with_near_duplicates(train, dataset, note)
     logits, own = None, run.source and lasting_source(place)["source"] == run.source.get("source")
     if own and read_split(run.path):
         found = find_tested(run, train, dataset)

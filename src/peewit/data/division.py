@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from peewit.errors import PeewitError
 # The share of the images that is held out for the test if the source has no test part
 TEST_FRACTION = 0.2
 TRAINING, VALIDATION, TEST, FOLD, LEFT_OUT = "training", "validation", "test", "fold", "left out"
+# The largest share of the pictures that near-duplicates may link into one group
+LARGEST = 0.2
 # Pictures that a sentence names
 NAMED = 3
 
@@ -154,13 +156,17 @@ def as_recorded(parts: Mapping[str, str], train: Dataset, test: Dataset | None) 
     )
 
 
-def with_near_duplicates(dataset: Dataset, test: Dataset | None) -> tuple[Dataset, Dataset | None]:
+def with_near_duplicates(
+    dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
+) -> tuple[Dataset, Dataset | None]:
     """Return the data with near-duplicates, in both parts, joined to the groups that there are.
 
     Parameters
     ----------
     dataset, test : Dataset
         Decoded. Groups that they already have, such as persons, are numbered together.
+    note : callable
+        Called with a sentence if near-duplicates would link these into one that is too large.
     """
     if test is None:
         near = near_duplicates(dataset.images)
@@ -168,7 +174,19 @@ def with_near_duplicates(dataset: Dataset, test: Dataset | None) -> tuple[Datase
         near = near_duplicates(Concatenation(dataset.images, test.images))
     given = [part.groups for part in (dataset, test) if part is not None]
     if given[0] is not None:
-        near = joined(near, np.concatenate([groups for groups in given if groups is not None]))
+        own = np.concatenate([groups for groups in given if groups is not None])
+        both = joined(near, own)
+        largest, before = (
+            int(np.unique(part, return_counts=True)[1].max()) for part in (both, own)
+        )
+        if largest > max(LARGEST * len(own), before):
+            note(
+                f"near-duplicates link groups into one of {largest:,} of {len(own):,} pictures, "
+                "which no split could divide: only the groups stay whole, and near-duplicates of "
+                "different groups may stand on two sides"
+            )
+            both = own
+        near = both
     count = len(dataset)
     return dataset.grouped(near[:count]), None if test is None else test.grouped(near[count:])
 
