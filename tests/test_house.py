@@ -38,6 +38,7 @@ LAYERS = (
     {"prediction"},
     {"plots"},
     {"report"},
+    {"cross_validation"},
     {"trainer"},
     {"serving"},
     {"cli"},

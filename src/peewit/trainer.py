@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from peewit import plots, report
+from peewit.cross_validation import (
+    cross_validate,
+    metrics_of,
+    pooled_logits,
+)
 from peewit.data.dataset import Dataset
-from peewit.data.packing import at_size, sized_for
+from peewit.data.division import (
+    LEFT_OUT,
+    Division,
+    as_recorded,
+    divide,
+    named,
+    with_near_duplicates,
+)
+from peewit.data.packing import at_size
 from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted, PeewitError, UsageError
-from peewit.evaluation.inference import softmax
-from peewit.evaluation.metrics import evaluate
-from peewit.report.final_test import final_logits, training_costs, without_copies, write_result
-from peewit.report.sentences import no_better_than_baseline
+from peewit.report.final_test import (
+    final_logits,
+    training_costs,
+    without_copies,
+    write_missing,
+    write_result,
+)
+from peewit.report.sentences import CROSS_VALIDATION, no_better_than_baseline
 from peewit.runs import folder as runfolder
+from peewit.runs.folds import FoldResults
 from peewit.runs.run import Run
+from peewit.runs.saving import SaveCheckpoints
 from peewit.system.malloc import freed_memory_kept
-from peewit.system.text import command, resuming
+from peewit.system.text import command, counted, resuming
 from peewit.training import checkpoint, environment
 from peewit.training.budget import planner
 from peewit.training.budget.benchmark import Machine
@@ -30,11 +49,11 @@ from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
 from peewit.training.defaults import chosen_fit, network_size
+from peewit.training.folds import resolve_with_folds
 from peewit.training.interrupt import StopRequest
-from peewit.training.loop import TrainSetup, check_weights, fit
+from peewit.training.loop import TrainSetup, fit
 from peewit.training.progress import automatic
 from peewit.training.recipe import OF_THE_TEST, Recipe
-from peewit.training.resolve import resolve
 from peewit.training.resume import (
     advice_when_given_up,
     check_checkpoint,
@@ -45,58 +64,7 @@ from peewit.training.resume import (
     note_differences,
     recipe_to_resume,
 )
-from peewit.training.state import Row, TrainState
-
-
-@dataclass
-class SaveCheckpoints(Callback):
-    """Saves the training in its run folder: after each epoch, and at intervals within it.
-
-    Parameters
-    ----------
-    path : Path
-        The run folder.
-    setup : TrainSetup
-    """
-
-    path: Path
-    setup: TrainSetup
-    _next: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._schedule_next()
-
-    def on_step_end(self, state: TrainState) -> None:
-        """Save if the interval has passed."""
-        if time.monotonic() >= self._next:
-            self._save(state)
-            self._schedule_next()
-
-    def on_epoch_end(self, state: TrainState, row: Row | None) -> None:
-        """Save weights, history and checkpoint."""
-        self._save(state)
-
-    def on_interrupt(self, state: TrainState) -> None:
-        """Save the checkpoint."""
-        self._save(state)
-
-    def _schedule_next(self) -> None:
-        self._next = time.monotonic() + 60 * self.setup.recipe.checkpoint_minutes
-
-    def _save(self, state: TrainState) -> None:
-        setup = self.setup
-        check_weights(setup.model, state, setup.recipe)
-        try:
-            if state.step == 0:  # an epoch has just ended
-                weights = setup.model.state_dict()
-                checkpoint.write_tensors(self.path / runfolder.WEIGHTS, weights, {})
-                runfolder.write_history(self.path, state.history)
-            # last: a checkpoint at the end of an epoch implies that the other files are there
-            file = self.path / runfolder.CHECKPOINT
-            checkpoint.save(file, setup.model, setup.optimizer, state, setup.hard_examples)
-        except PeewitError as error:
-            todo = f"free some space or repair the folder, then resume: {resuming(self.path)}"
-            raise PeewitError(error.what, error.why, todo) from error
+from peewit.training.state import TrainState
 
 
 def train(
@@ -196,15 +164,31 @@ def _begin(
     began: float,
 ) -> Run:
     source = runfolder.lasting_source(source or {})
+    given = test is not None
     if out is not None:
         runfolder.check_free(Path(out))
     if recipe.threads is not None:
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
     machine = Machine(began)
-    recipe = resolve(recipe, dataset, machine, callbacks.note)
-    dataset, test = _decoded(dataset, test, recipe, callbacks, stop)
-    setup = build_setup(dataset, test, recipe, callbacks.note)
+    recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
+    listed = dataset.names or ()
+    dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
+    division = divide(
+        *(dataset, test),
+        seed=recipe.seed,
+        validation_fraction=_validation_fraction(recipe),
+        folds=recipe.folds or 0,
+    )
+    dataset, test = division.dataset, division.test
+    if division.folds is not None:
+        callbacks.note(
+            f"there is no test set: the accuracy of {len(dataset):,} images is measured by "
+            f"{recipe.folds}-fold cross-validation, and the final network is trained on all of them"
+        )
+    elif test is not None and not given:
+        callbacks.note(f"there is no test set: {len(test):,} images are held out for it")
+    setup = build_setup(dataset, test, recipe, callbacks.note, division)
     measured = planner.measure(dataset, test, recipe, machine)
     setup = replace(setup, best_rate=machine.best_rate)
     schedules = Schedules(recipe, len(setup.training), callbacks.note, measured, began)
@@ -227,25 +211,41 @@ def _begin(
             if out is not None or not path.exists():
                 raise  # another process took this name; the next one is free
     with runfolder.locked(path):
-        return _train_and_test(path, setup, test, callbacks, schedules)
+        if rows := division.rows():
+            kept = {name for name, _ in rows}
+            left_out = [(name, LEFT_OUT) for name in listed if name not in kept]
+            runfolder.write_split(path, [*rows, *left_out])
+        return _train_and_test(path, setup, division, callbacks, schedules)
 
 
-def _decoded(
+def _prepared(
     dataset: Dataset,
     test: Dataset | None,
     recipe: Recipe,
     callbacks: CallbackList,
     stop: StopRequest,
 ) -> tuple[Dataset, Dataset | None]:
-    """Return the data with all pictures decoded at the size of the recipe's network."""
+    """Return the data with all pictures decoded at the size of the recipe's network.
+
+    Near-duplicates among the pictures of files are grouped. Arrays are returned unchanged.
+    """
 
     def show(progress: Progress) -> None:
         stop.check("the pictures decoded so far are kept, if they are cached", "start it again")
         callbacks.on_decoding(progress)
 
-    size, fit = network_size(dataset, recipe), chosen_fit(recipe)
-    dataset = at_size(dataset, *size, fit, callbacks.note, show)
-    return dataset, None if test is None else at_size(test, *size, fit, callbacks.note, show)
+    size, form = network_size(dataset, recipe), chosen_fit(recipe)
+    dataset = at_size(dataset, *size, form, callbacks.note, show)
+    test = None if test is None else at_size(test, *size, form, callbacks.note, show)
+    return (
+        (dataset, test)
+        if dataset.names is None
+        else with_near_duplicates(dataset, test, callbacks.note)
+    )
+
+
+def _validation_fraction(recipe: Recipe) -> float | None:
+    return recipe.validation_fraction if recipe.validate_on == "holdout" else None
 
 
 def _resume(
@@ -275,7 +275,7 @@ def _resume(
             getattr(recipe, name) == getattr(run.recipe, name) for name in OF_THE_TEST
         )
         if run.status == "finished" and as_before:
-            _write_missing(run, dataset, test, callbacks)
+            write_missing(run, dataset, test, callbacks)
             after = f"after {recipe.epochs} epochs" if recipe.by_epochs else "as requested"
             check_reached(path, recipe, run.history)
             note(f"{path} is finished {after}; ask for more epochs or minutes to train it further")
@@ -284,8 +284,10 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
-        dataset, test = _decoded(dataset, test, recipe, callbacks, stop)
-        setup = build_setup(dataset, test, recipe, note)
+        dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
+        division = _division_to_resume(run, dataset, test, note)
+        dataset, test = division.dataset, division.test
+        setup = build_setup(dataset, test, recipe, note, division)
         data = describe_data(dataset, test, setup)
         if imported:
             check_fits(path, run.class_names, run.preprocessing, setup, note)
@@ -317,53 +319,56 @@ def _resume(
         runfolder.note_facts(path, environment=here | start)
         runfolder.write_recipe(path, recipe)
         runfolder.remove_results(path)
-        return _train_and_test(path, setup, test, callbacks, schedules)
+        if asked != done:  # the folds are trained for as long as the final network
+            (path / runfolder.FOLDS).unlink(missing_ok=True)
+        if imported and (rows := division.rows()):
+            runfolder.write_split(path, rows)
+        return _train_and_test(path, setup, division, callbacks, schedules)
 
 
-def _write_missing(
-    run: Run, dataset: Dataset, test: Dataset | None, callbacks: CallbackList
-) -> None:
-    """Write the report and pictures of a finished run that was killed, or out of time, before."""
-    # not every network has filters and heat maps to show
-    names = {runfolder.REPORT, *runfolder.PICTURES} - {runfolder.FILTERS, runfolder.HEAT_MAPS}
-    lacking = sorted(name for name in names if not (run.path / name).is_file())
-    if not lacking:
-        return
-    note, show = callbacks.note, callbacks.on_decoding
-    dataset = sized_for(dataset, run.preprocessing, note, show)
-    test = None if test is None else sized_for(test, run.preprocessing, note, show)
-    prints = {"training": dataset.fingerprint, "test": test.fingerprint if test else ""}
-    if run.dataset.get("fingerprints") != prints:
-        note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")
-        return
-    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its pictures")
-    judged, training = test, dataset
-    if run.recipe.validate_on == "holdout":
-        training, validation = dataset.split(run.recipe.validation_fraction, run.recipe.seed)
-        judged = validation if test is None else test
-    assert judged is not None, "a run that validates on its test set has one"
-    logits = run.logits(judged.images)
-    result = evaluate(logits, judged.labels, judged.class_names)
-    probabilities = softmax(logits)
-    title = f"{run.recipe.name}: {run.metrics['split']} accuracy {run.metrics['accuracy']:.1%}"
-    plots.save_curves(run.path / runfolder.CURVES, run.history, title)
-    plots.save_confusion(run.path / runfolder.CONFUSION, result)
-    mistakes = run.path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, judged.images, judged.labels, probabilities, judged.class_names)
-    evidence = report.Evidence(training=training, judged=judged, logits=logits)
-    report.after_training(run, evidence, note)
+def _division_to_resume(
+    run: Run, dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
+) -> Division:
+    """Return the recorded parts of the data; without a record, as they were at the start.
+
+    Raises
+    ------
+    PeewitError
+        Pictures of the run are missing.
+    """
+    parts = runfolder.read_split(run.path)
+    if not parts:
+        fraction = _validation_fraction(run.recipe)
+        return divide(dataset, test, seed=run.recipe.seed, validation_fraction=fraction)
+    division = as_recorded(parts, dataset, test)
+    if division.missing:
+        raise PeewitError(
+            f"cannot resume {run.path}",
+            f"{counted(len(division.missing), 'picture')} of the run can no longer be read "
+            f"({named(division.missing)})",
+            "restore the files, or start a new run",
+        )
+    if division.added:
+        note(
+            "left out, because the source did not have them at the start of the run: "
+            f"{counted(len(division.added), 'picture')} ({named(division.added)})"
+        )
+    return division
 
 
 def _train_and_test(
     path: Path,
     setup: TrainSetup,
-    test: Dataset | None,
+    division: Division,
     callbacks: CallbackList,
     schedules: Schedules,
 ) -> Run:
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
+    results = _cross_validate(path, setup, division, callbacks, schedules)
+    if results is not None:
+        setup = replace(setup, validated_by_folds=results.validation_at)
     # first, so that the state is saved before other callbacks report it
     ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
     callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
@@ -380,11 +385,9 @@ def _train_and_test(
                     info = TrainInfo(recipe.epochs, images, recipe.batch_size)
                     callbacks.on_train_begin(info, state)
                 fit(setup, state, callbacks, schedule)
-            evidence = _test(path, setup, test, state, callbacks, schedules)
+            evidence = _test(path, setup, division, results, state, callbacks, schedules)
         except StopTraining:
-            raise Interrupted(
-                "the training was stopped", "everything is saved", f"resume it: {resuming(path)}"
-            ) from None
+            raise _stopped(path) from None
         runfolder.write_finished(path, True)
         run = Run.open(path)
         if schedules.decide_report():
@@ -398,10 +401,41 @@ def _train_and_test(
     return run
 
 
+def _cross_validate(
+    path: Path,
+    setup: TrainSetup,
+    division: Division,
+    callbacks: CallbackList,
+    schedules: Schedules,
+) -> FoldResults | None:
+    """Train and test the folds that are not finished; return None if there are no folds."""
+    if division.folds is None:
+        return None
+    recipe, data, file = setup.recipe, division.dataset, path / runfolder.CHECKPOINT
+    before = FoldResults.read(path, len(data), len(data.class_names)).spent
+    schedules.began -= before  # the time of earlier sessions counts
+    schedules.fewest = 0  # if the folds took too long, the final network still gets a step
+    ends, measured = None, schedules.measured
+    if recipe.minutes is not None and measured is not None:
+        spent = checkpoint.read_state(file).spent if file.is_file() else 0.0
+        ends = schedules.began + 60 * recipe.minutes - measured.ending.reserve() - spent
+    try:
+        with environment.isolated(recipe.threads or 1), freed_memory_kept():
+            return cross_validate(path, data, division.folds, recipe, measured, callbacks, ends)
+    except StopTraining:
+        raise _stopped(path) from None
+
+
+def _stopped(path: Path) -> Interrupted:
+    todo = f"resume it: {resuming(path)}"
+    return Interrupted("the training was stopped", "everything is saved", todo)
+
+
 def _test(
     path: Path,
     setup: TrainSetup,
-    test: Dataset | None,
+    division: Division,
+    results: FoldResults | None,
     state: TrainState,
     callbacks: CallbackList,
     schedules: Schedules,
@@ -413,19 +447,24 @@ def _test(
     StopTraining
         A callback asked to stop.
     """
-    data = test if test is not None else setup.validation
-    split = "test" if test is not None else "validation"
-    callbacks.note(f"testing on {len(data):,} {split} images")
+    test = division.test
+    data, split = (setup.validation, "validation") if test is None else (test, "test")
+    if results is not None:
+        data, split = division.dataset, CROSS_VALIDATION
+        found = pooled_logits(setup, results, data, callbacks)
+    else:
+        callbacks.note(f"testing on {len(data):,} {split} images")
+        found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     if missing := plots.advice(data.class_names):
         callbacks.note(missing)
-    found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
     # replaces weights that an interrupted final test may have calibrated; the checkpoint, from
     # which the run is resumed, keeps the weights as they were trained
     checkpoint.write_tensors(path / runfolder.WEIGHTS, setup.model.state_dict(), {})
     more: dict[str, Any] = dict(training_costs(state))
+    if results is not None:
+        more |= metrics_of(results)
     if found.threshold:
-        single = evaluate(found.single, data.labels, data.class_names)
-        more["single_view_accuracy"] = single.accuracy
+        more["single_view_accuracy"] = float((found.single.argmax(1) == data.labels).mean())
     if setup.recipe.tta:  # also a 0, because an earlier final test may have had time for it
         runfolder.write_unsure(path, found.threshold)
     if found.estimated_from:

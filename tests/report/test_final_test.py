@@ -19,6 +19,7 @@ from peewit.evaluation.inference import (
     logits_in_batches,
     softmax,
 )
+from peewit.evaluation.metrics import wilson_interval
 from peewit.evaluation.temperature import FEWEST, calibrate, head
 from peewit.images.preprocessing import Preprocessing
 from peewit.report.final_test import FinalLogits, final_logits, without_copies
@@ -195,11 +196,12 @@ def test_the_accuracy_without_copies_of_training_images() -> None:
     logits = np.eye(3, dtype=np.float32)[TEST.labels]
     logits[:4] = np.roll(logits[:4], 1, axis=1)  # the first four are wrong
     copies = list(range(2, 40, 2))  # 19, of which 18 are right
-    assert without_copies(logits, TEST, "test", copies, notes.append) == {
-        "also_in_training": {"images": 19, "indices": copies, "accuracy_without": 18 / 21}
-    }
+    found = without_copies(logits, TEST, "test", copies, notes.append)["also_in_training"]
+    assert found.pop("interval_without") == list(wilson_interval(18, 21))
+    assert found == {"images": 19, "indices": copies, "accuracy_without": 18 / 21}
     assert notes == [
-        "19 of 40 test images are also training images; without them, the accuracy is 85.7%"
+        "19 of 40 test images are also training images; without them, the accuracy is 85.7% "
+        "(95% interval 65.4% to 95.0%)"
     ]
     everything = without_copies(logits, TEST, "test", range(40), notes.append)
     assert everything["also_in_training"] == {

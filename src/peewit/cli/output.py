@@ -57,12 +57,14 @@ def print_json(value: Any) -> None:
 
 def print_run(run: Run) -> None:
     """Print the accuracy of a finished run and its folder, if there is somebody to read them."""
+    from peewit.report.sentences import images_tested
+
     with reader_may_leave():
         if run.metrics:
             low, high = run.metrics["accuracy_interval"]
             click.echo(
                 f"accuracy {run.metrics['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}) "
-                f"on {run.metrics['images']:,} {run.metrics['split']} images"
+                f"on {images_tested(run.metrics)}"
             )
         click.echo(run.path)
 

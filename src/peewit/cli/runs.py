@@ -83,13 +83,16 @@ def evaluate(
     precision, recall and F1 score of each class. For an imported run the first result is saved in
     the run's folder, with a report.
     """
-    from peewit.data.duplicates import also_in
+    from peewit.data.division import with_near_duplicates
+    from peewit.data.duplicates import copies_in
     from peewit.data.sources import load, moved
     from peewit.errors import PeewitError
     from peewit.evaluation.metrics import evaluate as evaluate_logits
     from peewit.prediction.engines import fastest
     from peewit.report.final_test import keep_test, without_copies
+    from peewit.runs.folder import lasting_source, read_split
     from peewit.runs.run import Run
+    from peewit.runs.tested import find_tested
 
     run = Run.open(folder)
     if source is not None:
@@ -105,21 +108,37 @@ def evaluate(
     for sentence in splits.notes:
         note(sentence)
     splits = sized_splits(run, splits)
-    dataset = splits.test
-    if dataset is None:
+    train, dataset = splits.train, splits.test
+    if train.names is not None:
+        train, dataset = with_near_duplicates(train, dataset, note)
+    logits, own = None, run.source and lasting_source(place)["source"] == run.source.get("source")
+    if own and read_split(run.path):
+        found = find_tested(run, train, dataset)
+        for sentence in found.notes:
+            note(sentence)
+        train, dataset, logits = found.training, found.test, found.logits
+        if dataset is None:
+            dataset = found.judged
+        if logits is not None:
+            note(
+                "the network was trained on all images of this source: these are the results of "
+                "the cross-validation; name another SOURCE to test it on new images"
+            )
+    elif dataset is None:
         note(f"{splits.train.origin} has no test set: evaluating on all its images")
-        dataset = splits.train
+        dataset = train
     if tuple(dataset.class_names) != run.class_names:
         raise PeewitError(
             f"cannot evaluate {folder} on {dataset.origin}",
             f"the classes of the run are {shortened(run.class_names)}, "
             f"those of the data are {shortened(dataset.class_names)}",
         )
-    logits = fastest(run).logits(dataset.images)
-    result = evaluate_logits(logits, dataset.labels, run.class_names)
+    if logits is None:
+        logits = fastest(run).logits(dataset.images)
+    result = evaluate_logits(logits, dataset.labels, run.class_names, dataset.groups)
     more: dict[str, Any] = {}
-    if splits.test is not None:
-        copies = also_in(dataset, splits.train).tolist()
+    if dataset is not train:
+        copies = copies_in(dataset, train).tolist()
         more = without_copies(logits, dataset, "test", copies, note)
     untested = run.status == "imported" and not run.metrics
     if untested and splits.test is not None and (source is None or not run.source):

@@ -47,6 +47,13 @@ LENGTHS = {"epochs", "minutes", "until_accuracy"}
     "your own, or with --minutes or --until-accuracy: fast]",
     shell_complete=complete_recipe,
 )
+@click.option(
+    "--group",
+    metavar="COLUMN|REGEX",
+    help="Keep groups of pictures, such as those of one person, on one side of every split: a "
+    "column of the table, or a regular expression whose first group (or match) in the path of a "
+    "picture names its group.",
+)
 @recipe_flags
 @click.option(
     "--out",
@@ -79,6 +86,7 @@ def train(
     source: str | None,
     data: str | None,
     coarse: bool,
+    group: str | None,
     recipe: str | None,
     out: Path | None,
     resume: Path | None,
@@ -101,7 +109,9 @@ def train(
     from peewit.training.recipe import PRESETS
 
     changes = {name: value for name, value in flags.items() if value is not None}
-    place = {"source": source, "data": data, "coarse": coarse}
+    place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
+    if group is not None:
+        place["group"] = group
     settings = None
     with flags_named(changes):
         if resume is not None:
@@ -177,6 +187,7 @@ def _resumed(
     if earlier.source:  # imported runs may have none
         kept["source"] = source
         kept["classes"] = "--coarse" if place["coarse"] else None
+        kept["groups"] = "--group" if "group" in place else None
     for what, typed in kept.items():
         if typed:
             raise click.UsageError(f"a resumed run keeps its {what}: omit {typed}")

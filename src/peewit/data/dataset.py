@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from peewit.data.splitting import Units, fold_numbers, held_out
 from peewit.data.store import Facts, recorded, select
 from peewit.errors import PeewitError
 
@@ -272,12 +273,16 @@ class Dataset:
         return taken
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Split into two parts, stratified by class.
+        """Split into two parts, stratified by class, without separating a group.
+
+        With names, the split follows from them and the seed alone, on every machine; an added
+        picture leaves almost all others where they were.
 
         Parameters
         ----------
         fraction : float
             Fraction of each class that goes to the second part, more than 0 and less than 1.
+            Groups can make it impossible to meet exactly.
         seed : int
             Seed of the random selection; the same seed returns the same split.
 
@@ -291,10 +296,17 @@ class Dataset:
         PeewitError
             ``fraction`` is not between 0 and 1, or a part would be empty.
         """
+        split_off = self.split_mask(fraction, seed)
+        return self.take(~split_off), self.take(split_off)
+
+    def split_mask(self, fraction: float, seed: int = 0) -> npt.NDArray[np.bool_]:
+        """Return which images ``split`` splits off, bool, shape (N,)."""
         if not 0 < fraction < 1:
             raise PeewitError(
                 f"cannot split off {fraction} of the images", "it is not between 0 and 1"
             )
+        if self.names is not None or self.groups is not None:
+            return held_out(self._units(seed), fraction)
         random = np.random.default_rng(seed)
         split_off = np.zeros(len(self), dtype=bool)
         for label in range(len(self.class_names)):
@@ -306,7 +318,45 @@ class Dataset:
                 "one part would be empty",
                 "use more images or another fraction",
             )
-        return self.take(~split_off), self.take(split_off)
+        return split_off
+
+    def folds(self, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+        """Divide into folds for cross-validation, stratified by class, without separating a group.
+
+        Parameters
+        ----------
+        count : int
+            Number of folds, at least 2.
+        seed : int
+            The same seed returns the same folds.
+
+        Returns
+        -------
+        int64 array, shape (N,)
+            The fold of each image, from 0.
+
+        Raises
+        ------
+        PeewitError
+            There are fewer groups, or images, than folds.
+        """
+        return fold_numbers(self._units(seed), count)
+
+    def grouped(self, groups: npt.NDArray[np.int64]) -> Dataset:
+        """Return the same images with other groups, int64, shape (N,)."""
+        other = replace(self, groups=groups)
+        if "image_hashes" in vars(self):  # known already
+            vars(other)["image_hashes"] = self.image_hashes
+        return other
+
+    def _units(self, seed: int) -> Units:
+        return Units(
+            labels=self.labels,
+            classes=len(self.class_names),
+            seed=seed,
+            names=self.names,
+            groups=self.groups,
+        )
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image_shape))

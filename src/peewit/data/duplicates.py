@@ -43,6 +43,20 @@ def also_in(images: Dataset, others: Dataset) -> npt.NDArray[np.int64]:
     return np.flatnonzero(np.isin(images.image_hashes, others.image_hashes))
 
 
+def copies_in(images: Dataset, others: Dataset) -> npt.NDArray[np.int64]:
+    """Return the indices of images that are also in another data set, or whose group is, ascending.
+
+    Parameters
+    ----------
+    images, others : Dataset
+        With or without groups, which are numbered together.
+    """
+    copies = also_in(images, others)
+    if images.groups is None or others.groups is None:
+        return copies
+    return np.union1d(copies, np.flatnonzero(np.isin(images.groups, others.groups)))
+
+
 def labelled_differently(dataset: Dataset) -> npt.NDArray[np.int64]:
     """Return the indices of images that are also in the data set under another label.
 
@@ -70,10 +84,17 @@ def labelled_differently(dataset: Dataset) -> npt.NDArray[np.int64]:
     return found[np.argsort(first[group[found]], kind="stable")]
 
 
-def copies_named(split: str, indices: Sequence[int], total: int) -> str:
+def copies_named(
+    split: str,
+    indices: Sequence[int],
+    total: int,
+    names: Sequence[str] | None = None,
+    groups: bool = False,
+) -> str:
     """Return how many images are also training images, and which, as the start of a sentence.
 
-    Validation images have no numbers that a user could look up, so they are only counted.
+    Validation images without names have no numbers that a user could look up, so they are only
+    counted. With ``groups``, near-duplicates and images of one group count too.
 
     Examples
     --------
@@ -83,10 +104,25 @@ def copies_named(split: str, indices: Sequence[int], total: int) -> str:
     '2 of 90 test images are also training images (numbers 3, 8, counted from 0)'
     """
     one = len(indices) == 1
-    also = "is also a training image" if one else "are also training images"
-    count = f"{len(indices):,} of {total:,} {split} images {also}"
+    count = f"{len(indices):,} of {total:,} {split} images {also_training(len(indices), groups)}"
+    if names is not None:
+        listed = ", ".join(names[index] for index in indices[:_NAMED])
+        return f"{count} ({listed}{', ...' if len(indices) > _NAMED else ''})"
     if split != "test":
         return count
     named = ", ".join(str(index) for index in indices[:_NAMED])
     more = ", ..." if len(indices) > _NAMED else ""
     return f"{count} ({'number' if one else 'numbers'} {named}{more}, counted from 0)"
+
+
+def also_training(count: int, groups: bool) -> str:
+    """Return what copies of training images are, as the rest of a sentence.
+
+    >>> also_training(1, False), also_training(2, True)
+    ('is also a training image', 'are in a group with, or nearly identical to, training images')
+    """
+    one = count == 1
+    if groups:
+        image = "a training image" if one else "training images"
+        return f"{'is' if one else 'are'} in a group with, or nearly identical to, {image}"
+    return "is also a training image" if one else "are also training images"

@@ -11,6 +11,7 @@ import numpy as np
 from peewit.data.cifar.archive import BadArchiveError
 from peewit.data.dataset import Dataset
 from peewit.data.formats import is_npz, listing_of
+from peewit.data.grouping import groups_of
 from peewit.data.listing import TEST, TRAIN, UNKNOWN, VALIDATION, Listing
 from peewit.data.places import (
     SOURCES,
@@ -47,6 +48,7 @@ def load(
     *,
     data: str | Path | None = None,
     coarse: bool = False,
+    group: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Splits:
     """Load a source by name or by path.
@@ -62,6 +64,10 @@ def load(
         none has it, it is downloaded.
     coarse : bool, optional
         Use the 20 coarse labels of CIFAR-100 instead of the 100 fine ones.
+    group : str, optional
+        Pictures in files: the column of the table, or the regular expression on the name of each
+        picture, that says which pictures belong together, such as those of one person. A split
+        keeps them on one side.
     progress : callable, optional
         Called a few times per second during a download. By default, progress is shown only in
         notebooks.
@@ -89,6 +95,8 @@ def load(
     peewit.errors.UsageError: there is no source cifar11: known are cifar10, cifar100 and digits; \
 give one of these, or the path of an archive or a folder
     """
+    if group is not None and source in SOURCES:
+        raise UsageError(f"{source} cannot be grouped", "only pictures in files have names")
     if source == "digits":
         if data is not None or coarse:
             raise UsageError(
@@ -100,7 +108,7 @@ give one of these, or the path of an archive or a folder
     if source not in SOURCES:
         if data is not None or not source:
             raise unknown_source(source)
-        return _from_path(Path(source), None, coarse)
+        return _from_path(Path(source), None, coarse, group)
     if coarse and source != "cifar100":
         raise UsageError(f"{source} has no coarse labels", "only cifar100 has them")
     if data is not None:
@@ -176,18 +184,20 @@ def load_path(path: Path, name: str | None) -> Loaded:
     return loaded
 
 
-def _from_path(path: Path, name: str | None, coarse: bool) -> Splits:
+def _from_path(path: Path, name: str | None, coarse: bool, group: str | None = None) -> Splits:
     if name is None and not exists(expanded(path)) and _looks_like_a_name(str(path)):
         raise unknown_source(str(path))
     path = resolve(path, name)
     if name is None and not coarse:
-        if is_npz(path):
+        if is_npz(path) and group is None:
             from peewit.data.arrays import load_npz
 
             return Splits(*load_npz(path))
-        listing = listing_of(path)
+        listing = None if is_npz(path) else listing_of(path)
         if listing is not None:
-            return _pictures(listing)
+            return _pictures(listing, group)
+    if group is not None:
+        raise UsageError(f"{path} cannot be grouped", "only pictures in files have names")
     loaded = load_path(path, name)
     if coarse and loaded.decoded.layout.name != "cifar100":
         raise UsageError(f"{path} has no coarse labels", "only cifar100 has them")
@@ -239,10 +249,14 @@ def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) ->
     return Splits(train, test, (*notes, *loaded.notes, *_unpublished(path, loaded)))
 
 
-def _pictures(listing: Listing) -> Splits:
+def _pictures(listing: Listing, group: str | None) -> Splits:
     """Return the parts of a listing, whose pictures are decoded when they are needed."""
-
     from peewit.data.pictures import Pictures  # Pillow, which `peewit --help` does without
+
+    groups, notes = None, list(listing.notes)
+    if group is not None:
+        groups, sentence = groups_of(listing, group)
+        notes.append(sentence)
 
     def part(wanted: list[int], title: str) -> Dataset | None:
         rows = np.flatnonzero(np.isin(listing.parts, wanted))
@@ -255,11 +269,12 @@ def _pictures(listing: Listing) -> Splits:
             listing.class_names,
             f"{listing.place.name} {title}, {listing.place}",
             names,
+            None if groups is None else groups[rows],
         )
 
     train = part([UNKNOWN, TRAIN, VALIDATION], "train")
     assert train is not None, "make_listing has refused this"
-    return Splits(train, part([TEST], "test"), tuple(listing.notes))
+    return Splits(train, part([TEST], "test"), tuple(notes))
 
 
 def _unpublished(path: Path, loaded: Loaded) -> list[str]:

@@ -100,6 +100,55 @@ class Selection:
         return np.asarray(self.store[self.rows], dtype)
 
 
+class Concatenation:
+    """The images of two stores of the same shape, one after the other, without copying them.
+
+    Parameters
+    ----------
+    first, second : Images
+
+    Examples
+    --------
+    >>> pixels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    >>> both = Concatenation(pixels, pixels[:1])
+    >>> both.shape, both[2:4].shape, both[3, 0, 1].tolist()
+    ((4, 2, 2, 1), (2, 2, 2, 1), [1])
+    """
+
+    def __init__(self, first: Images, second: Images) -> None:
+        self.first, self.second = first, second
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of images, height, width and channels."""
+        return (len(self), *self.first.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always uint8."""
+        return self.first.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Always 4."""
+        return 4
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        if isinstance(rows, tuple):
+            return self[rows[0]][rows[1:]]
+        numbers = np.arange(len(self))[rows]
+        if numbers.ndim == 0:
+            return self[numbers[None]][0]
+        out = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        late = numbers >= len(self.first)
+        out[~late] = self.first[numbers[~late]]
+        out[late] = self.second[numbers[late] - len(self.first)]
+        return out
+
+
 def select(store: Images, rows: npt.NDArray[np.int64]) -> Images:
     """Return the images at ``rows`` of a store that may itself be a selection.
 

@@ -16,6 +16,9 @@ import numpy.typing as npt
 from peewit.errors import PeewitError
 from peewit.evaluation.reliability import ConfidenceBin, calibration_error, reliability
 
+# The 97.5 % quantile of the normal distribution
+NORMAL = 1.959963984540054
+
 
 @dataclass(frozen=True)
 class ClassScores:
@@ -117,7 +120,10 @@ class Evaluation:
 
 
 def evaluate(
-    logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: Sequence[str]
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    class_names: Sequence[str],
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Compute the metrics of a classifier's outputs.
 
@@ -129,6 +135,9 @@ def evaluate(
         The true classes.
     class_names : sequence of str
         One name per class.
+    groups : int64 array, shape (N,), optional
+        Images with the same number are not independent of each other, such as those of one person:
+        they make the interval of the accuracy wider.
 
     Returns
     -------
@@ -164,7 +173,7 @@ def evaluate(
     return Evaluation(
         images=count,
         accuracy=hits / count,
-        accuracy_interval=wilson_interval(hits, count),
+        accuracy_interval=accuracy_interval(correct, groups),
         loss=float(-log_probabilities[np.arange(count), truth].mean()),
         top3=float((best == truth[:, None]).any(axis=1).mean()),
         calibration_error=calibration_error(confidences, correct),
@@ -184,7 +193,74 @@ def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def wilson_interval(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def accuracy_interval(
+    correct: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None = None
+) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy.
+
+    Without groups it is the Wilson interval. Images of one group tend to be right or wrong
+    together, so the Wilson interval is computed for the effective number of images: their number
+    divided by the design effect, which is the ratio of the variance between groups to that of
+    independent images, with Student's t for few groups. Source: E. L. Korn and B. I. Graubard,
+    "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated
+    from Survey Data", Survey Methodology 24 (1998), 193-201; with Wilson's interval: N. Dean and
+    M. Pagano, "Evaluating Confidence Interval Methods for Binomial Proportions in Clustered
+    Surveys", J. Survey Statistics and Methodology 3 (2015), 484-503.
+
+    Pooled out-of-fold predictions are treated in the same way: the interval is valid for the mean
+    accuracy of the networks of the folds (P. Bayle et al., "Cross-validation Confidence Intervals
+    for Test Error", NeurIPS 2020, arXiv 2007.12671).
+
+    Parameters
+    ----------
+    correct : bool array, shape (N,)
+    groups : int64 array, shape (N,), optional
+
+    Examples
+    --------
+    >>> hits = np.array([True] * 30 + [False] * 10)
+    >>> [round(bound, 2) for bound in accuracy_interval(hits)]
+    [0.6, 0.86]
+    >>> [round(bound, 2) for bound in accuracy_interval(hits, np.arange(40) // 10)]
+    [0.13, 0.98]
+    """
+    count, hits = len(correct), int(correct.sum())
+    if groups is None:
+        return wilson_interval(hits, count)
+    number = np.unique(groups, return_inverse=True)[1]
+    clusters = int(number.max()) + 1
+    if clusters == count:
+        return wilson_interval(hits, count)
+    share = hits / count
+    # without an error, or with one group, it is unknown how alike the images of a group are: as if
+    # each group was one image
+    effective, quantile = float(clusters), NORMAL
+    if 0 < hits < count and clusters > 1:
+        quantile = _student(clusters - 1)
+        excess = np.bincount(number, correct - share)
+        variance = clusters / (clusters - 1) * float((excess**2).sum()) / count**2
+        effective = min(float(count), share * (1 - share) / max(variance, 1e-300))
+    return wilson_interval(share * effective, effective, quantile)
+
+
+def _student(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t, to 1 % from 3 degrees of freedom on.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+
+    >>> round(_student(4), 2), round(_student(20), 3)
+    (2.77, 2.086)
+    """
+    z = NORMAL
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
+
+
+def wilson_interval(hits: float, count: float, z: float = NORMAL) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion; z is the normal quantile, here of 95%.
 
     Unlike the normal approximation p +- z s, it stays within 0 to 1 and does not collapse to a

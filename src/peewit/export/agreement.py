@@ -13,6 +13,7 @@ from peewit.data.sources import SOURCES, Splits, load, moved, where
 from peewit.errors import PeewitError
 from peewit.evaluation.inference import softmax
 from peewit.runs.run import Run
+from peewit.runs.tested import find_tested
 
 Images = npt.NDArray[np.uint8]
 Predictor = Callable[[Images], npt.NDArray[np.float32]]  # (N, H, W, C) -> probabilities
@@ -109,7 +110,12 @@ def run_data(run: Run, data: str | Path | None = None) -> Splits:
             "its classes differ from those of the run",
             todo,
         )
-    return splits
+    if splits.train.names is None:
+        return splits
+    parts = find_tested(run, splits.train, splits.test)
+    return splits._replace(
+        train=parts.training, test=parts.test, notes=(*splits.notes, *parts.notes)
+    )
 
 
 def run_predictor(run: Run) -> Predictor:

@@ -19,6 +19,7 @@ from peewit.evaluation.gradcam import heat_maps, overlay
 from peewit.evaluation.inference import softmax
 from peewit.images.preprocessing import Preprocessing
 from peewit.runs.run import Run
+from peewit.runs.tested import find_tested
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,16 +134,19 @@ def gather(
         for part in (splits.train, splits.test)
     )
     assert train is not None
+    found = find_tested(run, train, test)
+    notes += found.notes
     recorded = {"test": run.metrics.get("fingerprint"), **run.dataset.get("fingerprints", {})}
-    for part, dataset in (("training", train), ("test", test)):
+    for part, dataset in (("training", found.training), ("test", found.test)):
+        if not found.complete:
+            break
         if recorded.get(part) and (dataset is None or dataset.fingerprint != recorded[part]):
             raise PeewitError(f"the {part} images are not those that are recorded in the run")
-    judged = test
-    if run.metrics.get("split") == "validation" or test is None:
-        _, judged = train.split(run.recipe.validation_fraction, run.recipe.seed)
-    if judged is None or len(judged) != run.metrics.get("images"):
+    judged = found.judged
+    if found.complete and len(judged) != run.metrics.get("images"):
         raise PeewitError("the images of the final test cannot be identified in the data")
-    evidence = Evidence(training=train, judged=judged, logits=run.logits(judged.images))
+    logits = run.logits(judged.images) if found.logits is None else found.logits
+    evidence = Evidence(training=found.training, judged=judged, logits=logits)
     return evidence, tuple(notes)
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from peewit import plots, report
 from peewit.data.dataset import Dataset
-from peewit.data.duplicates import also_in
+from peewit.data.duplicates import copies_in
+from peewit.data.packing import sized_for
 from peewit.evaluation.inference import (
     augment_uncertain,
     confidence_threshold,
@@ -20,11 +21,12 @@ from peewit.evaluation.inference import (
     logits_in_batches,
     softmax,
 )
-from peewit.evaluation.metrics import Evaluation, evaluate
+from peewit.evaluation.metrics import Evaluation, accuracy_interval, evaluate
 from peewit.evaluation.temperature import FEWEST, Calibration, calibrate, fold
 from peewit.report.sentences import copies_sentence
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
+from peewit.runs.tested import find_tested
 from peewit.training.callbacks import CallbackList
 from peewit.training.loop import TrainSetup
 from peewit.training.state import TrainState
@@ -95,14 +97,7 @@ def final_logits(
             parts.append(part)
         return np.concatenate(parts)
 
-    estimated_from = 0
-    if setup.needs_statistics:
-        estimated_from = setup.estimate_statistics(callbacks.check_stop)
-        callbacks.note(
-            "too few training steps for batch normalisation's moving statistics: they were "
-            f"estimated from {estimated_from:,} training images (batch_norm_statistics: moving "
-            "keeps those of Keras)"
-        )
+    estimated_from = estimate_statistics(setup, callbacks)
     began = time.perf_counter()
     rule, recipe, validation = setup.preprocessing, setup.recipe, setup.validation
     validated, calibration = None, None
@@ -130,6 +125,24 @@ def final_logits(
         before_batch=callbacks.check_stop,
     )
     return FinalLogits(logits, single, threshold, calibration, estimated_from)
+
+
+def estimate_statistics(setup: TrainSetup, callbacks: CallbackList) -> int:
+    """Estimate batch normalisation's statistics if there were too few steps for moving ones.
+
+    Returns
+    -------
+    int
+        The number of images they were estimated from; 0 if the moving statistics were kept.
+    """
+    if not setup.needs_statistics:
+        return 0
+    images = setup.estimate_statistics(callbacks.check_stop)
+    callbacks.note(
+        "too few training steps for batch normalisation's moving statistics: they were estimated "
+        f"from {images:,} training images (batch_norm_statistics: moving keeps those of Keras)"
+    )
+    return images
 
 
 def _can_calibrate(setup: TrainSetup, note: Callable[[str], None]) -> bool:
@@ -203,11 +216,11 @@ def write_result(
         The images of the test.
     logits : float32 array, shape (N, classes)
     split : str
-        "test" or "validation".
+        "test", "validation" or "cross-validation".
     more : mapping
         Additional metrics.
     """
-    evaluation = evaluate(logits, data.labels, data.class_names)
+    evaluation = evaluate(logits, data.labels, data.class_names, data.groups)
     plots.save_confusion(path / runfolder.CONFUSION, evaluation)
     mistakes = path / runfolder.MISTAKES
     plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
@@ -241,12 +254,18 @@ def without_copies(
     if not len(copies):
         return {}
     kept = np.delete(logits.argmax(axis=1) == data.labels, copies)
-    accuracy = float(kept.mean()) if len(kept) else None
-    found = {
+    found: dict[str, Any] = {
         "images": len(copies),
         "indices": [int(index) for index in copies[:COPIES_KEPT]],
-        "accuracy_without": accuracy,
+        "accuracy_without": float(kept.mean()) if len(kept) else None,
     }
+    if len(kept):
+        groups = None if data.groups is None else np.delete(data.groups, copies)
+        found["interval_without"] = list(accuracy_interval(kept, groups))
+    if data.names is not None:
+        found["names"] = [data.names[index] for index in copies[:COPIES_KEPT]]
+    if data.groups is not None:
+        found["groups"] = True
     note(copies_sentence(split, found, len(data)))
     return {"also_in_training": found}
 
@@ -285,7 +304,7 @@ def keep_test(
     """
     with runfolder.locked(run.path):
         runfolder.write_data(run.path, run.dataset, runfolder.lasting_source(source))
-        copies = also_in(test, training).tolist()
+        copies = copies_in(test, training).tolist()
         # without a note, because `peewit evaluate` has shown it with the result
         more = without_copies(logits, test, "test", copies, lambda _: None)
         write_result(run.path, test, logits, "test", {"fingerprint": test.fingerprint, **more})
@@ -295,3 +314,45 @@ def keep_test(
     evidence = report.Evidence(training=training, judged=test, logits=logits)
     report.after_training(run, evidence, note)
     return run
+
+
+def write_missing(
+    run: Run, dataset: Dataset, test: Dataset | None, callbacks: CallbackList
+) -> None:
+    """Write the report and pictures of a finished run that was killed, or out of time, before.
+
+    Parameters
+    ----------
+    run : Run
+    dataset, test : Dataset
+        The parts of its source.
+    callbacks : CallbackList
+        Receive notes.
+    """
+    # not every network has filters and heat maps to show
+    names = {runfolder.REPORT, *runfolder.PICTURES} - {runfolder.FILTERS, runfolder.HEAT_MAPS}
+    lacking = sorted(name for name in names if not (run.path / name).is_file())
+    if not lacking:
+        return
+    note, show = callbacks.note, callbacks.on_decoding
+    dataset = sized_for(dataset, run.preprocessing, note, show)
+    test = None if test is None else sized_for(test, run.preprocessing, note, show)
+    found = find_tested(run, dataset, test)
+    prints = {
+        "training": found.training.fingerprint,
+        "test": found.test.fingerprint if found.test else "",
+    }
+    if run.dataset.get("fingerprints") != prints:
+        note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")
+        return
+    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its pictures")
+    judged = found.judged
+    logits = run.logits(judged.images) if found.logits is None else found.logits
+    result = evaluate(logits, judged.labels, judged.class_names)
+    title = f"{run.recipe.name}: {run.metrics['split']} accuracy {run.metrics['accuracy']:.1%}"
+    plots.save_curves(run.path / runfolder.CURVES, run.history, title)
+    plots.save_confusion(run.path / runfolder.CONFUSION, result)
+    mistakes = run.path / runfolder.MISTAKES
+    plots.save_mistakes(mistakes, judged.images, judged.labels, softmax(logits), judged.class_names)
+    evidence = report.Evidence(training=found.fitted, judged=judged, logits=logits)
+    report.after_training(run, evidence, note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peewit.data.duplicates import also_training
 from peewit.models.registry import MODELS
 from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
 from peewit.runs.run import Run
@@ -12,6 +13,8 @@ from peewit.system import text
 from peewit.system.text import counted, duration, minutes
 from peewit.training.optimizers import OPTIMIZERS
 
+# metrics["split"] of a run that was tested by cross-validation
+CROSS_VALIDATION = "cross-validation"
 # by Preprocessing.fit; that images are resized goes without saying
 FITTED = {
     "stretch": "",
@@ -50,10 +53,24 @@ def headline(run: Run) -> str:
     metrics = run.metrics
     low, high = metrics["accuracy_interval"]
     return (
-        f"of {metrics['images']:,} {metrics['split']} images are classified correctly. For new "
+        f"of {images_tested(metrics)} are classified correctly. For new "
         f"images of the same kind, expect {percent(low)} to {percent(high)} (95% confidence "
         "interval)."
     )
+
+
+def images_tested(metrics: Mapping[str, Any]) -> str:
+    """Return what the accuracy was measured on.
+
+    >>> images_tested({"images": 1000, "split": "test"})
+    '1,000 test images'
+    >>> images_tested({"images": 60, "split": "cross-validation", "fold_accuracies": [0.5] * 5})
+    '60 images in 5-fold cross-validation'
+    """
+    if metrics["split"] == CROSS_VALIDATION:
+        folds = len(metrics.get("fold_accuracies", ()))
+        return f"{metrics['images']:,} images in {folds}-fold cross-validation"
+    return f"{metrics['images']:,} {metrics['split']} images"
 
 
 def untested(run: Run) -> str:
@@ -78,6 +95,12 @@ def cautions(run: Run) -> list[str]:
         found.append(
             "Caution: there was no test set. This is the accuracy on the validation images, which "
             "is optimistic if any choice was based on them."
+        )
+    elif run.metrics.get("split") == CROSS_VALIDATION:
+        found.append(
+            "Each image was classified by a network that was not trained on its fold. The final "
+            "network was trained on all images; as it had more of them, it is probably a little "
+            "better than this accuracy says."
         )
     copies = run.metrics.get("also_in_training")
     if copies:
@@ -148,10 +171,15 @@ def copies_sentence(split: str, copies: Mapping[str, Any], images: int) -> str:
             "other images"
         )
     count = copies["images"]
-    also = "is also a training image" if count == 1 else "are also training images"
+    also = also_training(count, copies.get("groups", False))
+    interval = ""
+    if "interval_without" in copies:
+        low, high = copies["interval_without"]
+        interval = f" (95% interval {percent(low)} to {percent(high)})"
     return (
         f"{count:,} of {images:,} {split} images {also}; without "
         f"{'it' if count == 1 else 'them'}, the accuracy is {percent(copies['accuracy_without'])}"
+        f"{interval}"
     )
 
 
@@ -251,6 +279,12 @@ def _augmentation(values: dict[str, Any]) -> str:
 def _validation(values: dict[str, Any], images: dict[str, int]) -> str:
     if values.get("validate_on") == "test":
         return "The test set was used for validation after each epoch, as in the tutorial."
+    if not images.get("validation") and values.get("folds"):
+        return (
+            "No images were held out. The validation figures are the means of those that the "
+            f"networks of the {values['folds']} folds of the cross-validation reached at the same "
+            "point of their training."
+        )
     held_out = f"{images['validation']:,} images" if images.get("validation") else "Images"
     tested = (
         f" The {images['test']:,} test images were used once, at the end."
@@ -345,7 +379,7 @@ def temperature(run: Run) -> str:
         f"from {percent(found['error_before'])} to {percent(found['error_after'])}. Temperature "
         "scaling changes how confident a prediction is, never the predicted class."
     )
-    if run.metrics.get("split") == "validation":
+    if run.metrics.get("split") in ("validation", CROSS_VALIDATION):
         sentences += (
             " The results here are on the same images: expect a slightly larger error on others."
         )
@@ -360,6 +394,8 @@ def command(run: Run) -> str:
         words += ["--data", str(run.source["data"])]
     if run.source.get("coarse"):
         words.append("--coarse")
+    if run.source.get("group"):
+        words += ["--group", str(run.source["group"])]
     words += ["--recipe", str(run.path / "recipe.yaml")]
     return text.command(words)
 

@@ -224,7 +224,12 @@ def _tested_on(run: Run) -> tuple[Any, ...]:
     if run.metrics.get("split") == "test":
         # An imported run only knows the data that it was tested on
         return ("test", run.metrics.get("fingerprint") or prints.get("test") or None)
-    return ("validation", prints.get("training"), run.recipe.seed, run.recipe.validation_fraction)
+    return (
+        run.metrics.get("split"),
+        prints.get("training"),
+        run.recipe.seed,
+        run.recipe.validation_fraction,
+    )
 
 
 def _recipe(run: Run) -> dict[str, Any]:

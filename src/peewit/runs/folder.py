@@ -43,9 +43,12 @@ UNCERTAIN, RELIABILITY, SAMPLES = "uncertain.png", "reliability.png", "samples.p
 FILTERS, HEAT_MAPS = "filters.png", "heatmaps.png"
 PICTURES = (CURVES, CONFUSION, MISTAKES, UNCERTAIN, RELIABILITY, SAMPLES, FILTERS, HEAT_MAPS)
 REPORT = "report.html"
+SPLIT, FOLDS = "split.csv", "folds.safetensors"
 LOCK, PARTIAL = ".lock", ".part"
 # 160,000 rows, and a fraction of the memory of a small machine
 MOST_HISTORY = 16_000_000
+# ten million pictures
+MOST_SPLIT = 1_000_000_000
 
 
 def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
@@ -190,6 +193,41 @@ def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write ``metrics.json`` into the folder ``path``."""
     write_text(path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_split(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """Write ``split.csv``, the name and part of each image, into the folder ``path``."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", "part"])
+    table.writerows(rows)
+    write_text(path / SPLIT, text.getvalue())
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Read the part of each image by its name; empty if the folder ``path`` has no ``split.csv``.
+
+    Raises
+    ------
+    PeewitError
+        The file is damaged.
+    """
+    file = path / SPLIT
+    if not file.is_file():
+        return {}
+    try:
+        rows = list(csv.reader(io.StringIO(read_limited(file, MOST_SPLIT).decode(), newline="")))
+    except (ValueError, csv.Error) as error:
+        raise damaged(file, "it is not a table of names and parts") from error
+    except OSError as error:
+        raise cannot_read(file, error) from error
+    if not rows or rows[0] != ["name", "part"] or any(len(row) != 2 for row in rows):
+        raise damaged(file, "it is not a table of names and parts")
+    parts = dict(row for row in rows[1:])
+    known = re.compile(r"training|validation|test|left out|fold [1-9]\d?")
+    if len(parts) < len(rows) - 1 or not all(map(known.fullmatch, parts.values())):
+        raise damaged(file, "a name is there twice, or a part is unknown")
+    return parts
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Run:
         share_of_best (its ratio to the best rate measured on the machine).
     metrics : dict
         The results of the final test; empty until the run is finished, or, for an imported run,
-        evaluated. ``metrics["split"]`` is "test", or "validation" if there was no test set;
+        evaluated. ``metrics["split"]`` is "test"; "cross-validation" or "validation" if there was
+        no test set;
         ``metrics["temperature_scaling"]`` describes the calibration, if there was one.
     environment : dict
         Versions, processor, threads, command line.

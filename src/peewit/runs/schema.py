@@ -18,6 +18,7 @@ from peewit.system.validation import Count, Loss, Quantity, Share, validated
 Images = Annotated[int, Meta(ge=0, le=10**12)]
 Pixels = Annotated[int, Meta(ge=1, le=2**16)]
 PerChannel = Annotated[list[Annotated[float, Meta(ge=-1e6, le=1e6)]], Meta(min_length=1)]
+Interval = Annotated[list[float], Meta(min_length=2, max_length=2)]
 # The operating system ends a path at a zero
 LocalPath = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]
 
@@ -35,6 +36,7 @@ class _Source(TypedDict):
     source: NotRequired[LocalPath]
     data: NotRequired[LocalPath | None]
     coarse: NotRequired[bool]
+    group: NotRequired[str | None]
 
 
 class _Dataset(TypedDict):
@@ -83,16 +85,19 @@ class _Copies(TypedDict):
     images: Images
     indices: list[Count]
     accuracy_without: Share | None
+    interval_without: NotRequired[Interval]
+    names: NotRequired[list[str]]
+    groups: NotRequired[bool]
 
 
 class Metrics(TypedDict):
     """The contents of ``metrics.json``."""
 
     accuracy: Share
-    accuracy_interval: Annotated[list[float], Meta(min_length=2, max_length=2)]
+    accuracy_interval: Interval
     loss: Loss
     images: Annotated[int, Meta(ge=1, le=10**12)]
-    split: Literal["test", "validation"]
+    split: Literal["test", "validation", "cross-validation"]
     top3: Share
     calibration_error: Quantity
     classes: list[_Scores]
@@ -109,6 +114,7 @@ class Metrics(TypedDict):
     single_view_accuracy: NotRequired[Share]
     temperature_scaling: NotRequired[_Scaling]
     also_in_training: NotRequired[_Copies]
+    fold_accuracies: NotRequired[list[Share]]
 
 
 def check_metrics(file: Path, metrics: dict[str, Any], classes: int) -> None:

@@ -88,7 +88,7 @@ class Accuracy(BaseModel):
     low: float = Field(ge=0, le=1, description="lower bound of the 95% confidence interval")
     high: float = Field(ge=0, le=1, description="upper bound of the 95% confidence interval")
     images: int = Field(description="number of pictures it was measured on")
-    split: str = Field(description="test, or validation if there was no test set")
+    split: str = Field(description="test; validation or cross-validation if there was no test set")
     data: str | None = Field(description="name of the data set")
 
 

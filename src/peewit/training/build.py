@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy.typing as npt
 from torch import nn
 
 from peewit.data.dataset import Dataset
-from peewit.data.duplicates import also_in, copies_named, labelled_differently
+from peewit.data.division import Division
+from peewit.data.duplicates import copies_in, copies_named, labelled_differently
 from peewit.errors import PeewitError, UsageError
 from peewit.images.fitting import Fit
 from peewit.images.preprocessing import Preprocessing
@@ -77,6 +78,7 @@ def build_setup(
     test: Dataset | None,
     recipe: Recipe,
     note: Callable[[str], None],
+    division: Division | None = None,
 ) -> TrainSetup:
     """Return everything that training by ``recipe`` needs.
 
@@ -90,6 +92,8 @@ def build_setup(
         Resolved.
     note : callable
         Called with sentences that the user should know.
+    division : Division, optional
+        Which images of ``dataset`` are held out; by default ``Dataset.split`` chooses them.
 
     Raises
     ------
@@ -107,14 +111,49 @@ def build_setup(
             "validating on the test set, as the tutorial does: any choice based on these numbers "
             "biases the test accuracy upwards; holding out training images avoids that"
         )
+    elif division is not None and division.folds is not None:
+        copies, training, validation = [], dataset, dataset.take([])
     else:
         copies = [] if test is None else _note_duplicates(dataset, test, "test", note)
-        training, validation = dataset.split(recipe.validation_fraction, recipe.seed)
+        held = (
+            dataset.split_mask(recipe.validation_fraction, recipe.seed)
+            if division is None
+            else division.validation
+        )
+        training, validation = dataset.take(~held), dataset.take(held)
         held_out = _note_duplicates(training, validation, "validation", note)
         if test is None:
             copies = held_out
             note("there is no test set: the final metrics are those of the validation images")
-    _note_rare_classes(dataset, training, test if test is not None else validation, note)
+    judged = test if test is not None else validation
+    _note_rare_classes(dataset, training, judged if len(judged) else dataset, note)
+    return setup_of(training, validation, recipe, note, copies)
+
+
+def setup_of(
+    training: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    note: Callable[[str], None],
+    copies: Sequence[int] = (),
+) -> TrainSetup:
+    """Return everything that training by ``recipe`` on these images needs.
+
+    Parameters
+    ----------
+    training, validation : Dataset
+    recipe : Recipe
+        Resolved.
+    note : callable
+        Called with sentences that the user should know.
+    copies : sequence of int
+        Indices of the images of the final test that are also training images.
+
+    Raises
+    ------
+    UsageError
+        The recipe does not fit the data.
+    """
     if recipe.batch_size > len(training):
         raise UsageError(
             f"is {recipe.batch_size:,}",
@@ -138,7 +177,7 @@ def build_setup(
         training = replace(training, images=resized(training.images, *size, fit))
     rule = _preprocessing(training, recipe, *size, fit)
     shape = (rule.height, rule.width, rule.channels)
-    model: nn.Module = build(recipe.model, shape, len(dataset.class_names), recipe.seed)
+    model: nn.Module = build(recipe.model, shape, len(training.class_names), recipe.seed)
     hard_examples = None
     if recipe.skip_easy:
         hard_examples = HardExamples(
@@ -188,9 +227,9 @@ def _note_duplicates(
     training: Dataset, judged: Dataset, split: str, note: Callable[[str], None]
 ) -> list[int]:
     """Return which images of ``judged`` are also training images, and note it."""
-    copies: list[int] = also_in(judged, training).tolist()
+    copies: list[int] = copies_in(judged, training).tolist()
     if copies:
-        found = copies_named(split, copies, len(judged))
+        found = copies_named(split, copies, len(judged), judged.names, judged.groups is not None)
         note(f"{found}: the {split} accuracy is too optimistic")
     return copies
 
@@ -202,11 +241,18 @@ def _note_contradictions(dataset: Dataset, note: Callable[[str], None]) -> None:
         first = found[dataset.image_hashes[found] == dataset.image_hashes[found[0]]]
         labels = dataset.labels[first]
         other = int(first[np.argmax(labels != labels[0])])
-        names = [repr(dataset.class_names[dataset.labels[i]]) for i in (first[0], other)]
+        pair = [int(first[0]), other]
+        classes = [repr(dataset.class_names[dataset.labels[i]]) for i in pair]
+        if dataset.names is not None:
+            named = zip((dataset.names[i] for i in pair), classes, strict=True)
+            example = " and ".join(f"{name} ({label})" for name, label in named)
+        else:
+            example = (
+                f"numbers {pair[0]} ({classes[0]}) and {pair[1]} ({classes[1]}), counted from 0"
+            )
         note(
             f"{len(found):,} training images are copies of others with another label, for example "
-            f"numbers {first[0]} ({names[0]}) and {other} ({names[1]}), counted from 0: no "
-            "classifier can get all of them right"
+            f"{example}: no classifier can get all of them right"
         )
 
 

@@ -72,6 +72,15 @@ class Callback:
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
         """Handle the start of training, at ``state`` if the run is resumed."""
 
+    def on_fold_begin(self, fold: int, folds: int, info: TrainInfo, state: TrainState) -> None:
+        """Handle the start of the training of a fold of the cross-validation, from 1 to ``folds``.
+
+        It comes before ``on_train_begin``, and the steps of a fold call ``on_fold_step`` only.
+        """
+
+    def on_fold_step(self, state: TrainState) -> None:
+        """Handle the end of a step in a fold."""
+
     def on_step_end(self, state: TrainState) -> None:
         """Handle the end of a step."""
 
@@ -140,6 +149,16 @@ class CallbackList(Callback):
         """Call ``on_train_begin`` of every callback."""
         for callback in self.callbacks:
             callback.on_train_begin(info, state)
+
+    def on_fold_begin(self, fold: int, folds: int, info: TrainInfo, state: TrainState) -> None:
+        """Call ``on_fold_begin`` of every callback."""
+        for callback in self.callbacks:
+            callback.on_fold_begin(fold, folds, info, state)
+
+    def on_fold_step(self, state: TrainState) -> None:
+        """Call ``on_fold_step`` of every callback."""
+        for callback in self.callbacks:
+            callback.on_fold_step(state)
 
     def on_step_end(self, state: TrainState) -> None:
         """Call ``on_step_end`` of every callback."""

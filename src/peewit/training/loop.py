@@ -51,6 +51,8 @@ class TrainSetup:
     """Counts the operations of a step; None leaves them out of the history."""
     copies: Sequence[int] = ()
     """Indices of the images of the final test that are also training images."""
+    validated_by_folds: Callable[[float], tuple[float, float]] | None = None
+    """Returns validation loss and accuracy at a share of the training if no images are held out."""
     best_rate: float | None = None
     """The highest rate measured on this machine, in operations per second."""
 
@@ -170,7 +172,7 @@ def fit(
             row = None
             fraction_done = schedule.fraction_done(state)
             if state.images and (over() or _validation_is_due(state, fraction_done, recipe)):
-                row = validated(setup, state, callbacks)
+                row = validated(setup, state, callbacks, 1.0 if over() else fraction_done)
                 state.add_row(row, fraction_done)
             if state.step:  # otherwise only the validation was missing
                 state.next_epoch()
@@ -257,8 +259,13 @@ def cross_entropy(
     return mean, each
 
 
-def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> Row:
+def validated(
+    setup: TrainSetup, state: TrainState, callbacks: CallbackList, fraction_done: float = 1.0
+) -> Row:
     """Validate, and return the new row of the history.
+
+    Without held-out images, the validation figures are those of the folds of the cross-validation
+    at the same share of their training.
 
     Raises
     ------
@@ -266,23 +273,18 @@ def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> 
         A callback asked to stop.
     """
     began = time.perf_counter()
-    images, labels = setup.validation.images, torch.tensor(setup.validation.labels)
-    parts = []
-    with batch_norm.restored(setup.model):  # the training continues with its own statistics
-        if setup.needs_statistics:
-            setup.estimate_statistics(callbacks.check_stop)
-        for part in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
-            callbacks.check_stop()
-            parts.append(torch.from_numpy(part))
-    logits = torch.cat(parts)  # (N, classes)
+    if setup.validated_by_folds is None:
+        loss, accuracy = _validate(setup, callbacks)
+    else:
+        loss, accuracy = setup.validated_by_folds(fraction_done)
     row: Row = {
         "epoch": state.epochs_begun,
         "seconds": state.seconds,
         "images_per_second": state.images_per_second,
         "loss": state.loss,
         "accuracy": state.accuracy,
-        "validation_loss": F.cross_entropy(logits, labels).item(),
-        "validation_accuracy": (logits.argmax(1) == labels).double().mean().item(),
+        "validation_loss": loss,
+        "validation_accuracy": accuracy,
         "images": state.seen,
     }
     row["seconds"] += time.perf_counter() - began
@@ -292,6 +294,21 @@ def validated(setup: TrainSetup, state: TrainState, callbacks: CallbackList) -> 
         if setup.best_rate is not None:
             row["share_of_best"] = rate / setup.best_rate
     return row
+
+
+def _validate(setup: TrainSetup, callbacks: CallbackList) -> tuple[float, float]:
+    """Return the loss and the accuracy on the validation images."""
+    images, labels = setup.validation.images, torch.tensor(setup.validation.labels)
+    parts = []
+    with batch_norm.restored(setup.model):  # the training continues with its own statistics
+        if setup.needs_statistics:
+            setup.estimate_statistics(callbacks.check_stop)
+        for part in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
+            callbacks.check_stop()
+            parts.append(torch.from_numpy(part))
+    logits = torch.cat(parts)  # (N, classes)
+    accuracy = (logits.argmax(1) == labels).double().mean().item()
+    return F.cross_entropy(logits, labels).item(), accuracy
 
 
 def _validation_is_due(state: TrainState, fraction_done: float, recipe: Recipe) -> bool:

@@ -30,6 +30,7 @@ class Lines(Callback):
         self.console = console or console_err()
         self.info = TrainInfo(None, 0, 1)
         self._next = 0.0
+        self._fold: tuple[str, ...] = ()
         self._decoding = 0.0  # seconds of decoding after which it is shown next
 
     def on_decoding(self, progress: Progress) -> None:
@@ -40,9 +41,23 @@ class Lines(Callback):
             self._decoding = progress.seconds + self.decoding_interval
             self.show_decoding(progress)
 
+    def on_fold_begin(self, fold: int, folds: int, info: TrainInfo, state: TrainState) -> None:
+        """Show the steps of a fold of the cross-validation from here on."""
+        self._begin(info, state)
+        self._fold = (f"fold {fold}/{folds}",)
+
+    def on_fold_step(self, state: TrainState) -> None:
+        """Show the step if it is time."""
+        self.on_step_end(state)
+
     def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
         """Print the header of the table."""
+        self._begin(info, state)
+        self.say(HEADER)
+
+    def _begin(self, info: TrainInfo, state: TrainState) -> None:
         self.info = info
+        self._fold = ()
         self.validation = ""
         if state.history:
             self.validation = f"validation {state.history[-1]['validation_accuracy']:.1%}"
@@ -50,7 +65,6 @@ class Lines(Callback):
         self._before = self._done(state)
         self._fraction = state.fraction_done
         self._next = self._began + self.interval
-        self.say(HEADER)
 
     def on_step_end(self, state: TrainState) -> None:
         """Show the step if it is time."""
@@ -100,6 +114,7 @@ class Lines(Callback):
         steps = f"{state.step:{len(str(info.steps))}}/{info.steps}"
         # padded to the usual width, so that nothing jumps
         parts = [
+            *self._fold,
             f"epoch {state.epoch + 1}{f'/{info.epochs}' if info.epochs else ''}",
             f"step {steps}",
             f"{state.images_per_second:5,.0f} images/s",
@@ -130,10 +145,10 @@ class LiveLine(Lines):
 
     decoding_interval = 0.2
 
-    def on_train_begin(self, info: TrainInfo, state: TrainState) -> None:
-        """Print the header of the table and show the status line."""
-        self.close()
-        super().on_train_begin(info, state)
+    def _begin(self, info: TrainInfo, state: TrainState) -> None:
+        """Show the status line."""
+        self.close()  # that of a fold, or of decoding
+        super()._begin(info, state)
         self._start()
 
     def _start(self) -> Live:
@@ -161,7 +176,7 @@ class LiveLine(Lines):
         """Update the status line with as much as fits into the terminal's width."""
         assert self._live is not None
         parts = self.parts(state)
-        parts[1] = parts[1].removeprefix("step ")  # every column counts at a width of 80
+        parts = [part.removeprefix("step ") for part in parts]  # every column counts at width 80
         room = self.console.width - 1
         while len("  ".join(parts)) > room and len(parts) > 1:
             parts.pop()

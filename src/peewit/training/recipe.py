@@ -149,6 +149,13 @@ class Recipe:
         "more than 0 and less than 1",
         lambda share: 0 < share < 1,
     )
+    folds: int | None = setting(
+        None,
+        "folds of the cross-validation of pictures without a test part (0: hold a test part out; "
+        "default: cross-validation if there are few pictures, with as many folds as time allows)",
+        "0, or from 2 to 20",
+        lambda folds: folds == 0 or 2 <= folds <= 20,
+    )
     image_size: int | None = setting(
         None,
         "height and width in pixels to resize the images to (default: no resizing)",

@@ -152,6 +152,8 @@ def _as_then(recipe: Recipe, before: Recipe, dataset: Dataset) -> Recipe:
     """Return the requested recipe, resolved as it was at the start of the run."""
     if recipe.model == AUTO:
         recipe = recipe.replace(model=before.model)
+    if recipe.folds is None:
+        recipe = recipe.replace(folds=before.folds)
     if recipe.fit == AUTO:
         recipe = recipe.replace(fit=before.fit)
     if not recipe.by_epochs:  # the planner has chosen it

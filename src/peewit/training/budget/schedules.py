@@ -40,6 +40,8 @@ class Schedules:
         When this session began, on ``now``.
     now : callable
         Returns seconds.
+    fewest : int
+        The steps for which there must be time; with 0, a late start is no error.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Schedules:
     measured: Measured | None = None
     began: float = 0.0
     now: Callable[[], float] = time.perf_counter
+    fewest: int = FEWEST_STEPS
     given_up: str = field(init=False, default="")
     _pace: Pace | None = field(init=False, default=None)
     _threads: Threads = field(init=False)
@@ -123,7 +126,7 @@ class Schedules:
         known = self._known()
         return make_plan(
             *(budget, known.speed, known.ending, self.images, self.recipe.tta),
-            fewest=0 if state.seen else FEWEST_STEPS,
+            fewest=0 if state.seen else self.fewest,
             trained=state.spent,
         )
 
