@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from peewit.errors import PeewitError
     from peewit.runs.run import Run
 
-SECONDS_PER_LINE = 10.0  # between two lines about a download in a log
+SECONDS_PER_LINE = 10.0  # between two progress lines in a log
+SECONDS_UNTIL_BAR = 2.0  # what is over sooner needs no progress bar
 
 
 def note(sentence: str) -> None:
@@ -63,6 +64,51 @@ def print_run(run: Run) -> None:
                 f"on {run.metrics['images']:,} {run.metrics['split']} images"
             )
         click.echo(run.path)
+
+
+@contextmanager
+def progress_shown(total: int, things: str, hidden: bool = False) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of ``total`` things; it shows the progress on stderr.
+
+    A bar in a terminal, or a line every ten seconds in a log; nothing in the first two seconds.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from peewit.system.terminal import console_err
+
+    console, done = console_err(), 0
+    began = time.monotonic()
+    if hidden or not console.is_terminal:
+        due = began + SECONDS_PER_LINE
+
+        def line() -> None:
+            nonlocal done, due
+            done += 1
+            now = time.monotonic()
+            if not hidden and now >= due:
+                due = now + SECONDS_PER_LINE
+                console.print(f"{done:,} of {total:,} {things}, {done / (now - began):,.0f}/s")
+
+        yield line
+        return
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(things), TimeRemainingColumn())
+    # stdout is for results: rich would redirect it to stderr
+    bar = Bar(*columns, console=console, transient=True, redirect_stdout=False)
+    task = bar.add_task("", total=total)
+
+    def redraw() -> None:
+        nonlocal done
+        done += 1
+        if not bar.live.is_started and time.monotonic() - began >= SECONDS_UNTIL_BAR:
+            bar.start()
+        bar.update(task, completed=done)
+
+    try:
+        yield redraw
+    finally:
+        bar.stop()
 
 
 @contextmanager
