@@ -19,6 +19,7 @@ equation 9); and images drawn with replacement, with the same probability for ea
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,21 +66,16 @@ def sets(options):
     """Yield name, epochs, a function from a seed to the training set, and the test set."""
     if options.flowers:
         train, test = folder(options.flowers)
-        yield "flowers 1:16", EPOCHS["flowers"], lambda seed: long_tail(train, FLOWERS, seed), test
+        yield "flowers 1:16", EPOCHS["flowers"], partial(long_tail, train, FLOWERS), test
     if options.trashnet:
-        train, test = folder(options.trashnet)
-        yield "trashnet", EPOCHS["trashnet"], lambda seed: train, test
+        whole, test = folder(options.trashnet)
+        yield "trashnet", EPOCHS["trashnet"], lambda seed: whole, test
     if options.cifar10:
         given = peewit.load("cifar10", data=options.cifar10).train
         rest, test = given.split(TESTED / len(given), 0)
         for ratio in (10, 50):
             counts = [round(LARGEST * ratio ** (-i / 9)) for i in range(10)]
-            yield (
-                f"cifar10 1:{ratio}",
-                EPOCHS["cifar10"],
-                lambda seed, counts=counts: long_tail(rest, counts, seed),
-                test,
-            )
+            yield f"cifar10 1:{ratio}", EPOCHS["cifar10"], partial(long_tail, rest, counts), test
 
 def folder(path):
     """Return the training and test part of a folder, at the size of the benchmark."""

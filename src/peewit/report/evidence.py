@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +47,14 @@ class Evidence:
         The images of the final test.
     logits : float32 array, shape (N, classes)
         The model's outputs for ``judged``.
+    source : mapping
+        The arguments of ``load`` for the data, if they are not those of the run.
     """
 
     training: Dataset
     judged: Dataset
     logits: npt.NDArray[np.float32]
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -121,7 +124,8 @@ def gather(
         raise PeewitError("the run has not been tested yet")
     if not run.source:
         raise PeewitError("the run does not record where its data came from")
-    train, test, notes = load(**moved(run.source, data), progress=progress)
+    source = moved(run.source, data)
+    train, test, notes = load(**source, progress=progress)
     recorded = {"test": run.metrics.get("fingerprint"), **run.dataset.get("fingerprints", {})}
     for part, dataset in (("training", train), ("test", test)):
         if recorded.get(part) and (dataset is None or dataset.fingerprint != recorded[part]):
@@ -131,7 +135,8 @@ def gather(
         _, judged = train.split(run.recipe.validation_fraction, run.recipe.seed)
     if judged is None or len(judged) != run.metrics.get("images"):
         raise PeewitError("the images of the final test cannot be identified in the data")
-    return Evidence(training=train, judged=judged, logits=run.logits(judged.images)), notes
+    logits = run.logits(judged.images)
+    return Evidence(training=train, judged=judged, logits=logits, source=source), notes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

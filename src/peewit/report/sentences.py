@@ -12,6 +12,9 @@ from peewit.system import text
 from peewit.system.text import counted, duration, minutes
 from peewit.training.optimizers import OPTIMIZERS
 
+# From this ratio of the largest class to the smallest on, the balanced accuracy is shown as well
+IMBALANCED = 2
+
 
 def percent(value: float) -> str:
     """Return a fraction, 0 to 1, as a percentage with one digit.
@@ -57,6 +60,15 @@ def untested(run: Run) -> str:
     if run.recipe.epochs is not None:
         done = f"{run.epochs} of {counted(run.recipe.epochs, 'epoch')}"
     return f"This run is {run.status} after {done} and has not been tested yet."
+
+
+def is_imbalanced(counts: Sequence[int]) -> bool:
+    """Return whether the accuracy mainly tells about the larger classes.
+
+    >>> is_imbalanced([100, 90, 80]), is_imbalanced([100, 90, 20])
+    (False, True)
+    """
+    return max(counts) >= IMBALANCED * min(counts)
 
 
 def cautions(run: Run) -> list[str]:

@@ -43,6 +43,7 @@ UNCERTAIN, RELIABILITY, SAMPLES = "uncertain.png", "reliability.png", "samples.p
 FILTERS, HEAT_MAPS = "filters.png", "heatmaps.png"
 PICTURES = (CURVES, CONFUSION, MISTAKES, UNCERTAIN, RELIABILITY, SAMPLES, FILTERS, HEAT_MAPS)
 REPORT = "report.html"
+PREDICTIONS, MISTAKES_TABLE = "predictions.csv", "mistakes.csv"
 LOCK, PARTIAL = ".lock", ".part"
 # 160,000 rows, and a fraction of the memory of a small machine
 MOST_HISTORY = 16_000_000
@@ -264,6 +265,6 @@ def sweep(path: Path) -> None:
 
 
 def remove_results(path: Path) -> None:
-    """Remove metrics, report and pictures: further training makes them out of date."""
-    for name in (METRICS, REPORT, *PICTURES):
+    """Remove metrics, report, tables and pictures: further training makes them out of date."""
+    for name in (METRICS, REPORT, PREDICTIONS, MISTAKES_TABLE, *PICTURES):
         (path / name).unlink(missing_ok=True)
