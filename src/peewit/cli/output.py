@@ -56,6 +56,8 @@ def print_json(value: Any) -> None:
 
 def print_run(run: Run) -> None:
     """Print the accuracy of a finished run and its folder, if there is somebody to read them."""
+    from peewit.report.sentences import imbalanced_result
+
     with reader_may_leave():
         if run.metrics:
             low, high = run.metrics["accuracy_interval"]
@@ -63,6 +65,8 @@ def print_run(run: Run) -> None:
                 f"accuracy {run.metrics['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}) "
                 f"on {run.metrics['images']:,} {run.metrics['split']} images"
             )
+            if sentence := imbalanced_result(run.metrics):
+                click.echo(sentence)
         click.echo(run.path)
 
 

@@ -182,6 +182,17 @@ def evaluate(
     )
 
 
+def imbalance(counts: npt.ArrayLike) -> float:
+    """Return the ratio of the largest class to the smallest one that has images; at least 1.
+
+    >>> imbalance([30, 0, 10])
+    3.0
+    """
+    present = np.asarray(counts)
+    present = present[present > 0]
+    return float(present.max() / present.min()) if len(present) else 1.0
+
+
 def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the log-probabilities, shape (N, classes), without overflow.
 

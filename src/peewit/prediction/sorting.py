@@ -119,7 +119,7 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
     """Return a folder name for each class that is valid, visible and unique on every system.
 
     >>> folder_names(["cat", "a/b", "a:b", "..", "CON", "Cat"])
-    ['cat', 'a_b', 'a_b-2', '_', 'CON_', 'Cat-2']
+    ['cat', 'a_b', 'a_b-2', '_', '_CON', 'Cat-2']
     """
     found: list[str] = []
     taken: set[str] = set()
@@ -145,7 +145,7 @@ def _safe(name: str) -> str:
         return "_"
     if safe.startswith("."):  # hidden
         safe = "_" + safe[1:]
-    return f"{safe}_" if safe.split(".")[0].strip().lower() in _DEVICES else safe
+    return f"_{safe}" if safe.split(".")[0].strip().lower() in _DEVICES else safe
 
 
 def _cut(name: str, most: int) -> str:

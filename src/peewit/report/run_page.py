@@ -211,7 +211,7 @@ def _tiles(run: Run, totals: Any) -> list[tuple[str, str, str]]:
     if top < len(run.class_names):
         about = f"the true class is among the {top} most probable"
         tiles.insert(1, (f"Top-{top} accuracy", percent(metrics["top3"]), about))
-    if sentences.is_imbalanced(totals) and "balanced_accuracy" in metrics:
+    if sentences.imbalanced_result(metrics):
         balanced = percent(metrics["balanced_accuracy"])
         tiles.insert(0, ("Balanced accuracy", balanced, "mean recall of the classes"))
     if "single_view_accuracy" in metrics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from peewit.evaluation.metrics import imbalance
 from peewit.models.registry import MODELS
 from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
 from peewit.runs.run import Run
@@ -12,8 +13,9 @@ from peewit.system import text
 from peewit.system.text import counted, duration, minutes
 from peewit.training.optimizers import OPTIMIZERS
 
-# From this ratio of the largest class to the smallest on, the balanced accuracy is shown as well
-IMBALANCED = 2
+# From this ratio of the largest class to the smallest on, the accuracy mainly tells about the larger
+# classes, and the balanced accuracy is shown as well
+IMBALANCED = 1.5
 
 
 def percent(value: float) -> str:
@@ -62,13 +64,25 @@ def untested(run: Run) -> str:
     return f"This run is {run.status} after {done} and has not been tested yet."
 
 
-def is_imbalanced(counts: Sequence[int]) -> bool:
-    """Return whether the accuracy mainly tells about the larger classes.
+def imbalanced_result(metrics: Mapping[str, Any]) -> str:
+    """Return the balanced accuracy and the lowest recall; empty if the classes are balanced.
 
-    >>> is_imbalanced([100, 90, 80]), is_imbalanced([100, 90, 20])
-    (False, True)
+    Parameters
+    ----------
+    metrics : mapping
+        Those of ``metrics.json``; without ``balanced_accuracy`` in older runs.
     """
-    return max(counts) >= IMBALANCED * min(counts)
+    tested = [scores for scores in metrics.get("classes", ()) if scores["images"]]
+    if "balanced_accuracy" not in metrics:
+        return ""
+    if imbalance([scores["images"] for scores in tested]) < IMBALANCED:
+        return ""
+    worst = min(tested, key=lambda scores: float(scores["recall"]))
+    return (
+        f"balanced accuracy {metrics['balanced_accuracy']:.2%} (mean recall of the classes; lowest: "
+        f"{text.printable(worst['name'])} {percent(worst['recall'])} of "
+        f"{counted(worst['images'], 'image')})"
+    )
 
 
 def cautions(run: Run) -> list[str]:
@@ -220,6 +234,11 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         details.append(f"{values['precision']} precision")
     optimizer = OPTIMIZERS[values["optimizer"]].title
     sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
+    if values.get("class_weights") == "balanced":
+        sentence += (
+            " The classes are imbalanced: the loss was weighted by the inverse of each class's number "
+            "of images."
+        )
     if values.get("skip_easy"):
         sentence += (
             f" Every epoch after the first skipped the {values['skip_easy']:.0%} of images with "

@@ -2,15 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from peewit.data.dataset import Dataset
-from peewit.training.defaults import Note
+from peewit.evaluation.metrics import imbalance
 from peewit.training.recipe import Recipe
 
-# From this ratio of the largest class to the smallest on, the user is told
-NOTED = 2.0
-POWER = 0.5
+Counts = npt.NDArray[np.int64]
+
+# From this ratio of the largest class to the smallest on, the loss is weighted
+WEIGHTED_FROM = 3.0
+
+
+def choose_weights(counts: Counts) -> Literal["balanced", "none"]:
+    """Return whether to weight the loss for classes with ``counts`` images.
+
+    >>> choose_weights(np.array([300, 200])), choose_weights(np.array([300, 40]))
+    ('none', 'balanced')
+    """
+    return "balanced" if imbalance(counts) >= WEIGHTED_FROM else "none"
+
+
+def loss_weights(counts: Counts) -> npt.NDArray[np.float32] | None:
+    """Return the weight of each class in the loss: the inverse of its number of images.
+
+    The mean over the images is 1, so that the learning rate keeps its meaning. None if all classes
+    have the same number of images.
+
+    Parameters
+    ----------
+    counts : int64 array, shape (classes,)
+        Training images of each class.
+
+    Returns
+    -------
+    float32 array, shape (classes,), or None
+
+    Examples
+    --------
+    >>> loss_weights(np.array([6, 2])).tolist(), loss_weights(np.array([5, 5]))
+    ([0.6666666865348816, 2.0], None)
+    """
+    present = counts > 0
+    if len(np.unique(counts[present])) < 2:
+        return None
+    # with counts.sum() / present.sum() as the numerator, the weights times the counts sum to the
+    # number of images
+    weights = counts.sum() / present.sum() / np.maximum(counts, 1)
+    return weights.astype(np.float32)
+
+
+def imbalance_sentence(dataset: Dataset, recipe: Recipe) -> str:
+    """Return what the user should know about imbalanced classes; empty if there is nothing.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The training images.
+    recipe : Recipe
+        Resolved.
+    """
+    counts = dataset.class_counts
+    ratio = imbalance(counts)
+    if ratio < WEIGHTED_FROM:
+        return ""
+    present = np.flatnonzero(counts)
+    largest = int(present[counts[present].argmax()])
+    smallest = int(present[counts[present].argmin()])
+    names = dataset.class_names
+    found = (
+        f"the classes are imbalanced: {names[largest]!r} has {counts[largest]:,} training images, "
+        f"{names[smallest]!r} {counts[smallest]:,}"
+    )
+    if recipe.class_weights == "balanced":
+        return f"{found}; the loss is weighted by class (--class-weights none: all images equally)"
+    return f"{found}; all images count equally (--class-weights balanced weights the classes)"
