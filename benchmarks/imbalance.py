@@ -77,6 +77,7 @@ def sets(options):
             counts = [round(LARGEST * ratio ** (-i / 9)) for i in range(10)]
             yield f"cifar10 1:{ratio}", EPOCHS["cifar10"], partial(long_tail, rest, counts), test
 
+
 def folder(path):
     """Return the training and test part of a folder, at the size of the benchmark."""
     splits = peewit.load(path)

@@ -1,10 +1,9 @@
-"""peewit predict --csv and --sort-into: every picture is accounted for, and nothing is overwritten."""
+"""peewit predict --csv and --sort-into: each picture is accounted for, nothing is overwritten."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import pytest
 from PIL import Image
 
 import peewit.prediction.engines
-from peewit.__main__ import main
 from made_runs import make_run
+from peewit.__main__ import main
 
 NAMES = ("=night", "day/noon")
 
@@ -45,10 +44,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Brightness:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Brightness) -> Iterator[str]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Brightness) -> str:
     make_run(tmp_path / "run", class_names=NAMES)
     monkeypatch.chdir(tmp_path)
-    yield "run"
+    return "run"
 
 
 def paint(name: str, level: int) -> str:
@@ -137,9 +136,7 @@ def test_ctrl_c_keeps_the_rows_so_far(
     assert not list(Path().glob(".*.part"))
 
 
-@pytest.mark.parametrize(
-    "options", [["--move"], ["--probabilities"], ["-", "--sort-into", "out"]]
-)
+@pytest.mark.parametrize("options", [["--move"], ["--probabilities"], ["-", "--sort-into", "out"]])
 def test_options_without_their_partner_are_refused(options: list[str], run: str) -> None:
     assert main(["predict", run, paint("a.png", 0), *options]) == 2
     assert not Path("out").exists()

@@ -142,7 +142,9 @@ def _columns(top: int) -> list[str]:
     >>> _columns(2)
     ['image', 'predicted', 'confidence', 'class_2', 'probability_2']
     """
-    ranks = [name for rank in range(2, top + 1) for name in (f"class_{rank}", f"probability_{rank}")]
+    ranks = [
+        name for rank in range(2, top + 1) for name in (f"class_{rank}", f"probability_{rank}")
+    ]
     return ["image", "predicted", "confidence", *ranks]
 
 

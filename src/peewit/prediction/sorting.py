@@ -101,7 +101,7 @@ class Sorter:
             handle, name = tempfile.mkstemp(prefix=".peewit-", suffix=".part", dir=target.parent)
             partial = Path(name)
             try:
-                with open(handle, "wb") as file:
+                with os.fdopen(handle, "wb") as file:
                     shutil.copyfileobj(content, file, 1 << 20)
                     file.flush()
                     if self._move:  # before the original is removed
@@ -167,7 +167,7 @@ def _numbered(stem: str, suffix: str = "") -> Iterator[str]:
 def _free_names(folder: Path, name: str) -> Iterator[Path]:
     """Yield the paths under which a file may be put into a folder, the preferred one first."""
     yield folder / name
-    stem, suffix = os.path.splitext(name)
+    stem, suffix = Path(name).stem, Path(name).suffix
     if len(os.fsencode(suffix)) > LONGEST_SUFFIX:
         stem, suffix = name, ""
     stem = _cut(stem, LONGEST_NAME - LONGEST_SUFFIX - 12)

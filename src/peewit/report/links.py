@@ -48,11 +48,11 @@ def link(folder: Path | None, name: str, page: Path) -> str:
     """
     if folder is None or not (folder / name).is_file():
         return ""
-    file = os.path.abspath(folder / name)
+    file = folder / name
     try:
-        relative = os.path.relpath(file, os.path.abspath(page.parent))
+        relative = os.path.relpath(file, page.parent)
     except ValueError:  # on another drive, on Windows
-        return Path(file).as_uri()
+        return file.absolute().as_uri()
     # bytes, because a name may not be valid UTF-8
     return quote(os.fsencode(Path(relative).as_posix()))
 

@@ -13,8 +13,8 @@ from peewit.system import text
 from peewit.system.text import counted, duration, minutes
 from peewit.training.optimizers import OPTIMIZERS
 
-# From this ratio of the largest class to the smallest on, the accuracy mainly tells about the larger
-# classes, and the balanced accuracy is shown as well
+# From this ratio of the largest class to the smallest on, the accuracy mainly tells about the
+# larger classes, and the balanced accuracy is shown as well
 IMBALANCED = 1.5
 
 
@@ -79,8 +79,8 @@ def imbalanced_result(metrics: Mapping[str, Any]) -> str:
         return ""
     worst = min(tested, key=lambda scores: float(scores["recall"]))
     return (
-        f"balanced accuracy {metrics['balanced_accuracy']:.2%} (mean recall of the classes; lowest: "
-        f"{text.printable(worst['name'])} {percent(worst['recall'])} of "
+        f"balanced accuracy {metrics['balanced_accuracy']:.2%} (mean recall of the classes; "
+        f"lowest: {text.printable(worst['name'])} {percent(worst['recall'])} of "
         f"{counted(worst['images'], 'image')})"
     )
 
@@ -236,8 +236,8 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
     if values.get("class_weights") == "balanced":
         sentence += (
-            " The classes are imbalanced: the loss was weighted by the inverse of each class's number "
-            "of images."
+            " The classes are imbalanced: the loss was weighted by the inverse of each class's "
+            "number of images."
         )
     if values.get("skip_easy"):
         sentence += (

@@ -57,18 +57,20 @@ def csv_writer(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence
     PeewitError
         The file cannot be written.
     """
-    with replacing(path) as partial:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            write = csv.writer(file, lineterminator="\n").writerow
+    with (
+        replacing(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        write = csv.writer(file, lineterminator="\n").writerow
 
-            def write_row(row: Sequence[object]) -> None:
-                try:
-                    write(row)
-                except OSError as error:
-                    raise cannot_write(path, error) from error
+        def write_row(row: Sequence[object]) -> None:
+            try:
+                write(row)
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
-            write_row(header)
-            yield write_row
+        write_row(header)
+        yield write_row
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

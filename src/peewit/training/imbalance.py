@@ -52,7 +52,7 @@ def loss_weights(counts: Counts) -> npt.NDArray[np.float32] | None:
     # with counts.sum() / present.sum() as the numerator, the weights times the counts sum to the
     # number of images
     weights = counts.sum() / present.sum() / np.maximum(counts, 1)
-    return weights.astype(np.float32)
+    return np.asarray(weights, np.float32)
 
 
 def imbalance_sentence(dataset: Dataset, recipe: Recipe) -> str:

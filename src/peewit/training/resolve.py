@@ -24,7 +24,8 @@ def resolve(
 
     It fixes the number of threads, a validation set and a batch size that suit a small data set,
     the network (``auto``) and its precision if there is a budget, the learning rate, the
-    augmentation, the fraction of easy images to skip and the class weights. From here on the recipe does not change.
+    augmentation, the fraction of easy images to skip and the class weights. From here on the recipe
+    does not change.
 
     Parameters
     ----------
