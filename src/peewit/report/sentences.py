@@ -11,6 +11,7 @@ from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
 from peewit.runs.run import Run
 from peewit.system import text
 from peewit.system.text import counted, duration, minutes
+from peewit.training.imbalance import POWERS
 from peewit.training.optimizers import OPTIMIZERS
 
 # From this ratio of the largest class to the smallest on, the accuracy mainly tells about the
@@ -234,10 +235,10 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         details.append(f"{values['precision']} precision")
     optimizer = OPTIMIZERS[values["optimizer"]].title
     sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
-    if values.get("class_weights") == "balanced":
+    if values.get("class_weights") in POWERS:
+        root = " square root of the" if values["class_weights"] == "sqrt" else ""
         sentence += (
-            " The classes are imbalanced: the loss was weighted by the inverse of each class's "
-            "number of images."
+            f" The loss was weighted by the inverse of the{root} number of images in each class."
         )
     if values.get("skip_easy"):
         sentence += (

@@ -20,7 +20,7 @@ from peewit.models.registry import build, find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
 from peewit.training.defaults import network_size
-from peewit.training.imbalance import loss_weights
+from peewit.training.imbalance import POWERS, loss_weights
 from peewit.training.loop import TrainSetup
 from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
@@ -145,8 +145,8 @@ def build_setup(
             len(training), recipe.skip_easy, recipe.batch_size, recipe.seed
         )
     weights = None
-    if recipe.class_weights == "balanced":
-        weights = loss_weights(training.class_counts)
+    if recipe.class_weights in POWERS:
+        weights = loss_weights(training.class_counts, POWERS[recipe.class_weights])
     if fast:
         _whiten(model, training, rule)
     return TrainSetup(

@@ -13,21 +13,23 @@ from peewit.training.recipe import Recipe
 
 Counts = npt.NDArray[np.int64]
 
-# From this ratio of the largest class to the smallest on, the loss is weighted
+# From this ratio of the largest class to the smallest on, the loss is weighted. Square roots,
+# because they raise the balanced accuracy without lowering the accuracy (benchmarks/imbalance.py)
 WEIGHTED_FROM = 3.0
+POWERS = {"sqrt": 0.5, "balanced": 1.0}
 
 
-def choose_weights(counts: Counts) -> Literal["balanced", "none"]:
+def choose_weights(counts: Counts) -> Literal["sqrt", "none"]:
     """Return whether to weight the loss for classes with ``counts`` images.
 
     >>> choose_weights(np.array([300, 200])), choose_weights(np.array([300, 40]))
-    ('none', 'balanced')
+    ('none', 'sqrt')
     """
-    return "balanced" if imbalance(counts) >= WEIGHTED_FROM else "none"
+    return "sqrt" if imbalance(counts) >= WEIGHTED_FROM else "none"
 
 
-def loss_weights(counts: Counts) -> npt.NDArray[np.float32] | None:
-    """Return the weight of each class in the loss: the inverse of its number of images.
+def loss_weights(counts: Counts, power: float) -> npt.NDArray[np.float32] | None:
+    """Return the weight of each class in the loss: a power of the inverse of its number of images.
 
     The mean over the images is 1, so that the learning rate keeps its meaning. None if all classes
     have the same number of images.
@@ -36,6 +38,8 @@ def loss_weights(counts: Counts) -> npt.NDArray[np.float32] | None:
     ----------
     counts : int64 array, shape (classes,)
         Training images of each class.
+    power : float
+        1 gives all classes the same total weight.
 
     Returns
     -------
@@ -43,15 +47,14 @@ def loss_weights(counts: Counts) -> npt.NDArray[np.float32] | None:
 
     Examples
     --------
-    >>> loss_weights(np.array([6, 2])).tolist(), loss_weights(np.array([5, 5]))
+    >>> loss_weights(np.array([6, 2]), 1).tolist(), loss_weights(np.array([5, 5]), 1)
     ([0.6666666865348816, 2.0], None)
     """
     present = counts > 0
     if len(np.unique(counts[present])) < 2:
         return None
-    # with counts.sum() / present.sum() as the numerator, the weights times the counts sum to the
-    # number of images
-    weights = counts.sum() / present.sum() / np.maximum(counts, 1)
+    weights = np.maximum(counts, 1.0) ** -power
+    weights *= counts.sum() / (weights * counts).sum()
     return np.asarray(weights, np.float32)
 
 
@@ -77,6 +80,9 @@ def imbalance_sentence(dataset: Dataset, recipe: Recipe) -> str:
         f"the classes are imbalanced: {names[largest]!r} has {counts[largest]:,} training images, "
         f"{names[smallest]!r} {counts[smallest]:,}"
     )
-    if recipe.class_weights == "balanced":
-        return f"{found}; the loss is weighted by class (--class-weights none: all images equally)"
-    return f"{found}; all images count equally (--class-weights balanced weights the classes)"
+    if recipe.class_weights in POWERS:
+        return (
+            f"{found}; the loss gives more weight to images of small classes (class_weights: "
+            f"{recipe.class_weights}; none counts all images equally)"
+        )
+    return f"{found}; all images count equally (class_weights: sqrt or balanced changes that)"

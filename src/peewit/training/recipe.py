@@ -114,10 +114,10 @@ class Recipe:
         "at least 0 and less than 1",
         lambda share: 0 <= share < 1,
     )
-    class_weights: Literal["auto", "none", "balanced"] = setting(
+    class_weights: Literal["auto", "none", "sqrt", "balanced"] = setting(
         "none",
-        "weight the loss by the inverse of each class's number of images (auto: if the classes are "
-        "imbalanced)",
+        "weight the loss by the inverse of each class's number of images (balanced) or of its "
+        "square root (sqrt); auto: sqrt if the largest class is at least 3 times the smallest",
     )
     normalize: bool = setting(
         False, "normalise the channels by the mean and standard deviation of the training images"
