@@ -119,6 +119,7 @@ def test_run_folder_is_complete(whole: Run) -> None:
         *("model.safetensors", "checkpoint.safetensors"),
         *("curves.png", "confusion.png", "mistakes.png", "uncertain.png", "reliability.png"),
         *("samples.png", "filters.png", "heatmaps.png", "report.html"),
+        *("predictions.csv", "mistakes.csv"),
     }
     assert whole.status == "finished"
     assert whole.recipe == RECIPE

@@ -36,6 +36,8 @@ def test_all_metrics_equal_scikit_learns(count: int, classes: int) -> None:
 
     assert result.images == count
     assert result.accuracy == pytest.approx(reference.accuracy_score(labels, predicted))
+    balanced = reference.balanced_accuracy_score(labels, predicted)
+    assert result.balanced_accuracy == pytest.approx(balanced)
     assert result.loss == pytest.approx(reference.log_loss(labels, probabilities, labels=every))
     if classes > 3:
         top3 = reference.top_k_accuracy_score(labels, logits, k=3, labels=every)

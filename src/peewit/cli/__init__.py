@@ -12,7 +12,8 @@ from peewit import __version__
 from peewit.cli.data import data, show
 from peewit.cli.exchange import export, import_
 from peewit.cli.options import Choice, examples
-from peewit.cli.runs import compare, evaluate, predict, report, runs, summary
+from peewit.cli.predict import predict
+from peewit.cli.runs import compare, evaluate, report, runs, summary
 from peewit.cli.serve import serve
 from peewit.cli.train import train
 from peewit.cli.usage import Command, Group

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from peewit.errors import PeewitError
     from peewit.runs.run import Run
 
-SECONDS_PER_LINE = 10.0  # between two lines about a download in a log
+SECONDS_PER_LINE = 10.0  # between two progress lines in a log
+SECONDS_UNTIL_BAR = 2.0  # what is over sooner needs no progress bar
 
 
 def note(sentence: str) -> None:
@@ -57,7 +58,7 @@ def print_json(value: Any) -> None:
 
 def print_run(run: Run) -> None:
     """Print the accuracy of a finished run and its folder, if there is somebody to read them."""
-    from peewit.report.sentences import images_tested
+    from peewit.report.sentences import images_tested, imbalanced_result
 
     with reader_may_leave():
         if run.metrics:
@@ -66,6 +67,8 @@ def print_run(run: Run) -> None:
                 f"accuracy {run.metrics['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}) "
                 f"on {images_tested(run.metrics)}"
             )
+            if sentence := imbalanced_result(run.metrics):
+                click.echo(sentence)
         click.echo(run.path)
 
 
@@ -89,6 +92,51 @@ def sized_splits(run: Run, splits: Splits) -> Splits:
     with decoding_shown() as show:
         test = None if splits.test is None else sized_for(splits.test, rule, note, show)
         return splits._replace(train=sized_for(splits.train, rule, note, show), test=test)
+
+
+@contextmanager
+def progress_shown(total: int, things: str, hidden: bool = False) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of ``total`` things; it shows the progress on stderr.
+
+    A bar in a terminal, or a line every ten seconds in a log; nothing in the first two seconds.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from peewit.system.terminal import console_err
+
+    console, done = console_err(), 0
+    began = time.monotonic()
+    if hidden or not console.is_terminal:
+        due = began + SECONDS_PER_LINE
+
+        def line() -> None:
+            nonlocal done, due
+            done += 1
+            now = time.monotonic()
+            if not hidden and now >= due:
+                due = now + SECONDS_PER_LINE
+                console.print(f"{done:,} of {total:,} {things}, {done / (now - began):,.0f}/s")
+
+        yield line
+        return
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(things), TimeRemainingColumn())
+    # stdout is for results: rich would redirect it to stderr
+    bar = Bar(*columns, console=console, transient=True, redirect_stdout=False)
+    task = bar.add_task("", total=total)
+
+    def redraw() -> None:
+        nonlocal done
+        done += 1
+        if not bar.live.is_started and time.monotonic() - began >= SECONDS_UNTIL_BAR:
+            bar.start()
+        bar.update(task, completed=done)
+
+    try:
+        yield redraw
+    finally:
+        bar.stop()
 
 
 @contextmanager

@@ -1,15 +1,13 @@
-"""The commands about models and runs: summary, evaluate, predict, report, runs and compare."""
+"""The commands about models and runs: summary, evaluate, report, runs and compare."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from peewit.cli.options import (
-    Integer,
     complete_model,
     complete_run,
     complete_source,
@@ -18,7 +16,6 @@ from peewit.cli.options import (
     run_argument,
 )
 from peewit.cli.output import (
-    complain,
     decoding_shown,
     download_shown,
     note,
@@ -153,56 +150,6 @@ def evaluate(
         print_json(result.to_dict() | more)
     else:
         click.echo(result.table())
-
-
-@click.command(
-    cls=Command,
-    short_help="Classify image files.",
-    epilog=examples(
-        "peewit predict runs/NAME photo.jpg holiday/ --top 3",
-        "cat photo.jpg | peewit predict runs/NAME -",
-    ),
-)
-@run_argument
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--top",
-    type=Integer(1),
-    default=1,
-    show_default=True,
-    metavar="K",
-    help="Number of classes to print for each image, the most likely first.",
-)
-@json_option
-@click.pass_context
-def predict(
-    context: click.Context, folder: Path, images: tuple[str, ...], top: int, as_json: bool
-) -> None:
-    """Classify each IMAGE: a file of any size and format, a folder, or - for standard input."""
-    from peewit.errors import PeewitError
-    from peewit.prediction.engines import fastest
-    from peewit.prediction.predict import find_pictures
-    from peewit.prediction.predict import predict as predict_pictures
-    from peewit.runs.run import Run
-
-    run = Run.open(folder)
-    answers: list[dict[str, Any]] = []
-    failures = 0
-    pictures = find_pictures(images, sys.stdin.buffer, note)
-    # few images: lowest latency; many: highest throughput
-    engine = fastest(run, 1 if len(pictures) < 32 else 64)
-    for answer in predict_pictures(engine, pictures, top):
-        if isinstance(answer, PeewitError):
-            failures += 1
-            complain(answer)
-        elif as_json:
-            answers.append(answer.to_dict())
-        else:
-            click.echo(answer)
-    if as_json:
-        print_json(answers)
-    if failures:
-        context.exit(1)
 
 
 @click.command(

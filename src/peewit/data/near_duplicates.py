@@ -250,9 +250,9 @@ def _cells(described: Floats) -> list[Int64s]:
     even = _even_columns()
     for start in range(0, count, _AT_ONCE):
         similarity = described[start : start + _AT_ONCE, even] @ centres[:, even].T
-        nearest[start : start + _AT_ONCE] = np.argpartition(
-            similarity, -NEAREST_CELLS, axis=1
-        )[:, -NEAREST_CELLS:]
+        nearest[start : start + _AT_ONCE] = np.argpartition(similarity, -NEAREST_CELLS, axis=1)[
+            :, -NEAREST_CELLS:
+        ]
     order = np.argsort(nearest.ravel(), kind="stable")
     ends = np.searchsorted(nearest.ravel()[order], np.arange(1, len(centres)))
     return [np.sort(part) for part in np.split(order // NEAREST_CELLS, ends)]

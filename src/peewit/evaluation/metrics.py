@@ -48,6 +48,9 @@ class Evaluation:
         Share of correct predictions, 0 to 1.
     accuracy_interval : tuple of float
         95% confidence interval of the accuracy (Wilson).
+    balanced_accuracy : float
+        Mean recall of the classes that have images, 0 to 1: each class counts equally, however many
+        images it has.
     loss : float
         Mean cross-entropy in nats.
     top3 : float
@@ -66,6 +69,7 @@ class Evaluation:
     images: int
     accuracy: float
     accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
     loss: float
     top3: float
     calibration_error: float
@@ -78,6 +82,7 @@ class Evaluation:
         return {
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
+            "balanced_accuracy": self.balanced_accuracy,
             "loss": self.loss,
             "images": self.images,
             "top3": self.top3,
@@ -100,6 +105,7 @@ class Evaluation:
         top = min(3, len(self.per_class))
         facts = [
             ["accuracy", f"{self.accuracy:.2%}", f"95% interval {low:.2%} to {high:.2%}"],
+            ["balanced", f"{self.balanced_accuracy:.2%}", "mean recall of the classes"],
             [f"top-{top}", f"{self.top3:.2%}", f"true class among the {top} most probable"],
             ["loss", f"{self.loss:.4f}", "mean cross-entropy in nats"],
             ["calibration", f"{self.calibration_error:.2%}", "expected calibration error"],
@@ -170,17 +176,30 @@ def evaluate(
     confusion = confusion.reshape(classes, classes).astype(np.int64)
     hits = int(correct.sum())
     confidences = np.exp(log_probabilities.max(axis=1))
+    per_class = _per_class(confusion, class_names)
     return Evaluation(
         images=count,
         accuracy=hits / count,
         accuracy_interval=accuracy_interval(correct, groups),
+        balanced_accuracy=float(np.mean([one.recall for one in per_class if one.images])),
         loss=float(-log_probabilities[np.arange(count), truth].mean()),
         top3=float((best == truth[:, None]).any(axis=1).mean()),
         calibration_error=calibration_error(confidences, correct),
         reliability=reliability(confidences, correct),
-        per_class=_per_class(confusion, class_names),
+        per_class=per_class,
         confusion=confusion,
     )
+
+
+def imbalance(counts: npt.ArrayLike) -> float:
+    """Return the ratio of the largest class to the smallest one that has images; at least 1.
+
+    >>> imbalance([30, 0, 10])
+    3.0
+    """
+    present = np.asarray(counts)
+    present = present[present > 0]
+    return float(present.max() / present.min()) if len(present) else 1.0
 
 
 def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +49,14 @@ class Evidence:
         The images of the final test.
     logits : float32 array, shape (N, classes)
         The model's outputs for ``judged``.
+    source : mapping
+        The arguments of ``load`` for the data, if they are not those of the run.
     """
 
     training: Dataset
     judged: Dataset
     logits: npt.NDArray[np.float32]
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -127,7 +130,8 @@ def gather(
         raise PeewitError("the run has not been tested yet")
     if not run.source:
         raise PeewitError("the run does not record where its data came from")
-    splits = load(**moved(run.source, data), progress=progress)
+    source = moved(run.source, data)
+    splits = load(**source, progress=progress)
     notes = list(splits.notes)
     train, test = (
         None if part is None else sized_for(part, run.preprocessing, notes.append, show)
@@ -146,7 +150,7 @@ def gather(
     if found.complete and len(judged) != run.metrics.get("images"):
         raise PeewitError("the images of the final test cannot be identified in the data")
     logits = run.logits(judged.images) if found.logits is None else found.logits
-    evidence = Evidence(training=found.training, judged=judged, logits=logits)
+    evidence = Evidence(training=found.training, judged=judged, logits=logits, source=source)
     return evidence, tuple(notes)
 
 

@@ -23,6 +23,7 @@ from peewit.evaluation.inference import (
 )
 from peewit.evaluation.metrics import Evaluation, accuracy_interval, evaluate
 from peewit.evaluation.temperature import FEWEST, Calibration, calibrate, fold
+from peewit.report.prediction_tables import write_prediction_tables
 from peewit.report.sentences import copies_sentence
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -206,7 +207,7 @@ def write_result(
     split: str,
     more: Mapping[str, Any],
 ) -> Evaluation:
-    """Write ``metrics.json`` and the pictures of correct and wrong predictions.
+    """Write ``metrics.json``, tables of the predictions, and pictures of them.
 
     Parameters
     ----------
@@ -221,9 +222,11 @@ def write_result(
         Additional metrics.
     """
     evaluation = evaluate(logits, data.labels, data.class_names, data.groups)
+    probabilities = softmax(logits)
+    write_prediction_tables(path, data, probabilities, split)
     plots.save_confusion(path / runfolder.CONFUSION, evaluation)
     mistakes = path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, data.images, data.labels, softmax(logits), data.class_names)
+    plots.save_mistakes(mistakes, data.images, data.labels, probabilities, data.class_names)
     runfolder.write_metrics(path, {"split": split, **evaluation.to_dict(), **more})
     return evaluation
 

@@ -6,6 +6,7 @@ import io
 import math
 from base64 import b64encode
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from peewit import plots
 from peewit.evaluation.metrics import evaluate
 from peewit.plots.style import ACCENT, INK, WARNING
+from peewit.report import links
 from peewit.report.evidence import SHOWN, Evidence, Explanation
 from peewit.report.sentences import percent
 from peewit.runs import folder as runfolder
@@ -38,13 +40,23 @@ def sample_figures(evidence: Evidence) -> list[dict[str, Any]]:
     """Return figures of a few training images of each class."""
     data = evidence.training
     return [
-        {**_figure(data.images[index], data.class_names[data.labels[index]]), "answer": ""}
+        _figure(data.images[index], data.class_names[data.labels[index]])
+        | {"answer": "", "file": ""}
         for index in evidence.samples
     ]
 
 
-def prediction_figures(evidence: Evidence) -> dict[str, Any]:
-    """Return figures of the most confident mistakes and of the least confident predictions."""
+def prediction_figures(evidence: Evidence, folder: Path | None, page: Path) -> dict[str, Any]:
+    """Return figures of the most confident mistakes and of the least confident predictions.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    folder : Path or None
+        The folder that contains the picture files of the data.
+    page : Path
+        The HTML file, from which they are linked.
+    """
     mistakes, total = evidence.mistakes[:SHOWN], len(evidence.mistakes)
     images = f"{len(evidence.judged):,} image{'' if len(evidence.judged) == 1 else 's'}"
     text = f"The {len(mistakes)} most confident of {total:,} mistakes in {images}."
@@ -52,10 +64,14 @@ def prediction_figures(evidence: Evidence) -> dict[str, Any]:
         text = f"All {total} mistakes in {images}, most confident first."
     if total == 1:
         text = f"The only mistake in {images}."
+
+    def figures(chosen: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        return [_prediction_figure(evidence, int(index), folder, page) for index in chosen]
+
     return {
-        "mistakes": [_prediction_figure(evidence, index) for index in mistakes],
+        "mistakes": figures(mistakes),
         "mistakes_text": text,
-        "uncertain": [_prediction_figure(evidence, index) for index in evidence.uncertain],
+        "uncertain": figures(evidence.uncertain),
     }
 
 
@@ -76,8 +92,11 @@ def explanation_figures(explanations: Sequence[Explanation]) -> list[list[dict[s
     return rows
 
 
-def _prediction_figure(evidence: Evidence, index: int) -> dict[str, Any]:
+def _prediction_figure(
+    evidence: Evidence, index: int, folder: Path | None, page: Path
+) -> dict[str, Any]:
     data = evidence.judged
+    file = "" if data.names is None else str(data.names[index])
     label, predicted = int(data.labels[index]), int(evidence.predicted[index])
     confidence = percent(float(evidence.probabilities[index, predicted]))
     right, name = label == predicted, data.class_names[label]
@@ -86,6 +105,8 @@ def _prediction_figure(evidence: Evidence, index: int) -> dict[str, Any]:
         "answer": f"{data.class_names[predicted]} ({confidence})",
         "text": "correct" if right else f"true: {name}",
         "right": right,
+        "file": links.shown(file),
+        "link": links.link(folder, file, page) if file else "",
     }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peewit.evaluation.metrics import evaluate
 from peewit.models.registry import MODELS
-from peewit.report import pictures, sentences
+from peewit.report import links, pictures, sentences
 from peewit.report.charts import Series, line_chart, reliability_chart
 from peewit.report.evidence import Evidence, Explanation
 from peewit.report.sentences import percent
@@ -33,6 +34,7 @@ def contents(
     explained: tuple[Sequence[Explanation], Sequence[Explanation]],
     missing: str,
     heat_missing: str,
+    page: Path,
 ) -> dict[str, Any]:
     """Return the values of the template ``run.html``.
 
@@ -48,6 +50,8 @@ def contents(
         Why there is no evidence, for the reader.
     heat_missing : str
         Why there are no heat maps although there is evidence.
+    page : Path
+        The HTML file, from which picture files are linked.
     """
     parameters = None
     if model is not None:
@@ -80,7 +84,10 @@ def contents(
     if run.metrics:
         values |= _test_results(run, evidence)
     if evidence is not None:
-        values |= pictures.prediction_figures(evidence)
+        folder = links.pictures_folder(evidence.source or run.source)
+        values |= pictures.prediction_figures(evidence, folder, page)
+        tables = (run.path / runfolder.MISTAKES_TABLE).is_file() and len(evidence.mistakes)
+        values["tables"] = "All mistakes are in mistakes.csv." if tables else ""
     values["sections"] = _sections(values)
     return values
 
@@ -204,6 +211,9 @@ def _tiles(run: Run, totals: Any) -> list[tuple[str, str, str]]:
     if top < len(run.class_names):
         about = f"the true class is among the {top} most probable"
         tiles.insert(1, (f"Top-{top} accuracy", percent(metrics["top3"]), about))
+    if sentences.imbalanced_result(metrics):
+        balanced = percent(metrics["balanced_accuracy"])
+        tiles.insert(0, ("Balanced accuracy", balanced, "mean recall of the classes"))
     if "single_view_accuracy" in metrics:
         accuracy = percent(metrics["single_view_accuracy"])
         tiles.append(("Single-view accuracy", accuracy, "without test-time augmentation"))

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peewit.data.duplicates import also_training
+from peewit.evaluation.metrics import imbalance
 from peewit.models.registry import MODELS
 from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
 from peewit.runs.run import Run
 from peewit.system import text
 from peewit.system.text import counted, duration, minutes
+from peewit.training.imbalance import POWERS
 from peewit.training.optimizers import OPTIMIZERS
 
 # metrics["split"] of a run that was tested by cross-validation
@@ -21,6 +23,9 @@ FITTED = {
     "crop": " Pictures with another aspect ratio are cropped in their longer side.",
     "pad": " Pictures with another aspect ratio are padded with grey on their shorter side.",
 }
+# From this ratio of the largest class to the smallest on, the accuracy mainly tells about the
+# larger classes, and the balanced accuracy is shown as well
+IMBALANCED = 1.5
 
 
 def percent(value: float) -> str:
@@ -81,6 +86,27 @@ def untested(run: Run) -> str:
     if run.recipe.epochs is not None:
         done = f"{run.epochs} of {counted(run.recipe.epochs, 'epoch')}"
     return f"This run is {run.status} after {done} and has not been tested yet."
+
+
+def imbalanced_result(metrics: Mapping[str, Any]) -> str:
+    """Return the balanced accuracy and the lowest recall; empty if the classes are balanced.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Those of ``metrics.json``; without ``balanced_accuracy`` in older runs.
+    """
+    tested = [scores for scores in metrics.get("classes", ()) if scores["images"]]
+    if "balanced_accuracy" not in metrics:
+        return ""
+    if imbalance([scores["images"] for scores in tested]) < IMBALANCED:
+        return ""
+    worst = min(tested, key=lambda scores: float(scores["recall"]))
+    return (
+        f"balanced accuracy {metrics['balanced_accuracy']:.2%} (mean recall of the classes; "
+        f"lowest: {text.printable(worst['name'])} {percent(worst['recall'])} of "
+        f"{counted(worst['images'], 'image')})"
+    )
 
 
 def cautions(run: Run) -> list[str]:
@@ -243,6 +269,11 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
         details.append(f"{values['precision']} precision")
     optimizer = OPTIMIZERS[values["optimizer"]].title
     sentence = f"It was trained{on} {length} with {optimizer}: {', '.join(details)}."
+    if values.get("class_weights") in POWERS:
+        root = " square root of the" if values["class_weights"] == "sqrt" else ""
+        sentence += (
+            f" The loss was weighted by the inverse of the{root} number of images in each class."
+        )
     if values.get("skip_easy"):
         sentence += (
             f" Every epoch after the first skipped the {values['skip_easy']:.0%} of images with "

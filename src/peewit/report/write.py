@@ -79,8 +79,8 @@ def write_report(
             heat_missing = str(error)
         if out is None:
             save_pictures(run, evidence, [*right, *wrong], first_filters(model))
-    contents = run_page.contents(run, model, evidence, (right, wrong), missing, heat_missing)
     path = out or run.path / runfolder.REPORT
+    contents = run_page.contents(run, model, evidence, (right, wrong), missing, heat_missing, path)
     write_text(path, render("run.html", **contents))
     return path
 

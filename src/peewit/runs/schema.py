@@ -103,6 +103,7 @@ class Metrics(TypedDict):
     classes: list[_Scores]
     confusion: list[list[Images]]
     # Missing in older runs, or only recorded by some recipes
+    balanced_accuracy: NotRequired[Share]
     reliability: NotRequired[list[_Bin]]
     fingerprint: NotRequired[str]
     batch_norm_images: NotRequired[Count]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from peewit.data.dataset import Dataset
@@ -21,6 +22,7 @@ from peewit.models.registry import build, find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
 from peewit.training.defaults import chosen_fit, network_size
+from peewit.training.imbalance import POWERS, loss_weights
 from peewit.training.loop import TrainSetup
 from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
@@ -183,6 +185,9 @@ def setup_of(
         hard_examples = HardExamples(
             len(training), recipe.skip_easy, recipe.batch_size, recipe.seed
         )
+    weights = None
+    if recipe.class_weights in POWERS:
+        weights = loss_weights(training.class_counts, POWERS[recipe.class_weights])
     if fast:
         _whiten(model, training, rule)
     return TrainSetup(
@@ -194,6 +199,7 @@ def setup_of(
         recipe=recipe,
         augment=_augment(training, recipe) if augmented else None,
         hard_examples=hard_examples,
+        class_weights=None if weights is None else torch.from_numpy(weights),
         flops=TrainingFlops(model),
         copies=copies,
     )

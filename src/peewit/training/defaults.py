@@ -8,12 +8,13 @@ from typing import Any
 from peewit.data.dataset import Dataset
 from peewit.images.fitting import Fit
 from peewit.models.registry import find
-from peewit.training.recipe import Recipe
+from peewit.training.imbalance import choose_weights
+from peewit.training.recipe import AUTO, Recipe
 
 Note = Callable[[str], None]
 
 # the fields that may be open
-OPEN = ("lr", "translate", "skip_easy")
+OPEN = ("lr", "translate", "skip_easy", "class_weights")
 
 # Muon's best rate for a run of this many steps, and the power of the steps by which it falls:
 # found with single runs of fast-m, validated with test-time augmentation. 1,043 steps: 0.06
@@ -72,6 +73,7 @@ def filled(recipe: Recipe, dataset: Dataset, images: float, note: Note) -> Recip
         "lr": muon_rate(images / recipe.batch_size),
         "translate": translation(side),
         "skip_easy": skip_easy(images / max(training_images(recipe, dataset), 1)),
+        "class_weights": choose_weights(dataset.class_counts),
     }
     recipe = with_open_fields(recipe, values).replace(fit=chosen_fit(recipe))
     most = {"translate": side // 4, "cutout": side // 2}
@@ -83,7 +85,8 @@ def filled(recipe: Recipe, dataset: Dataset, images: float, note: Note) -> Recip
 
 def with_open_fields(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """Return ``recipe`` with ``values`` for those of ``OPEN`` that it leaves open."""
-    return recipe.replace(**{name: values[name] for name in OPEN if getattr(recipe, name) is None})
+    left = [name for name in OPEN if getattr(recipe, name) in (None, AUTO)]
+    return recipe.replace(**{name: values[name] for name in left})
 
 
 def muon_rate(steps: float) -> float:

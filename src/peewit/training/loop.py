@@ -47,6 +47,8 @@ class TrainSetup:
     """Augments the training images; None for a recipe without augmentation."""
     hard_examples: HardExamples | None = None
     """Leaves out easy training images; None for a recipe that uses all of them."""
+    class_weights: torch.Tensor | None = None
+    """Weight of each class in the loss, float32, shape (classes,); None counts all equally."""
     flops: TrainingFlops | None = None
     """Counts the operations of a step; None leaves them out of the history."""
     copies: Sequence[int] = ()
@@ -215,7 +217,8 @@ def train_step(setup: TrainSetup, batch: Batch) -> StepResult:
     y = torch.from_numpy(setup.training.labels[batch.indices])  # (n,)
     with torch.autocast("cpu", torch.bfloat16, enabled=setup.recipe.precision == "bfloat16"):
         logits = setup.model(x).float()  # (n, classes)
-    loss, losses = cross_entropy(logits, y, setup.recipe.label_smoothing)
+    smoothing = setup.recipe.label_smoothing
+    loss, losses = cross_entropy(logits, y, smoothing, setup.class_weights)
     setup.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     setup.optimizer.step()
@@ -223,7 +226,10 @@ def train_step(setup: TrainSetup, batch: Batch) -> StepResult:
 
 
 def cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float = 0.0,
+    weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean cross-entropy with label smoothing, and each image's, without gradient.
 
@@ -236,6 +242,10 @@ def cross_entropy(
     labels : int64 tensor, shape (n,)
     smoothing : float
         The share of each label that is spread over all classes.
+    weights : float32 tensor, shape (classes,), optional
+        Weight of the images of each class in the mean, which is divided by n, not by the sum of
+        the weights: the weight of an image does not depend on the others in its batch. The losses
+        of the images are unweighted.
 
     Returns
     -------
@@ -247,6 +257,9 @@ def cross_entropy(
     >>> round(mean.item(), 3), each.numpy().round(3).tolist()
     (0.371, [0.6930000185966492, 0.04899999871850014])
     """
+    if weights is not None:
+        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        return (weights[labels] * each).mean(), each.detach()
     log_probabilities = F.log_softmax(logits, 1)
     mean = F.nll_loss(log_probabilities, labels)
     with torch.no_grad():

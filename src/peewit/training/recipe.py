@@ -23,7 +23,7 @@ OF_THE_TEST = frozenset({"calibrate", "batch_norm_statistics"})
 FREE_TO_CHANGE = OF_THE_TEST | {
     *("name", "epochs", "minutes", "until_accuracy", "threads", "checkpoint_minutes")
 }
-AUTO = "auto"  # model: the fast network that fits the length of the training
+AUTO = "auto"  # a value to be chosen; as model, the fast network that fits the length of training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Recipe:
     A recipe with ``minutes`` or ``until_accuracy`` has no number of epochs: ``epochs`` is None.
     Three fields may be None until they can be resolved: ``lr`` (with muon) from the number of
     steps, ``translate`` from the size of the images, ``skip_easy`` from the number of epochs.
+    ``model`` and ``class_weights`` may be "auto".
     Each field has a one-line description in ``metadata["help"]``, and a command-line flag named
     after the field. ``metadata["flag"]`` overrides the flag; None means that there is no flag.
 
@@ -112,6 +113,11 @@ class Recipe:
         "first skips (fast: chosen by the length of training)",
         "at least 0 and less than 1",
         lambda share: 0 <= share < 1,
+    )
+    class_weights: Literal["auto", "none", "sqrt", "balanced"] = setting(
+        "none",
+        "weight the loss by the inverse of each class's number of images (balanced) or of its "
+        "square root (sqrt); auto: sqrt if the largest class is at least 3 times the smallest",
     )
     normalize: bool = setting(
         False, "normalise the channels by the mean and standard deviation of the training images"
@@ -338,6 +344,7 @@ _FAST = Recipe(
     flip="alternating",
     translate=None,  # from the image size
     skip_easy=None,  # from the number of epochs
+    class_weights="auto",  # from the number of images in each class
     normalize=True,
     tta=True,
     calibrate=True,

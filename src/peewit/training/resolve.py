@@ -9,6 +9,7 @@ from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.frontier import by_images
 from peewit.training.budget.planner import choose_network
 from peewit.training.defaults import Note, filled, training_images
+from peewit.training.imbalance import imbalance_sentence
 from peewit.training.optimizers import OPTIMIZERS
 from peewit.training.recipe import AUTO, Recipe
 
@@ -23,7 +24,8 @@ def resolve(
 
     It fixes the number of threads, a validation set and a batch size that suit a small data set,
     the network (``auto``) and its precision if there is a budget, the learning rate, the
-    augmentation and the fraction of easy images to skip. From here on the recipe does not change.
+    augmentation, the fraction of easy images to skip and the class weights. From here on the recipe
+    does not change.
 
     Parameters
     ----------
@@ -58,7 +60,10 @@ def resolve(
     else:
         choice = choose_network(dataset, recipe, machine)
         recipe, images = choice.recipe, choice.speed.images(choice.seconds)
-    return filled(recipe, dataset, images, note)
+    recipe = filled(recipe, dataset, images, note)
+    if sentence := imbalance_sentence(dataset, recipe):
+        note(sentence)
+    return recipe
 
 
 def _threads(recipe: Recipe, machine: Machine, note: Note) -> int:
