@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]
 
 # Gauss-Newton steps at half and at full resolution
 COARSE_STEPS, FINE_STEPS = 6, 4
 # Limits of a scale and of a shift, in half sides of the picture
-SCALES = (0.7, 1.4)
-FARTHEST = 0.35
+SCALES = (0.8, 1.25)
+FARTHEST = 0.2
 
 
 def agreement(first: Floats, second: Floats) -> Floats:

@@ -22,7 +22,7 @@ from peewit.data.alignment import agreement, blurred, details, positions
 from peewit.data.store import Images
 from peewit.system.cpu import usable_cores
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]
 Int64s = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -250,9 +250,9 @@ def _cells(described: Floats) -> list[Int64s]:
     even = _even_columns()
     for start in range(0, count, _AT_ONCE):
         similarity = described[start : start + _AT_ONCE, even] @ centres[:, even].T
-        nearest[start : start + _AT_ONCE] = np.argpartition(similarity, -NEAREST_CELLS, axis=1)[
-            :, -NEAREST_CELLS:
-        ]
+        nearest[start : start + _AT_ONCE] = np.argpartition(
+            similarity, -NEAREST_CELLS, axis=1
+        )[:, -NEAREST_CELLS:]
     order = np.argsort(nearest.ravel(), kind="stable")
     ends = np.searchsorted(nearest.ravel()[order], np.arange(1, len(centres)))
     return [np.sort(part) for part in np.split(order // NEAREST_CELLS, ends)]
@@ -296,8 +296,10 @@ def _pairs_within(small: Thumbnails, described: Floats, least: float) -> Pairs:
 
 def _same_colours(first: npt.NDArray[np.int8], second: npt.NDArray[np.int8]) -> Any:
     """Return which pairs do not differ in colour; a grey copy of a picture does not."""
-    one = first.reshape(len(first), -1).astype(np.float32)
-    two = second.reshape(len(second), -1).astype(np.float32)
+    one, two = (
+        (colour - colour.mean((1, 2), keepdims=True, dtype=np.float32)).reshape(len(colour), -1)
+        for colour in (first, second)
+    )
     product = np.sqrt((one * one).mean(1) * (two * two).mean(1))
     grey = np.minimum((one * one).mean(1), (two * two).mean(1)) < COLOURFUL**2
     return grey | ((one * two).mean(1) > SAME_COLOURS * product)
