@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from peewit.cli.audit import apply, check
 from peewit.cli.cache import cache
 from peewit.cli.options import Integer, complete_source, data_options, examples, parse_indices
 from peewit.cli.output import download_shown, note
@@ -109,6 +110,8 @@ def data(context: click.Context) -> None:
 
 
 data.add_command(cache)
+data.add_command(check)
+data.add_command(apply)
 
 
 @data.command(epilog=examples("peewit data where cifar10"))

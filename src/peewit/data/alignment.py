@@ -7,6 +7,8 @@ technique with an application to stereo vision, 1981. Pairs are computed in batc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 

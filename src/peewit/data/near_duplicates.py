@@ -224,7 +224,8 @@ def _parts(rows: Int64s, size: int) -> list[Int64s]:
 
 
 def _detailed(grey: Bytes) -> npt.NDArray[np.bool_]:
-    return details(grey.astype(np.float32)).std((1, 2)) >= FLAT
+    detailed: npt.NDArray[np.bool_] = details(grey.astype(np.float32)).std((1, 2)) >= FLAT
+    return detailed
 
 
 def _least_similarity(described: Floats) -> float:
@@ -250,9 +251,9 @@ def _cells(described: Floats) -> list[Int64s]:
     even = _even_columns()
     for start in range(0, count, _AT_ONCE):
         similarity = described[start : start + _AT_ONCE, even] @ centres[:, even].T
-        nearest[start : start + _AT_ONCE] = np.argpartition(
-            similarity, -NEAREST_CELLS, axis=1
-        )[:, -NEAREST_CELLS:]
+        nearest[start : start + _AT_ONCE] = np.argpartition(similarity, -NEAREST_CELLS, axis=1)[
+            :, -NEAREST_CELLS:
+        ]
     order = np.argsort(nearest.ravel(), kind="stable")
     ends = np.searchsorted(nearest.ravel()[order], np.arange(1, len(centres)))
     return [np.sort(part) for part in np.split(order // NEAREST_CELLS, ends)]
@@ -285,11 +286,11 @@ def _pairs_within(small: Thumbnails, described: Floats, least: float) -> Pairs:
     first, second, flips = (np.concatenate(values) for values in zip(*found, strict=True))
     scores = np.zeros(len(first), np.float32)
     for part in _parts(np.arange(len(first)), _PAIRS_AT_ONCE):
-        one, two = small.take(first[part]), small.take(second[part])
+        left, right = small.take(first[part]), small.take(second[part])
         flip = flips[part]
-        one.grey[flip], one.colour[flip] = one.grey[flip, :, ::-1], one.colour[flip, :, ::-1]
-        scores[part] = agreement(one.grey.astype(np.float32), two.grey.astype(np.float32))
-        scores[part][~_same_colours(one.colour, two.colour)] = 0
+        left.grey[flip], left.colour[flip] = left.grey[flip, :, ::-1], left.colour[flip, :, ::-1]
+        score = agreement(left.grey.astype(np.float32), right.grey.astype(np.float32))
+        scores[part] = np.where(_same_colours(left.colour, right.colour), score, 0)
     good = scores >= ACCEPTED
     return Pairs(first[good], second[good], scores[good])
 

@@ -12,8 +12,9 @@ from typing import Any
 import jinja2
 
 import peewit
+from peewit.data.audit import Audit
 from peewit.errors import PeewitError
-from peewit.report import comparison_page, run_page
+from peewit.report import audit_page, comparison_page, run_page
 from peewit.report.evidence import Evidence, Explanation, explain
 from peewit.report.pictures import first_filters, save_pictures
 from peewit.runs import folder as runfolder
@@ -105,6 +106,18 @@ def write_comparison(runs: Sequence[Run], out: Path) -> Path:
         The file cannot be written.
     """
     write_text(out, render("compare.html", **comparison_page.contents(runs)))
+    return out
+
+
+def write_audit(audit: Audit, out: Path) -> Path:
+    """Write one HTML file with the findings of an audit; return its path.
+
+    Raises
+    ------
+    PeewitError
+        The file cannot be written.
+    """
+    write_text(out, render("audit.html", **audit_page.contents(audit)))
     return out
 
 

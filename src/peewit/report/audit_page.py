@@ -1,0 +1,105 @@
+"""The page of an audit: the findings with their pictures, in one HTML file."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from typing import Any
+
+from PIL import Image
+
+from peewit.data.audit import KINDS, Audit, Finding
+from peewit.data.audit.findings import PARTS
+from peewit.errors import PeewitError
+from peewit.images.scaled import read_sized
+from peewit.system.text import counted
+
+# Findings of each kind with pictures, related pictures beside each, and the side of a thumbnail
+SHOWN, BESIDE, SIDE = 24, 3, 112
+QUALITY = 80
+# Ratios of the largest class to the smallest that are named
+IMBALANCED = 1.5
+
+
+def contents(audit: Audit) -> dict[str, Any]:
+    """Return the values of the template ``audit.html``."""
+    listing = audit.listing
+    thumbnails: dict[int, str] = {}
+    counts = audit.class_counts()
+    parts = [part for part in (*PARTS[1:], "all") if any(part in one for one in counts.values())]
+    sides = [min(side) for side in audit.sides] or [0]
+    return {
+        "title": f"{listing.place.name} - Peewit",
+        "name": listing.place.name,
+        "place": str(listing.place),
+        "notes": list(listing.notes),
+        "tiles": [
+            ("pictures", f"{len(listing):,}", ""),
+            ("classes", f"{len(listing.class_names):,}", _imbalance(audit)),
+            ("shorter side", f"{min(sides):,} to {max(sides):,}", "pixels"),
+            ("formats", ", ".join(audit.formats) or "-", ""),
+            ("pixel formats", ", ".join(audit.modes) or "-", "as Pillow names them"),
+        ],
+        "parts": parts,
+        "classes": [
+            (name, [f"{one.get(part, 0):,}" for part in parts]) for name, one in counts.items()
+        ],
+        "kinds": [
+            {
+                "kind": kind,
+                "meaning": KINDS[kind],
+                "count": counted(count, "picture"),
+                "hidden": max(0, len(_together(audit.of(kind))) - SHOWN),
+                "rows": [
+                    _row(audit, finding, thumbnails)
+                    for finding in _together(audit.of(kind))[:SHOWN]
+                ],
+            }
+            for kind, count in audit.counts.items()
+        ],
+    }
+
+
+def _imbalance(audit: Audit) -> str:
+    if audit.imbalance < IMBALANCED:
+        return "about equally many pictures"
+    return f"the largest has {audit.imbalance:.1f} times as many pictures as the smallest"
+
+
+def _together(findings: list[Finding]) -> list[Finding]:
+    """Return one finding of each set of related pictures."""
+    seen: set[int] = set()
+    found = []
+    for finding in findings:
+        if finding.row not in seen:
+            found.append(finding)
+        seen.update((finding.row, *finding.others))
+    return found
+
+
+def _row(audit: Audit, finding: Finding, thumbnails: dict[int, str]) -> dict[str, Any]:
+    shown = (finding.row, *finding.others[:BESIDE])
+    return {
+        "detail": finding.detail,
+        "more": len(finding.others) - BESIDE if len(finding.others) > BESIDE else 0,
+        "pictures": [
+            {
+                "name": str(audit.listing.names[row]),
+                "label": audit.listing.class_names[audit.listing.labels[row]],
+                "image": thumbnails.setdefault(row, _thumbnail(audit, row)),
+            }
+            for row in shown
+        ],
+    }
+
+
+def _thumbnail(audit: Audit, row: int) -> str:
+    """Return a picture as a data URL; empty if it cannot be read."""
+    try:
+        content = audit.listing.files.read(row)
+        pixels = read_sized(content, height=SIDE, width=SIDE, fit="pad")
+    except PeewitError:
+        return ""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + b64encode(file.getvalue()).decode("ascii")
