@@ -202,6 +202,8 @@ def pairs(small: Thumbnails) -> Pairs:
     exact = Pairs(original[copies], copies, np.ones(len(copies), np.float32))
 
     rows = np.sort(index)
+    if not len(rows):
+        return exact
     rows = rows[np.concatenate([_detailed(small.grey[part]) for part in _parts(rows, _AT_ONCE)])]
     found = [exact]
     if len(rows) > 1:
@@ -220,7 +222,7 @@ def pairs(small: Thumbnails) -> Pairs:
 
 
 def _parts(rows: Int64s, size: int) -> list[Int64s]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)] or [rows]
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _detailed(grey: Bytes) -> npt.NDArray[np.bool_]:
@@ -269,7 +271,7 @@ def _pairs_within(small: Thumbnails, described: Floats, least: float) -> Pairs:
     tangents = _descriptors(small.grey)[1]
     upright, mirror = np.ones_like(described[0]), np.ones_like(described[0])
     mirror[np.arange(len(mirror)) % FREQUENCIES % 2 == 1] = -1
-    found = []
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))]
     for start in range(0, len(described), _AT_ONCE):
         for flipped, signs in enumerate((upright, mirror)):
             similarity = (described[start : start + _AT_ONCE] * signs) @ described[start:].T

@@ -11,7 +11,7 @@ from PIL import Image
 from peewit.data.audit import KINDS, Audit, Finding
 from peewit.data.audit.findings import PARTS
 from peewit.errors import PeewitError
-from peewit.images.scaled import read_sized
+from peewit.images.scaled import probe, read_sized
 from peewit.system.text import counted
 
 # Findings of each kind with pictures, related pictures beside each, and the side of a thumbnail
@@ -97,7 +97,10 @@ def _thumbnail(audit: Audit, row: int) -> str:
     """Return a picture as a data URL; empty if it cannot be read."""
     try:
         content = audit.listing.files.read(row)
-        pixels = read_sized(content, height=SIDE, width=SIDE, fit="pad")
+        info = probe(content)
+        longer = max(info.width, info.height)
+        width, height = (max(1, SIDE * side // longer) for side in (info.width, info.height))
+        pixels = read_sized(content, height=height, width=width, fit="stretch")
     except PeewitError:
         return ""
     file = io.BytesIO()

@@ -160,8 +160,9 @@ def _in_two_parts(listing: Listing, row: int, others: list[int], what: str) -> F
     if not apart or not {own, *apart} & {TEST, VALIDATION}:
         return None
     detail = "also in " + " and ".join(PARTS[part] for part in apart)
-    # the parts for testing stay as they are, so that accuracies stay comparable
-    action = "remove" if own == TRAIN else "keep"
+    # the parts for testing stay as they are, so that accuracies stay comparable; and whether a
+    # near-duplicate shows the same thing is for a person to say
+    action = "remove" if own == TRAIN and what == "identical" else "keep"
     kind = f"{what} in two parts"
     return Finding(kind=kind, row=row, detail=detail, others=tuple(others), action=action)
 
