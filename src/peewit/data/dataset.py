@@ -46,6 +46,8 @@ class Dataset:
     groups : int64 array, shape (N,), optional
         Images with the same number belong together, such as those of one person or near-duplicates:
         a split keeps them on one side.
+    validation : bool array, shape (N,), optional
+        Which images the source sets apart for validation; by default they are drawn.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Dataset:
     origin: str = field(default="")
     names: Sequence[str] | None = field(default=None)
     groups: npt.NDArray[np.int64] | None = field(default=None)
+    validation: npt.NDArray[np.bool_] | None = field(default=None)
 
     def __post_init__(self) -> None:
         images, labels = self.images, np.asarray(self.labels)
@@ -95,7 +98,8 @@ class Dataset:
                 "no prediction could tell them apart",
                 "give each class a different name",
             )
-        for what, values in (("names", self.names), ("groups", self.groups)):
+        per_image = {"names": self.names, "groups": self.groups, "validation": self.validation}
+        for what, values in per_image.items():
             if values is not None and len(values) != len(images):
                 raise PeewitError(
                     f"the {what} do not match the images",
@@ -267,6 +271,7 @@ class Dataset:
             self.origin,
             None if self.names is None else [self.names[row] for row in rows.tolist()],
             None if self.groups is None else self.groups[rows],
+            None if self.validation is None else self.validation[rows],
         )
         if "image_hashes" in vars(self):  # known already
             vars(taken)["image_hashes"] = self.image_hashes[rows]
@@ -319,6 +324,15 @@ class Dataset:
                 "use more images or another fraction",
             )
         return split_off
+
+    def validation_mask(self, fraction: float, seed: int = 0) -> npt.NDArray[np.bool_]:
+        """Return which images to validate on, bool, shape (N,).
+
+        They are those that the source sets apart, or else those of ``split_mask``.
+        """
+        if self.validation is not None and 0 < self.validation.sum() < len(self):
+            return self.validation
+        return self.split_mask(fraction, seed)
 
     def folds(self, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
         """Divide into folds for cross-validation, stratified by class, without separating a group.

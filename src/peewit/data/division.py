@@ -101,7 +101,7 @@ def divide(
         none = np.zeros(len(dataset), bool)
     if validation_fraction is None:
         return Division(dataset=dataset, test=test, validation=none)
-    validation = dataset.split_mask(validation_fraction, seed)
+    validation = dataset.validation_mask(validation_fraction, seed)
     return Division(dataset=dataset, test=test, validation=validation)
 
 

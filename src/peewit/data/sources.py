@@ -263,6 +263,7 @@ def _pictures(listing: Listing, group: str | None) -> Splits:
         if not len(rows):
             return None
         names = [listing.names[row] for row in rows.tolist()]
+        validation = listing.parts[rows] == VALIDATION
         return Dataset(
             select(Pictures(listing=listing), rows),
             listing.labels[rows],
@@ -270,6 +271,7 @@ def _pictures(listing: Listing, group: str | None) -> Splits:
             f"{listing.place.name} {title}, {listing.place}",
             names,
             None if groups is None else groups[rows],
+            validation if validation.any() else None,
         )
 
     train = part([UNKNOWN, TRAIN, VALIDATION], "train")

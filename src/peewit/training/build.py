@@ -118,7 +118,7 @@ def build_setup(
     else:
         copies = [] if test is None else _note_duplicates(dataset, test, "test", note)
         held = (
-            dataset.split_mask(recipe.validation_fraction, recipe.seed)
+            dataset.validation_mask(recipe.validation_fraction, recipe.seed)
             if division is None
             else division.validation
         )

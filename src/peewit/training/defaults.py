@@ -39,6 +39,8 @@ def training_images(recipe: Recipe, dataset: Dataset) -> int:
     """Return how many images are left for training when ``Dataset.split`` has held some out."""
     if recipe.validate_on == "test" or recipe.folds:
         return len(dataset)
+    if dataset.validation is not None:
+        return len(dataset) - int(dataset.validation.sum())
     held_out = [round(recipe.validation_fraction * int(count)) for count in dataset.class_counts]
     return len(dataset) - sum(held_out)
 

@@ -90,7 +90,8 @@ def for_small_data(recipe: Recipe, dataset: Dataset, note: Note) -> Recipe:
         return recipe
     count = len(dataset)
     least = min(0.1, HELD_OUT / max(count, 1))
-    if recipe.validate_on == "holdout" and not recipe.folds and recipe.validation_fraction < least:
+    drawn = recipe.validate_on == "holdout" and not recipe.folds and dataset.validation is None
+    if drawn and recipe.validation_fraction < least:
         note(f"the data set is small: {100 * least:.2g}% of the images are held out for validation")
         recipe = recipe.replace(validation_fraction=least)
     kept = count if recipe.validate_on == "test" else count * (1 - recipe.validation_fraction)

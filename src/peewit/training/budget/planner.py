@@ -172,7 +172,7 @@ def _ending(
     """Return how long the work after the training takes."""
     held_out = 0
     if recipe.validate_on == "holdout":
-        held_out = round(len(dataset) * recipe.validation_fraction)
+        held_out = len(dataset) - training_images(recipe, dataset)
     judged = len(test) if test is not None else held_out
     validated = held_out if recipe.validate_on == "holdout" else judged
     python = machine.measure_python()
