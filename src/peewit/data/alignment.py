@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[Any]
+Floats = npt.NDArray[Any]  # float32
 
 # Gauss-Newton steps at half and at full resolution
 COARSE_STEPS, FINE_STEPS = 6, 4
