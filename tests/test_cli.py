@@ -103,6 +103,7 @@ def test_every_recipe_field_has_a_flag(field: Any, training: dict[str, Any]) -> 
     values |= {"schedule": "linear", "label_smoothing": 0.25, "flip": "random", "skip_easy": 0.25}
     values |= {"precision": "bfloat16", "normalize": True, "tta": True, "calibrate": True}
     values |= {"until_accuracy": 0.5, "minutes": 7.0, "batch_norm_statistics": "moving"}
+    values |= {"class_weights": "balanced", "fit": "pad"}
     value = values.get(field.name, 7)
     budget = ["--recipe", "tutorial"] if field.name in ("until_accuracy", "minutes") else []
     flag = "--" + field.name.replace("_", "-")
