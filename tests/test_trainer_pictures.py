@@ -125,3 +125,16 @@ def test_decoding_is_reported_to_callbacks(
     with pytest.raises(PeewitError, match="enough"):
         train(folder, tmp_path / "run", callbacks=[Watch()])
     assert shown[-1] == (84, 84)
+
+
+def test_strict_stops_at_a_picture_that_cannot_be_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "train" / "red" / "bad.png").write_bytes(b"no picture")
+    command = ["train", str(folder), "--recipe", "fast", "--model", "fast-xs", "--epochs", "1"]
+    out = tmp_path / "run"
+    assert main([*command, "--strict", "--out", str(out)]) == 1
+    assert "train/red/bad.png" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*command, "--image-size", "12", "--out", str(out)]) == 0
+    assert "train/red/bad.png" in capsys.readouterr().err

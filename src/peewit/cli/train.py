@@ -76,6 +76,11 @@ LENGTHS = {"epochs", "minutes", "until_accuracy"}
     shell_complete=complete_source,
 )
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="Stop at the first picture that cannot be read, instead of leaving it out.",
+)
+@click.option(
     "--tensorboard/--no-tensorboard",
     "logged",
     default=None,
@@ -91,6 +96,7 @@ def train(
     out: Path | None,
     resume: Path | None,
     fallback: str | None,
+    strict: bool,
     logged: bool | None,
     **flags: Any,
 ) -> None:
@@ -131,7 +137,7 @@ def train(
                 raise
             raise PeewitError(error.what, todo=f"{error.todo}, or add --no-tensorboard") from error
     asked = place
-    splits, place = _load(place, fallback)
+    splits, place = _load(place, fallback, strict)
     if place != asked and recipe is None and resume is None and fallback in PRESETS:
         # the default recipe is the tutorial's, and its network is made for larger images
         with flags_named(changes):
@@ -203,14 +209,16 @@ def _resumed(
     return settings, place
 
 
-def _load(place: dict[str, Any], fallback: str | None) -> tuple[Splits, dict[str, Any]]:
+def _load(
+    place: dict[str, Any], fallback: str | None, strict: bool
+) -> tuple[Splits, dict[str, Any]]:
     """Load the source, or the fallback if it is unavailable; return which it was too."""
     from peewit.cli.output import download_shown, note
     from peewit.data.sources import SourceNotAvailable, load
 
     try:
         with download_shown() as progress:
-            return load(**place, progress=progress), place
+            return load(**place, strict=strict, progress=progress), place
     except SourceNotAvailable as error:
         if fallback is None:
             raise

@@ -30,6 +30,8 @@ class Pictures:
         Of each decoded picture.
     fit : {"crop", "pad", "stretch"}
         How a picture with another aspect ratio is fitted into that size.
+    strict : bool
+        Whether a picture that cannot be read is an error, instead of being left out with a note.
     """
 
     listing: Listing
@@ -37,6 +39,7 @@ class Pictures:
     width: int = NOMINAL
     channels: int = 3
     fit: Fit = "crop"
+    strict: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

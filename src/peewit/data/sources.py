@@ -49,6 +49,7 @@ def load(
     data: str | Path | None = None,
     coarse: bool = False,
     group: str | None = None,
+    strict: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Splits:
     """Load a source by name or by path.
@@ -68,6 +69,8 @@ def load(
         Pictures in files: the column of the table, or the regular expression on the name of each
         picture, that says which pictures belong together, such as those of one person. A split
         keeps them on one side.
+    strict : bool, optional
+        Whether a picture that cannot be read ends the training, instead of being left out.
     progress : callable, optional
         Called a few times per second during a download. By default, progress is shown only in
         notebooks.
@@ -108,7 +111,7 @@ give one of these, or the path of an archive or a folder
     if source not in SOURCES:
         if data is not None or not source:
             raise unknown_source(source)
-        return _from_path(Path(source), None, coarse, group)
+        return _from_path(Path(source), None, coarse, group, strict)
     if coarse and source != "cifar100":
         raise UsageError(f"{source} has no coarse labels", "only cifar100 has them")
     if data is not None:
@@ -184,7 +187,9 @@ def load_path(path: Path, name: str | None) -> Loaded:
     return loaded
 
 
-def _from_path(path: Path, name: str | None, coarse: bool, group: str | None = None) -> Splits:
+def _from_path(
+    path: Path, name: str | None, coarse: bool, group: str | None = None, strict: bool = False
+) -> Splits:
     if name is None and not exists(expanded(path)) and _looks_like_a_name(str(path)):
         raise unknown_source(str(path))
     path = resolve(path, name)
@@ -195,7 +200,7 @@ def _from_path(path: Path, name: str | None, coarse: bool, group: str | None = N
             return Splits(*load_npz(path))
         listing = None if is_npz(path) else listing_of(path)
         if listing is not None:
-            return _pictures(listing, group)
+            return _pictures(listing, group, strict)
     if group is not None:
         raise UsageError(f"{path} cannot be grouped", "only pictures in files have names")
     loaded = load_path(path, name)
@@ -249,7 +254,7 @@ def _splits(path: Path, loaded: Loaded, coarse: bool, notes: tuple[str, ...]) ->
     return Splits(train, test, (*notes, *loaded.notes, *_unpublished(path, loaded)))
 
 
-def _pictures(listing: Listing, group: str | None) -> Splits:
+def _pictures(listing: Listing, group: str | None, strict: bool) -> Splits:
     """Return the parts of a listing, whose pictures are decoded when they are needed."""
     from peewit.data.pictures import Pictures  # Pillow, which `peewit --help` does without
 
@@ -265,7 +270,7 @@ def _pictures(listing: Listing, group: str | None) -> Splits:
         names = [listing.names[row] for row in rows.tolist()]
         validation = listing.parts[rows] == VALIDATION
         return Dataset(
-            select(Pictures(listing=listing), rows),
+            select(Pictures(listing=listing, strict=strict), rows),
             listing.labels[rows],
             listing.class_names,
             f"{listing.place.name} {title}, {listing.place}",

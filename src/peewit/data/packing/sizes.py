@@ -84,7 +84,7 @@ def at_size(
     Raises
     ------
     PeewitError
-        None of the pictures can be read.
+        None of the pictures can be read; or not all, and the data set was loaded as strict.
     """
     files = files_of(dataset.images)
     if files is None:
@@ -98,6 +98,8 @@ def at_size(
     readable = packed.images.facts["readable"][rows]
     if not readable.all():
         unreadable = [packed.failures[row].error() for row in rows[~readable].tolist()]
+        if pictures.strict:
+            raise unreadable[0]
         _note_unreadable(unreadable, len(rows), dataset, note)
     taken = dataset.take(np.flatnonzero(readable)) if not readable.all() else dataset
     return replace(taken, images=select(packed.images, rows[readable]))
