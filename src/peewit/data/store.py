@@ -50,8 +50,10 @@ class Images(Protocol):
         """Return the images at ``rows``, as an array: an integer, a slice, or an index array."""
 
 
-class Selection:
+class Selection(np.lib.mixins.NDArrayOperatorsMixin):
     """Some images of a store, in any order, without copying them.
+
+    Arithmetic, such as ``images / 255``, reads all of them and returns an array.
 
     Parameters
     ----------
@@ -65,6 +67,8 @@ class Selection:
     >>> some = Selection(pixels, np.array([2, 0]))
     >>> some.shape, some[0, 0, 0].tolist(), some[[1, 0]].shape, int(np.asarray(some).sum())
     ((2, 2, 2, 1), [8], (2, 2, 2, 1), 44)
+    >>> (some / 2)[1].ravel().tolist()
+    [0.0, 0.5, 1.0, 1.5]
     """
 
     def __init__(self, store: Images, rows: npt.NDArray[np.int64]) -> None:
@@ -93,6 +97,10 @@ class Selection:
         if isinstance(rows, tuple):
             return part_of(self, rows)
         return self.store[self.rows[rows]]
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = [np.asarray(one) if isinstance(one, Selection) else one for one in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
@@ -152,10 +160,13 @@ class Concatenation:
 def select(store: Images, rows: npt.NDArray[np.int64]) -> Images:
     """Return the images at ``rows`` of a store that may itself be a selection.
 
-    A small array is copied: plain arrays have more methods than an index into one.
+    The result is a plain array, which has more methods, if that is a view or a small copy.
     """
-    if isinstance(store, np.ndarray) and store.nbytes <= SMALL:
-        return store[rows]
+    if isinstance(store, np.ndarray):
+        if store.nbytes <= SMALL:
+            return store[rows]
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return store[rows[0] : rows[0] + len(rows)]
     if isinstance(store, Selection):
         return Selection(store.store, store.rows[rows])
     return Selection(store, rows)
