@@ -90,8 +90,7 @@ def valid_names(paths: Sequence[str]) -> Sequence[str]:
 def scan(folder: Path) -> Tree:
     """Return the folders and pictures below a folder.
 
-    The sizes and times of 100,000 files take 0.3 s on a warm disk, those of 1,000,000 take 3 s;
-    more than one thread did not make it faster.
+    With sizes and times, 200,000 files take 0.9 s on a warm disk.
 
     Raises
     ------

@@ -15,9 +15,10 @@ Counts = npt.NDArray[np.int64]
 
 # From this ratio of the largest class to the smallest on, the loss is weighted. Square roots,
 # because they raise the balanced accuracy nearly as much as the inverse numbers, at about the same
-# accuracy (benchmarks/imbalance.py, three seeds): flowers, 1:16, +1.1 and +0.7 points; trashnet,
-# 1:4, +7.0 and +2.0; CIFAR-10, 1:10, +8.4 and +0.7; 1:50, +10.1 and +1.4. The inverse numbers cost
-# up to 13.5 points of accuracy.
+# accuracy (benchmarks/imbalance.py, three seeds, in points): trashnet, 1:4, +7.0 +- 4.4 and
+# +2.0 +- 3.7; CIFAR-10, 1:10, +8.4 +- 3.5 and +0.7 +- 1.4; 1:50, +10.1 +- 3.6 and +1.4 +- 2.6. On
+# flowers, 1:16, there is no clear effect: +1.1 +- 3.1 and +0.7 +- 2.4. The inverse numbers cost up
+# to 13.5 points of accuracy.
 WEIGHTED_FROM = 3.0
 POWERS = {"sqrt": 0.5, "balanced": 1.0}
 
