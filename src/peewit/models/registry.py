@@ -31,7 +31,8 @@ class ModelInfo:
         ``make(input_shape, classes, generator)`` returns the network, with initial weights drawn
         from ``generator``.
     family : str
-        "fast" for networks with a whitening layer and 3x3 filters, which Muon can train.
+        "fast" for networks with a whitening layer and 3x3 filters, which Muon can train;
+        "pretrained" for those that start from ImageNet's weights (``models.pretrained``).
     largest_size : int, optional
         Larger images are resized to this by default.
     """
@@ -67,6 +68,22 @@ def _fast(widths: tuple[int, ...], stride: int = 1) -> ModelInfo:
     )
 
 
+def _efficientnet_lite(width: float, depth: float, size: int) -> ModelInfo:
+    def make(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+        from peewit.models.efficientnet_lite import EfficientNetLite
+
+        return EfficientNetLite(classes, generator, width, depth)
+
+    return ModelInfo(
+        description=f"pretrained on ImageNet: EfficientNet-Lite for {size} x {size} pixels",
+        minimum_size=32,
+        native_size=size,
+        make=make,
+        family=PRETRAINED,
+        largest_size=size,
+    )
+
+
 def _join(widths: tuple[int, ...]) -> str:
     return ", ".join(map(str, widths[:-1])) + f" and {widths[-1]}"
 
@@ -81,6 +98,7 @@ FAST_WIDTHS: dict[str, tuple[int, ...]] = {
 }
 
 HALF = "/2"
+PRETRAINED = "pretrained"
 
 MODELS: dict[str, ModelInfo] = {
     "tutorial": ModelInfo(
@@ -93,6 +111,9 @@ MODELS: dict[str, ModelInfo] = {
     # for photographs: twice the resolution for the same arithmetic. The name gives the stride after
     # a slash, as those of vision transformers give the size of a patch.
     **{f"{name}{HALF}": _fast(widths, stride=2) for name, widths in FAST_WIDTHS.items()},
+    "efficientnet-lite0": _efficientnet_lite(1.0, 1.0, 224),
+    "efficientnet-lite1": _efficientnet_lite(1.0, 1.1, 240),
+    "efficientnet-lite2": _efficientnet_lite(1.1, 1.2, 260),
 }
 
 
