@@ -28,6 +28,7 @@ from peewit.data.division import (
 from peewit.data.packing import at_size
 from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted, PeewitError, UsageError
+from peewit.models.efficientnet_lite import EfficientNetLite
 from peewit.report.final_test import (
     final_logits,
     training_costs,
@@ -65,6 +66,9 @@ from peewit.training.resume import (
     recipe_to_resume,
 )
 from peewit.training.state import TrainState
+from peewit.transfer.choice import choose_start
+from peewit.transfer.features import Features
+from peewit.transfer.start import begin_with_head
 
 
 def train(
@@ -171,6 +175,7 @@ def _begin(
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
     machine = Machine(began)
+    recipe = choose_start(recipe, dataset, test, callbacks.note)
     recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
     listed = dataset.names or ()
     dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
@@ -366,6 +371,7 @@ def _train_and_test(
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
+    setup = _with_features(setup, division, file, callbacks, path)
     results = _cross_validate(path, setup, division, callbacks, schedules)
     if results is not None:
         setup = replace(setup, validated_by_folds=results.validation_at)
@@ -379,11 +385,15 @@ def _train_and_test(
             state = checkpoint.load(file, setup.model, setup.optimizer, setup.hard_examples)
             callbacks.note(f"resuming after {state.epoch} epochs and {state.step} steps")
         try:
+            images = min(len(setup.training), setup.steps_per_epoch * recipe.batch_size)
+            begin = TrainInfo(recipe.epochs, images, recipe.batch_size)
+            if setup.features is not None and not state.history:
+                callbacks.on_train_begin(begin, state)
+                callbacks.note(begin_with_head(setup, state, callbacks).sentence())
             for number, schedule in enumerate(schedules.each(state)):
-                if number == 0:
-                    images = min(len(setup.training), setup.steps_per_epoch * recipe.batch_size)
-                    info = TrainInfo(recipe.epochs, images, recipe.batch_size)
-                    callbacks.on_train_begin(info, state)
+                if number == 0 and setup.features is None:
+                    callbacks.on_train_begin(begin, state)
+                setup = replace(setup, features=None)  # the features will not be those
                 fit(setup, state, callbacks, schedule)
             evidence = _test(path, setup, division, results, state, callbacks, schedules)
         except StopTraining:
@@ -399,6 +409,32 @@ def _train_and_test(
     if schedules.given_up:
         raise schedules.failure(state, advice_when_given_up(path, state.spent))
     return run
+
+
+def _with_features(
+    setup: TrainSetup, division: Division, file: Path, callbacks: CallbackList, path: Path
+) -> TrainSetup:
+    """Return the setup with the features of all images if only the last layer was trained."""
+    if setup.recipe.start == "scratch":
+        return setup
+    if file.is_file() and checkpoint.read_state(file).seen:
+        return setup
+
+    def show(progress: Progress) -> None:
+        callbacks.check_stop()
+        callbacks.on_decoding(progress)
+
+    network = setup.model
+    assert isinstance(network, EfficientNetLite)
+    with environment.isolated(setup.recipe.threads or 1), freed_memory_kept():
+        features = Features(setup.recipe.model, network, setup.preprocessing, show)
+        try:
+            for part in (division.dataset, division.test):
+                if part is not None:
+                    features.of(part)
+        except StopTraining:
+            raise _stopped(path) from None
+    return replace(setup, features=features.of)
 
 
 def _cross_validate(
@@ -421,7 +457,9 @@ def _cross_validate(
         ends = schedules.began + 60 * recipe.minutes - measured.ending.reserve() - spent
     try:
         with environment.isolated(recipe.threads or 1), freed_memory_kept():
-            return cross_validate(path, data, division.folds, recipe, measured, callbacks, ends)
+            return cross_validate(
+                *(path, data, division.folds, recipe, measured, callbacks, ends, setup.features)
+            )
     except StopTraining:
         raise _stopped(path) from None
 
