@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -41,7 +42,7 @@ FORMAT = 1
 TOLERANCE = 1e-3
 # how many times each engine is measured
 TURNS = 3
-# An engine that takes this many times as long as the fastest one the first time is not measured
+# An engine that takes more than this many times as long as the fastest one is not measured again
 HOPELESS = 3
 # Pixels of the pictures that are measured: 64 of 32 x 32, but 16 of 224 x 224
 PIXELS = 65_536
@@ -311,14 +312,13 @@ def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, floa
             engine = runtime(name, run, many=batch_size > 1)
             if np.abs(engine.logits(images) - wanted).max() <= TOLERANCE:
                 good[name] = engine
-    first = {name: _seconds(partial(engine.logits, images), 0.0) for name, engine in good.items()}
-    good = {name: good[name] for name in good if first[name] <= HOPELESS * min(first.values())}
     # interleaved, so that a moment of background load does not decide
-    turns = [
-        {name: _seconds(partial(engine.logits, images)) for name, engine in good.items()}
-        for _ in range(TURNS)
-    ]
-    return {name: min(turn[name] for turn in turns) for name in good}
+    best = dict.fromkeys(good, math.inf)
+    for _ in range(TURNS):
+        for name, engine in good.items():
+            best[name] = min(best[name], _seconds(partial(engine.logits, images)))
+        good = {name: good[name] for name in good if best[name] <= HOPELESS * min(best.values())}
+    return best
 
 
 def _seconds(work: Callable[[], object], budget: float = 0.05) -> float:
