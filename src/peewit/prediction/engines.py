@@ -315,8 +315,8 @@ def _measured(run: Run, installed: list[str], batch_size: int) -> dict[str, floa
     # interleaved, so that a moment of background load does not decide
     best = dict.fromkeys(good, math.inf)
     for _ in range(TURNS):
-        for name, engine in good.items():
-            best[name] = min(best[name], _seconds(partial(engine.logits, images)))
+        for name, candidate in good.items():
+            best[name] = min(best[name], _seconds(partial(candidate.logits, images)))
         good = {name: good[name] for name in good if best[name] <= HOPELESS * min(best.values())}
     return best
 
