@@ -21,6 +21,7 @@ collect_ignore = ["tensorflow_stand_in"]
 ARCHIVE = "PEEWIT_TEST_ARCHIVE"
 TRACE = "PEEWIT_TRACE"
 KERAS_H5 = "PEEWIT_KERAS_H5"
+LITE = "PEEWIT_LITE"
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +78,12 @@ def archive() -> Path:
 def trace() -> Path:
     """Return the trace of training steps in TensorFlow 2.4.4 at PEEWIT_TRACE; skip without it."""
     return _given(TRACE, "a TensorFlow trace")
+
+
+@pytest.fixture(scope="session")
+def lite_outputs() -> Path:
+    """Return the outputs of EfficientNet-Lite's published networks at PEEWIT_LITE, or skip."""
+    return _given(LITE, "outputs of EfficientNet-Lite")
 
 
 @pytest.fixture(scope="session")

@@ -218,6 +218,8 @@ class Recipe:
             raise UsageError("is 0", "it must be at least 1", fields=["epochs"])
         if pretrained:
             object.__setattr__(self, "start", "pretrained")
+            if self.fine_tune == "none" and self.epochs is not None:
+                object.__setattr__(self, "epochs", 0)
         elif self.start == "pretrained":
             raise UsageError(
                 f"the model {self.model} is not a pretrained one",
