@@ -42,6 +42,8 @@ class Schedules:
         Returns seconds.
     fewest : int
         The steps for which there must be time; with 0, a late start is no error.
+    illustrated : bool
+        Whether there are to be pictures and a report.
     """
 
     recipe: Recipe
@@ -51,6 +53,7 @@ class Schedules:
     began: float = 0.0
     now: Callable[[], float] = time.perf_counter
     fewest: int = FEWEST_STEPS
+    illustrated: bool = True
     given_up: str = field(init=False, default="")
     _pace: Pace | None = field(init=False, default=None)
     _threads: Threads = field(init=False)
@@ -103,7 +106,9 @@ class Schedules:
         return fits
 
     def decide_report(self) -> bool:
-        """Decide whether there is time for the report."""
+        """Decide whether to write the report: whether it is wanted, and there is time."""
+        if not self.illustrated:
+            return False
         if self.recipe.minutes is None or self._pace is None:
             return True
         return self._pace.decide_report()
