@@ -51,7 +51,7 @@ _NEEDED = (
 )
 
 
-class InvalidInput(PeewitError, ValueError):
+class InputError(PeewitError, ValueError):
     """A parameter of ``ImageClassifier``, or its data, that nothing can be learned from."""
 
 
@@ -113,7 +113,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Raises
     ------
-    InvalidInput
+    InputError
         A parameter or the data is invalid. It is a ValueError and a PeewitError. Some errors are
         scikit-learn's own ValueError or TypeError.
 
@@ -186,16 +186,18 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         began = time.perf_counter()
         for name in ("run_", "n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)  # of an earlier fit
-        with _invalid_input():
+            self.__dict__.pop(name, None)  # of an earlier fit
+        with _input_errors():
             pictures = _pictures(X)
-            images = self._images(X, reset=True) if pictures is None else None
+            images: Images | None = None
+            if pictures is None:
+                images = self._images(X, reset=True)
             labels = column_or_1d(y, warn=True)
             check_classification_targets(labels)
             check_consistent_length(X if pictures is None else pictures, labels)
             self.classes_, numbers = np.unique(labels, return_inverse=True)
             if len(self.classes_) < 2:
-                raise InvalidInput(
+                raise InputError(
                     f"all labels are {self.classes_[0]!r}", "one class cannot be told from others"
                 )
             names = [str(label) for label in self.classes_.tolist()]
@@ -238,7 +240,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         run: Run = self.run_
-        with _invalid_input():
+        with _input_errors():
             pictures = _pictures(X)
             if pictures is None:
                 return run.probabilities(self._images(X, reset=False))
@@ -268,7 +270,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 seed = check_random_state(seed).randint(2**31 - 1)
             changes["seed"] = int(seed)
         if self.class_weight not in (None, "balanced"):
-            raise InvalidInput(
+            raise InputError(
                 f"class_weight is {self.class_weight!r}", "it must be 'balanced' or None"
             )
         if self.class_weight is not None:
@@ -305,10 +307,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _images(self, X: Any, reset: bool) -> npt.NDArray[np.uint8]:  # noqa: N803
         """Return an array of images, or of rows, as uint8, shape (N, H, W, 1 or 3)."""
-        if np.ndim(X) > 2:
+        dimensions = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+        if dimensions > 2:
             return self._pixels(check_array(X, allow_nd=True))
         if self.image_shape is None:
-            raise InvalidInput(
+            raise InputError(
                 "X has a row of numbers for each image",
                 "their height and width are unknown",
                 "set image_shape, such as image_shape=(28, 28), or reshape X",
@@ -317,7 +320,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             shaped = rows.reshape(len(rows), *self.image_shape)
         except (ValueError, TypeError) as error:
-            raise InvalidInput(
+            raise InputError(
                 f"rows of {rows.shape[1]:,} numbers are not images of the shape {self.image_shape}"
             ) from error
         return self._pixels(shaped)
@@ -326,7 +329,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return finite numbers as pixels, independently of the other images in the array."""
         if self.pixel_range is None:
             if array.dtype.kind == "f" and array.size and not 0 <= array.min() <= array.max() <= 1:
-                raise InvalidInput(
+                raise InputError(
                     f"X has fractions from {array.min():g} to {array.max():g}",
                     "they must be from 0 to 1",
                     "set pixel_range to the values of black and white",
@@ -335,7 +338,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return to_images(scaled, "X")
         low, high = map(float, self.pixel_range)
         if not low < high:
-            raise InvalidInput(f"pixel_range is {self.pixel_range}", "it must ascend")
+            raise InputError(f"pixel_range is {self.pixel_range}", "it must ascend")
         scaled = np.asarray(array, np.float32)
         scaled = np.clip((scaled - low) * (255 / (high - low)), 0, 255)
         return to_images(np.rint(scaled).astype(np.uint8), "X")
@@ -398,7 +401,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def _pictures(X: Any) -> Sequence[Any] | None:  # noqa: N803
     """Return the paths or pictures of ``X``; None if it is an array of numbers."""
     if isinstance(X, str | os.PathLike):
-        raise InvalidInput(f"X is the path {X}", "it must be a list of pictures")
+        raise InputError(f"X is the path {X}", "it must be a list of pictures")
     if not isinstance(X, list | tuple) and getattr(X, "ndim", 0) != 1:
         return None
     pictures = list(X)
@@ -409,7 +412,7 @@ def _pictures(X: Any) -> Sequence[Any] | None:  # noqa: N803
         if isinstance(pictures[0], kind):
             other = next((n for n, one in enumerate(pictures) if not isinstance(one, kind)), None)
             if other is not None:
-                raise InvalidInput(
+                raise InputError(
                     f"X has a {type(pictures[0]).__name__} first, and as number {other} a "
                     f"{type(pictures[other]).__name__}",
                     todo="pass only paths, only pictures or only arrays",
@@ -420,14 +423,14 @@ def _pictures(X: Any) -> Sequence[Any] | None:  # noqa: N803
 
 
 @contextmanager
-def _invalid_input() -> Iterator[None]:
+def _input_errors() -> Iterator[None]:
     """Turn the errors of Peewit into those that users of scikit-learn expect."""
     try:
         yield
-    except InvalidInput:
+    except InputError:
         raise
     except PeewitError as error:
-        raise InvalidInput(error.what, error.why, error.todo) from error
+        raise InputError(error.what, error.why, error.todo) from error
 
 
 def _temporary_folder() -> Path:
