@@ -260,7 +260,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "minutes": self.minutes,
             "model": self.model,
             "threads": self.threads,
-            "folds": 0,
         }
         if self.recipe is None and self.epochs is None and self.minutes is None:
             changes["minutes"] = MINUTES
