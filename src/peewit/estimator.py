@@ -78,7 +78,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     epochs : int, optional
         Number of passes over the training images.
     minutes : float, optional
-        Time for ``fit``, instead of epochs. Other than with epochs, two fits with the same
+        Time for ``fit``, instead of epochs. Unlike with epochs, two fits with the same
         ``random_state`` then differ.
     model : str, optional
         The network; by default that of the recipe, or with ``minutes`` one that fits them.
