@@ -35,6 +35,9 @@ class ModelInfo:
         "pretrained" for those that start from ImageNet's weights (``models.pretrained``).
     largest_size : int, optional
         Larger images are resized to this by default.
+    normalisation : tuple of float, optional
+        Mean and standard deviation that it was trained with, for pixels from 0 to 1 of RGB images;
+        None if they follow from the training images.
     """
 
     description: str
@@ -43,6 +46,7 @@ class ModelInfo:
     make: Callable[[Shape, int, torch.Generator], nn.Module]
     family: str = ""
     largest_size: int | None = None
+    normalisation: tuple[float, float] | None = None
 
 
 def _tutorial(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
@@ -81,6 +85,7 @@ def _efficientnet_lite(width: float, depth: float, size: int) -> ModelInfo:
         make=make,
         family=PRETRAINED,
         largest_size=size,
+        normalisation=(127 / 255, 128 / 255),
     )
 
 
