@@ -22,6 +22,7 @@ from peewit.data.arrays import PillowFiles, to_images
 from peewit.data.dataset import Dataset
 from peewit.data.store import Images, select
 from peewit.errors import Interrupted, PeewitError
+from peewit.models.registry import MODELS, PRETRAINED, find
 from peewit.prediction.predict import Source, predict
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -74,7 +75,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     recipe : str or Recipe, optional
-        The name of a recipe, or a recipe with all its settings. By default "fast", for a minute.
+        The name of a recipe, or a recipe with all its settings. By default "auto" for a minute:
+        "pretrained" for photographs if its weights are installed, else "fast".
     epochs : int, optional
         Number of passes over the training images.
     minutes : float, optional
@@ -254,7 +256,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return out
 
     def _recipe(self, data: Dataset) -> Recipe:
-        recipe = self.recipe or "fast"
+        pretrained = self.model in MODELS and find(self.model).family == PRETRAINED
+        recipe = self.recipe or ("pretrained" if pretrained else "auto")
         changes: dict[str, Any] = {
             "epochs": self.epochs,
             "minutes": self.minutes,
@@ -279,9 +282,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             recipe = recipe.budgeted(**changes)
         else:
             recipe = Recipe.preset(recipe, **changes)
-        # of ten images, a tenth of each class would be none
-        least = min(0.5, 1 / int(data.class_counts.max()))
-        return recipe.replace(validation_fraction=max(recipe.validation_fraction, least))
+        largest = int(data.class_counts.max())
+        if round(recipe.validation_fraction * largest) == 0:
+            # a tenth, or if that would be none, one image of a class
+            fraction = min(0.5, max(0.1, 1 / largest))
+            recipe = recipe.replace(validation_fraction=fraction)
+        return recipe
 
     def _trained(self, data: Dataset, recipe: Recipe, began: float) -> Run:
         kept = self.out is not None
