@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, UsageError
 from peewit.system.text import duration, minutes
 from peewit.training.budget.pace import Pace
 from peewit.training.budget.plan import FEWEST_STEPS, Budget, Ending, Measured, Plan, make_plan
@@ -83,7 +83,13 @@ class Schedules:
             yield from self._rounds(state, self.recipe.until_accuracy)
         elif self.recipe.minutes is not None:
             budget = self._budget(state)
-            plan = self._plan(budget, state)
+            try:
+                plan = self._plan(budget, state)
+            except UsageError:
+                if self.recipe.start != "pretrained":
+                    raise
+                self.note("no time to fine-tune the network: only its last layer is fitted")
+                return
             self.note(sentence(plan, self.recipe, budget))
             # with a larger budget than before, a resumed run is further from its end
             begun = min(state.fraction_done, state.spent / budget.seconds)
