@@ -235,32 +235,34 @@ def test_the_settings_become_a_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "minutes", "epochs"),
+    ("settings", "minutes", "epochs", "start"),
     [
-        ({}, module.MINUTES, None),
-        ({"epochs": 2}, None, 2),
-        ({"minutes": 3}, 3, None),
-        ({"recipe": "digits"}, None, 20),
-        ({"recipe": QUICK}, None, 1),
-        ({"recipe": QUICK, "minutes": 3}, 3, None),
+        ({}, module.MINUTES, None, "auto"),
+        ({"epochs": 2}, None, 2, "auto"),
+        ({"minutes": 3}, 3, None, "auto"),
+        ({"model": "efficientnet-lite0", "epochs": 0}, None, 0, "pretrained"),
+        ({"recipe": "digits"}, None, 20, "scratch"),
+        ({"recipe": QUICK}, None, 1, "scratch"),
+        ({"recipe": QUICK, "minutes": 3}, 3, None, "scratch"),
     ],
 )
-def test_the_length_of_a_fit(
+def test_recipe_and_length_of_a_fit(
     settings: dict[str, Any],
     minutes: float | None,
     epochs: int | None,
+    start: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
 
     def train(data: Any, recipe: Recipe, **options: Any) -> None:
-        seen.append((recipe.minutes, recipe.epochs))
+        seen.append((recipe.minutes, recipe.epochs, recipe.start))
         raise PeewitError("that is enough")
 
     monkeypatch.setattr(module, "train", train)
     with pytest.raises(ValueError, match="enough"):
         ImageClassifier(**settings).fit(X, Y)
-    assert seen == [(minutes, epochs)]
+    assert seen == [(minutes, epochs, start)]
 
 
 @pytest.mark.parametrize("way", ["pickle", "copy"])
