@@ -41,6 +41,7 @@ LAYERS = (
     {"report"},
     {"cross_validation"},
     {"trainer"},
+    {"estimator"},
     {"serving"},
     {"cli"},
     {"__main__"},

@@ -204,6 +204,21 @@ def test_resumes_after_a_kill_between_two_files(
     assert_same(finished, whole)
 
 
+def test_resuming_a_run_without_pictures_and_report_adds_them(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(run: Run, *rest: object) -> None:
+        (run.path / runfolder.REPORT).touch()
+
+    monkeypatch.setattr(report, "after_training", write)
+    bare = train(data, RECIPE, out=tmp_path / "run", progress=Callback(), illustrated=False)
+    assert not [name for name in bare.path.iterdir() if name.suffix in (".png", ".html")]
+    run = train(data, resume=bare.path, progress=Callback())
+    assert run.metrics == bare.metrics
+    files = {file.name for file in run.path.iterdir()}
+    assert {runfolder.REPORT, runfolder.CURVES, runfolder.CONFUSION, runfolder.MISTAKES} <= files
+
+
 def test_a_kill_during_the_report_loses_nothing(
     whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

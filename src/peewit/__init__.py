@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from peewit.errors import Interrupted as Interrupted
     from peewit.errors import PeewitError as PeewitError
     from peewit.errors import UsageError as UsageError
+    from peewit.estimator import ImageClassifier as ImageClassifier
     from peewit.evaluation.metrics import Evaluation as Evaluation
     from peewit.evaluation.metrics import evaluate as evaluate
     from peewit.images.preprocessing import Preprocessing as Preprocessing
@@ -38,6 +39,7 @@ _PLACES = {
     "Callback": "peewit.training.callbacks",
     "Dataset": "peewit.data.dataset",
     "Evaluation": "peewit.evaluation.metrics",
+    "ImageClassifier": "peewit.estimator",
     "Interrupted": "peewit.errors",
     "PeewitError": "peewit.errors",
     "Prediction": "peewit.prediction.predict",

@@ -81,6 +81,7 @@ def train(
     progress: Callback | None = None,
     callbacks: Sequence[Callback] = (),
     began: float | None = None,
+    illustrated: bool = True,
 ) -> Run:
     """Train a classifier, test it once, and write everything to a run folder.
 
@@ -114,6 +115,9 @@ def train(
     began : float, optional
         The value of ``time.perf_counter()`` from which the recipe's ``minutes`` count; by default
         the time of the call.
+    illustrated : bool
+        Whether a new run gets pictures and a report, and the machine's best rate is measured for
+        them. Without, a training ends two seconds earlier; resuming the run adds them.
 
     Returns
     -------
@@ -151,7 +155,8 @@ def train(
             if resume is not None:
                 path = Path(resume)
                 return _resume(dataset, recipe, test, path, out, source, told, stop, began)
-            return _begin(dataset, recipe or Recipe(), test, out, source, told, stop, began)
+            recipe = recipe or Recipe()
+            return _begin(dataset, recipe, test, out, source, told, stop, began, illustrated)
     finally:
         told.close()
 
@@ -165,6 +170,7 @@ def _begin(
     callbacks: CallbackList,
     stop: StopRequest,
     began: float,
+    illustrated: bool,
 ) -> Run:
     source = runfolder.lasting_source(source or {})
     given = test is not None
@@ -193,9 +199,10 @@ def _begin(
     elif test is not None and not given:
         callbacks.note(f"there is no test set: {len(test):,} images are held out for it")
     setup = build_setup(dataset, test, recipe, callbacks.note, division)
-    measured = planner.measure(dataset, test, recipe, machine)
+    measured = planner.measure(dataset, test, recipe, machine, rated=illustrated)
     setup = replace(setup, best_rate=machine.best_rate)
     schedules = Schedules(recipe, len(setup.training), callbacks.note, measured, began)
+    schedules.illustrated = illustrated
     schedules.check()
     facts = {
         "class_names": dataset.class_names,
@@ -403,7 +410,7 @@ def _train_and_test(
         run = Run.open(path)
         if schedules.decide_report():
             report.after_training(run, evidence, callbacks.note)
-        else:
+        elif schedules.illustrated:
             writes = command(["peewit", "report", path])
             callbacks.note(f"no time left for the report; write it with: {writes}")
         callbacks.on_train_end(path)
@@ -492,7 +499,7 @@ def _test(
     else:
         callbacks.note(f"testing on {len(data):,} {split} images")
         found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
-    if missing := plots.advice(data.class_names):
+    if schedules.illustrated and (missing := plots.advice(data.class_names)):
         callbacks.note(missing)
     # replaces weights that an interrupted final test may have calibrated; the checkpoint, from
     # which the run is resumed, keeps the weights as they were trained
@@ -509,10 +516,12 @@ def _test(
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
     more |= without_copies(found.logits, data, split, setup.copies, callbacks.note)
-    evaluation = write_result(path, data, found.logits, split, more)
+    drawn = schedules.illustrated
+    evaluation = write_result(path, data, found.logits, split, more, drawn=drawn)
     caution = no_better_than_baseline(evaluation.to_dict(), state.history, setup.recipe.lr)
     if caution:
         callbacks.note(caution)
-    title = f"{setup.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
-    plots.save_curves(path / runfolder.CURVES, state.history, title)
+    if drawn:
+        title = f"{setup.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
+        plots.save_curves(path / runfolder.CURVES, state.history, title)
     return report.Evidence(training=setup.training, judged=data, logits=found.logits)

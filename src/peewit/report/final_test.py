@@ -198,6 +198,8 @@ def write_result(
     logits: Logits,
     split: str,
     more: Mapping[str, Any],
+    *,
+    drawn: bool = True,
 ) -> Evaluation:
     """Write ``metrics.json``, tables of the predictions, and pictures of them.
 
@@ -212,13 +214,16 @@ def write_result(
         "test", "validation" or "cross-validation".
     more : mapping
         Additional metrics.
+    drawn : bool
+        Whether to draw the pictures.
     """
     evaluation = evaluate(logits, data.labels, data.class_names, data.groups)
     probabilities = softmax(logits)
     write_prediction_tables(path, data, probabilities, split)
-    plots.save_confusion(path / runfolder.CONFUSION, evaluation)
-    mistakes = path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, data.images, data.labels, probabilities, data.class_names)
+    if drawn:
+        plots.save_confusion(path / runfolder.CONFUSION, evaluation)
+        mistakes = path / runfolder.MISTAKES
+        plots.save_mistakes(mistakes, data.images, data.labels, probabilities, data.class_names)
     runfolder.write_metrics(path, {"split": split, **evaluation.to_dict(), **more})
     return evaluation
 

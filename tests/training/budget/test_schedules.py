@@ -97,6 +97,16 @@ def test_too_few_minutes_are_an_error_but_not_when_going_on() -> None:
     assert schedule.is_over(TrainState())
 
 
+def test_without_time_to_fine_tune_the_last_layer_is_enough() -> None:
+    notes: list[str] = []
+    recipe = Recipe.preset("pretrained", minutes=0.05)
+    speed = Speed(model=recipe.model, batch_size=32, step=3.0, inference=1e-2, flops=1e10)
+    measured = Measured(speed=speed, ending=ENDING)
+    late = Schedules(recipe, 1000, notes.append, measured, 0.0, lambda: 2.0)
+    assert list(late.each(TrainState())) == []
+    assert "last layer" in notes[0]
+
+
 def test_resumed_run_uses_the_rest_of_its_budget() -> None:
     now = [5.0]
     state = TrainState(seen=100, fraction_done=0.5, spent=30.0)

@@ -145,9 +145,11 @@ def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -
 
 
 def measure(
-    dataset: Dataset, test: Dataset | None, recipe: Recipe, machine: Machine
+    dataset: Dataset, test: Dataset | None, recipe: Recipe, machine: Machine, *, rated: bool = True
 ) -> Measured | None:
     """Measure what is still unknown for training by the resolved ``recipe``.
+
+    Without ``rated``, the machine's best rate is only measured if a plan needs it.
 
     Returns
     -------
@@ -157,7 +159,7 @@ def measure(
     if recipe.head_only:
         return None
     if recipe.by_epochs:
-        if find(recipe.model).family == "fast":
+        if rated and find(recipe.model).family == "fast":
             with machine.measuring(recipe.threads or 1):
                 machine.measure_rate()  # the history relates the training rate to it
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from peewit.errors import PeewitError
+from peewit.errors import PeewitError, UsageError
 from peewit.system.text import duration, minutes
 from peewit.training.budget.pace import Pace
 from peewit.training.budget.plan import FEWEST_STEPS, Budget, Ending, Measured, Plan, make_plan
@@ -42,6 +42,8 @@ class Schedules:
         Returns seconds.
     fewest : int
         The steps for which there must be time; with 0, a late start is no error.
+    illustrated : bool
+        Whether there are to be pictures and a report.
     """
 
     recipe: Recipe
@@ -51,6 +53,7 @@ class Schedules:
     began: float = 0.0
     now: Callable[[], float] = time.perf_counter
     fewest: int = FEWEST_STEPS
+    illustrated: bool = True
     given_up: str = field(init=False, default="")
     _pace: Pace | None = field(init=False, default=None)
     _threads: Threads = field(init=False)
@@ -80,7 +83,13 @@ class Schedules:
             yield from self._rounds(state, self.recipe.until_accuracy)
         elif self.recipe.minutes is not None:
             budget = self._budget(state)
-            plan = self._plan(budget, state)
+            try:
+                plan = self._plan(budget, state)
+            except UsageError:
+                if self.recipe.start != "pretrained":
+                    raise
+                self.note("no time to fine-tune the network: only its last layer is fitted")
+                return
             self.note(sentence(plan, self.recipe, budget))
             # with a larger budget than before, a resumed run is further from its end
             begun = min(state.fraction_done, state.spent / budget.seconds)
@@ -105,7 +114,9 @@ class Schedules:
         return fits
 
     def decide_report(self) -> bool:
-        """Decide whether there is time for the report."""
+        """Decide whether to write the report: whether it is wanted, and there is time."""
+        if not self.illustrated:
+            return False
         if self.recipe.minutes is None or self._pace is None:
             return True
         return self._pace.decide_report()
