@@ -40,6 +40,7 @@ LAYERS = (
     {"plots"},
     {"report"},
     {"cross_validation"},
+    {"training_run"},
     {"trainer"},
     {"estimator"},
     {"serving"},

@@ -11,7 +11,7 @@ import torch
 
 from made_data import brightness
 from made_pictures import folder_of_pictures
-from peewit import report, trainer
+from peewit import report, training_run
 from peewit.data.sources import load
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.models import pretrained
@@ -149,7 +149,7 @@ def test_no_epochs_are_only_for_pretrained_networks() -> None:
 def test_features_are_not_used_after_fine_tuning(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "better_of_both", lambda tuned, *_: tuned)
+    monkeypatch.setattr(training_run, "better_of_both", lambda tuned, *_: tuned)
     run = trained(pictures, tmp_path / "run", RECIPE.replace(epochs=1, lr=5.0))
     # chance, because the network has forgotten everything: the features would say otherwise
     assert run.metrics["accuracy"] < 0.9

@@ -8,14 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from peewit import plots, report
-from peewit.cross_validation import (
-    cross_validate,
-    metrics_of,
-    pooled_logits,
-)
 from peewit.data.dataset import Dataset
 from peewit.data.division import (
     LEFT_OUT,
@@ -27,35 +19,23 @@ from peewit.data.division import (
 )
 from peewit.data.packing import at_size
 from peewit.data.packing.decoding import Progress
-from peewit.errors import Interrupted, PeewitError, UsageError
-from peewit.report.final_test import (
-    final_logits,
-    training_costs,
-    without_copies,
-    write_missing,
-    write_result,
-)
-from peewit.report.sentences import CROSS_VALIDATION, no_better_than_baseline
+from peewit.errors import PeewitError, UsageError
+from peewit.report.final_test import write_missing
 from peewit.runs import folder as runfolder
-from peewit.runs.folds import FoldResults
 from peewit.runs.run import Run
-from peewit.runs.saving import SaveCheckpoints
-from peewit.system.malloc import freed_memory_kept
-from peewit.system.text import command, counted, resuming
+from peewit.system.text import counted, resuming
 from peewit.training import checkpoint, environment
 from peewit.training.budget import planner
 from peewit.training.budget.benchmark import Machine
 from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
-from peewit.training.callbacks import Callback, CallbackList, StopTraining, TrainInfo
+from peewit.training.callbacks import Callback, CallbackList
 from peewit.training.defaults import chosen_fit, network_size
 from peewit.training.folds import resolve_with_folds
 from peewit.training.interrupt import StopRequest
-from peewit.training.loop import TrainSetup, fit
 from peewit.training.progress import automatic
 from peewit.training.recipe import OF_THE_TEST, Recipe
 from peewit.training.resume import (
-    advice_when_given_up,
     check_checkpoint,
     check_fits,
     check_progress,
@@ -64,10 +44,8 @@ from peewit.training.resume import (
     note_differences,
     recipe_to_resume,
 )
-from peewit.training.state import TrainState
+from peewit.training_run import train_and_test
 from peewit.transfer.choice import choose_start
-from peewit.transfer.features import Features
-from peewit.transfer.start import begin_with_head, better_of_both
 
 
 def train(
@@ -226,7 +204,7 @@ def _begin(
             kept = {name for name, _ in rows}
             left_out = [(name, LEFT_OUT) for name in listed if name not in kept]
             runfolder.write_split(path, [*rows, *left_out])
-        return _train_and_test(path, setup, division, callbacks, schedules)
+        return train_and_test(path, setup, division, callbacks, schedules)
 
 
 def _prepared(
@@ -334,7 +312,7 @@ def _resume(
             (path / runfolder.FOLDS).unlink(missing_ok=True)
         if imported and (rows := division.rows()):
             runfolder.write_split(path, rows)
-        return _train_and_test(path, setup, division, callbacks, schedules)
+        return train_and_test(path, setup, division, callbacks, schedules)
 
 
 def _division_to_resume(
@@ -365,163 +343,3 @@ def _division_to_resume(
             f"{counted(len(division.added), 'picture')} ({named(division.added)})"
         )
     return division
-
-
-def _train_and_test(
-    path: Path,
-    setup: TrainSetup,
-    division: Division,
-    callbacks: CallbackList,
-    schedules: Schedules,
-) -> Run:
-    """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
-    callbacks.on_run_folder(path)
-    recipe, file = setup.recipe, path / runfolder.CHECKPOINT
-    frozen = setup
-    if recipe.start == "pretrained":
-        frozen = _with_features(setup, division, file, callbacks, path)
-    results = _cross_validate(path, frozen, division, callbacks, schedules)
-    if results is not None:
-        at = results.validation_at
-        setup, frozen = (replace(one, validated_by_folds=at) for one in (setup, frozen))
-    # first, so that the state is saved before other callbacks report it
-    ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
-    callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
-    with environment.isolated(recipe.threads or 1), freed_memory_kept():
-        torch.manual_seed(recipe.seed)
-        state = TrainState()
-        if file.is_file():
-            state = checkpoint.load(file, setup.model, setup.optimizer, setup.hard_examples)
-            callbacks.note(f"resuming after {state.epoch} epochs and {state.step} steps")
-        try:
-            images = min(len(setup.training), setup.steps_per_epoch * recipe.batch_size)
-            begin = TrainInfo(recipe.epochs, images, recipe.batch_size)
-            callbacks.on_train_begin(begin, state)
-            if frozen.features is not None and not state.history:
-                callbacks.note(begin_with_head(frozen, state, callbacks).sentence())
-            for schedule in schedules.each(state):
-                fit(setup, state, callbacks, schedule)
-            if frozen.features is not None:
-                setup = better_of_both(setup, frozen, state, callbacks) if state.seen else frozen
-            evidence = _test(path, setup, division, results, state, callbacks, schedules)
-        except StopTraining:
-            raise _stopped(path) from None
-        runfolder.write_finished(path, True)
-        run = Run.open(path)
-        if schedules.decide_report():
-            report.after_training(run, evidence, callbacks.note)
-        elif schedules.illustrated:
-            writes = command(["peewit", "report", path])
-            callbacks.note(f"no time left for the report; write it with: {writes}")
-        callbacks.on_train_end(path)
-    if schedules.given_up:
-        raise schedules.failure(state, advice_when_given_up(path, state.spent))
-    return run
-
-
-def _with_features(
-    setup: TrainSetup, division: Division, file: Path, callbacks: CallbackList, path: Path
-) -> TrainSetup:
-    """Return the setup with the features of the pretrained network.
-
-    Those of all images are computed now, unless the network has been fine-tuned already.
-    """
-
-    def show(progress: Progress) -> None:
-        callbacks.check_stop()
-        callbacks.on_decoding(progress)
-
-    features = Features(setup.recipe.model, setup.preprocessing, show)
-    if not file.is_file() or not checkpoint.read_state(file).seen:
-        try:
-            with environment.isolated(setup.recipe.threads or 1), freed_memory_kept():
-                for part in (division.dataset, division.test):
-                    if part is not None:
-                        features.of(part)
-        except StopTraining:
-            raise _stopped(path) from None
-    return replace(setup, features=features.of)
-
-
-def _cross_validate(
-    path: Path,
-    setup: TrainSetup,
-    division: Division,
-    callbacks: CallbackList,
-    schedules: Schedules,
-) -> FoldResults | None:
-    """Train and test the folds that are not finished; return None if there are no folds."""
-    if division.folds is None:
-        return None
-    recipe, data, file = setup.recipe, division.dataset, path / runfolder.CHECKPOINT
-    before = FoldResults.read(path, len(data), len(data.class_names)).spent
-    schedules.began -= before  # the time of earlier sessions counts
-    schedules.fewest = 0  # if the folds took too long, the final network still gets a step
-    ends, measured = None, schedules.measured
-    if recipe.minutes is not None and measured is not None:
-        spent = checkpoint.read_state(file).spent if file.is_file() else 0.0
-        ends = schedules.began + 60 * recipe.minutes - measured.ending.reserve() - spent
-    try:
-        with environment.isolated(recipe.threads or 1), freed_memory_kept():
-            return cross_validate(
-                *(path, data, division.folds, recipe, measured, callbacks, ends, setup.features)
-            )
-    except StopTraining:
-        raise _stopped(path) from None
-
-
-def _stopped(path: Path) -> Interrupted:
-    todo = f"resume it: {resuming(path)}"
-    return Interrupted("the training was stopped", "everything is saved", todo)
-
-
-def _test(
-    path: Path,
-    setup: TrainSetup,
-    division: Division,
-    results: FoldResults | None,
-    state: TrainState,
-    callbacks: CallbackList,
-    schedules: Schedules,
-) -> report.Evidence:
-    """Write the metrics and pictures of the trained model.
-
-    Raises
-    ------
-    StopTraining
-        A callback asked to stop.
-    """
-    test = division.test
-    data, split = (setup.validation, "validation") if test is None else (test, "test")
-    if results is not None:
-        data, split = division.dataset, CROSS_VALIDATION
-        found = pooled_logits(setup, results, data, callbacks)
-    else:
-        callbacks.note(f"testing on {len(data):,} {split} images")
-        found = final_logits(setup, data, callbacks, schedules.decide_augmentation)
-    if schedules.illustrated and (missing := plots.advice(data.class_names)):
-        callbacks.note(missing)
-    # replaces weights that an interrupted final test may have calibrated; the checkpoint, from
-    # which the run is resumed, keeps the weights as they were trained
-    checkpoint.write_tensors(path / runfolder.WEIGHTS, setup.model.state_dict(), {})
-    more: dict[str, Any] = dict(training_costs(state))
-    if results is not None:
-        more |= metrics_of(results)
-    if found.threshold:
-        more["single_view_accuracy"] = float((found.single.argmax(1) == data.labels).mean())
-    if setup.recipe.tta:  # also a 0, because an earlier final test may have had time for it
-        runfolder.write_unsure(path, found.threshold)
-    if found.estimated_from:
-        more["batch_norm_images"] = found.estimated_from
-    if found.calibration is not None:
-        more["temperature_scaling"] = found.calibration.to_dict()
-    more |= without_copies(found.logits, data, split, setup.copies, callbacks.note)
-    drawn = schedules.illustrated
-    evaluation = write_result(path, data, found.logits, split, more, drawn=drawn)
-    caution = no_better_than_baseline(evaluation.to_dict(), state.history, setup.recipe.lr)
-    if caution:
-        callbacks.note(caution)
-    if drawn:
-        title = f"{setup.recipe.name}: {split} accuracy {evaluation.accuracy:.1%}"
-        plots.save_curves(path / runfolder.CURVES, state.history, title)
-    return report.Evidence(training=setup.training, judged=data, logits=found.logits)
