@@ -251,14 +251,14 @@ def test_no_pictures(tmp_path: Path) -> None:
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_classes(tmp_path, {"a": 2, "b": 2})
-    scan = os.scandir
+    list_names = os.listdir
 
-    def refuse(path: str | Path) -> object:  # a real refusal does not stop root
+    def refuse(path: str | Path) -> list[str]:  # a real refusal does not stop root
         if Path(path) == tmp_path / "b":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return scan(path)
+        return list_names(path)
 
-    monkeypatch.setattr("os.scandir", refuse)
+    monkeypatch.setattr("os.listdir", refuse)
     assert f"cannot read {tmp_path / 'b'}: permission denied" in refused(tmp_path)
 
 
