@@ -187,8 +187,7 @@ class _Arrangement:
                 label = class_name(name)
                 for path in found:
                     pictures = self.tree.folders[path]
-                    start_of_path = f"{path}/"
-                    paths += [start_of_path + file for file in pictures.names]
+                    paths += [f"{path}/{file}" for file in pictures.names]
                     stamps += pictures.stamps
                     classes += [label] * len(pictures.names)
                     parts.append(np.full(len(pictures.names), part, np.uint8))

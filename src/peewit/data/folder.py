@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,11 +31,19 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 _STATE = attrgetter("st_mode", "st_size", "st_mtime_ns")
 _KIND = 0o170000  # the bits of `st_mode` that `stat.S_IFMT` returns
 _DIR_FD = os.stat in os.supports_dir_fd
-# Files whose states a thread asks for at a time, and how many are too few for a thread
+# Files whose states are asked for at once; listing a folder on Windows returns all of them
 _PART = 8192 if _DIR_FD else sys.maxsize
-_FEW = 1024
-# Half of the time of a call is in Python, where only one thread runs at a time
-_THREADS = 2
+# For a folder with so many pictures, another process asks for the states of this share of them:
+# half of the time of a call is in Python, where threads wait for each other. It starts in 20 ms.
+_MANY, _SHARE = 20_000, 0.6
+_STAT = """
+import array, functools, itertools, operator, os, sys
+ask = functools.partial(os.stat, dir_fd=os.open(sys.argv[1], os.O_RDONLY))
+wanted = operator.attrgetter("st_mode", "st_size", "st_mtime_ns")
+names = sys.stdin.buffer.read().split(b"\\0")
+states = array.array("q", itertools.chain.from_iterable(map(wanted, map(ask, names))))
+states.tofile(sys.stdout.buffer)
+"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ def scan(folder: Path) -> Tree:
     from peewit.images.reader import SUFFIXES  # Pillow, which `peewit --help` does without
 
     try:
-        with ThreadPoolExecutor(min(_THREADS, usable_cores())) as pool:
+        with ThreadPoolExecutor(1) as pool:
             scanner = _Scanner(folder, Tree(), SUFFIXES, pool)
             scanner.visit(scanner.open(os.fspath(folder), "", ()))
     except OSError as error:
@@ -139,8 +148,8 @@ class _Opened(NamedTuple):
         Files with the suffix of a picture, in order. Almost all files are.
     others : list of str
         Other files, and folders.
-    states : list of Future
-        For parts of ``pictures``: what `_states` returns.
+    elsewhere : Future or None
+        What another process returns for the first of ``pictures``.
     """
 
     path: str
@@ -148,7 +157,7 @@ class _Opened(NamedTuple):
     above: tuple[tuple[int, int], ...] | None
     pictures: list[str]
     others: list[str]
-    states: list[Future[States | None]]
+    elsewhere: Future[States | None] | None
 
 
 @dataclass
@@ -164,17 +173,18 @@ class _Scanner:
         identity = state.st_dev, state.st_ino
         check_depth(self.place, f"{relative}/" if relative else "")
         if state.st_ino and identity in above:
-            return _Opened(path, relative, None, [], [], [])
+            return _Opened(path, relative, None, [], [], None)
         names = sorted(os.listdir(path))  # noqa: PTH208  (a million Paths would take seconds)
         suffixes = self.suffixes
         pictures = [
             name for name in names if name[name.rfind(".") :].lower() in suffixes and name[0] != "."
         ]
         others = [] if len(pictures) == len(names) else sorted({*names}.difference(pictures))
-        parts = [pictures[start : start + _PART] for start in range(0, len(pictures), _PART)]
-        # starting a thread's work takes longer than the few files of a small folder
-        states = [self.pool.submit(_states, path, part) for part in parts if len(part) >= _FEW]
-        return _Opened(path, relative, (*above, identity), pictures, others, states)
+        elsewhere = None
+        if len(pictures) >= _MANY and _DIR_FD and usable_cores() > 1:
+            first = pictures[: round(_SHARE * len(pictures))]
+            elsewhere = self.pool.submit(_states_elsewhere, path, first)
+        return _Opened(path, relative, (*above, identity), pictures, others, elsewhere)
 
     def visit(self, folder: _Opened) -> None:
         """Add a folder and those in it to the tree."""
@@ -183,30 +193,38 @@ class _Scanner:
             return
         found = self.tree.add(folder.relative)
         unusual = list(folder.others)
-        for start in range(0, len(folder.pictures), _PART):
-            part = folder.pictures[start : start + _PART]
-            number = start // _PART
-            states = (
-                folder.states[number].result()
-                if number < len(folder.states)
-                else _states(folder.path, part)
-            )
+        for names, states in self.states(folder):
             if states is None:
-                unusual += part
+                unusual += names
             else:
-                found.names += part
+                found.names += names
                 found.stamps.frombytes(states.tobytes())
         folders = self.sort_out(folder, sorted(unusual), found) if unusual else []
-        start = f"{folder.relative}/" if folder.relative else ""
+        inside = f"{folder.relative}/" if folder.relative else ""
         ahead: _Opened | None = None
         for name in folders:
-            # listed while threads ask for the states of the files of the one before
-            opened = self.open(f"{folder.path}{os.sep}{name}", start + name, folder.above)
+            # listed while another process looks at files of the one before
+            opened = self.open(f"{folder.path}{os.sep}{name}", inside + name, folder.above)
             if ahead is not None:
                 self.visit(ahead)
             ahead = opened
         if ahead is not None:
             self.visit(ahead)
+
+    def states(self, folder: _Opened) -> Iterator[tuple[list[str], States | None]]:
+        """Yield parts of a folder's pictures, in order, and what `_states` returns for each."""
+        pictures, count = folder.pictures, 0
+        if folder.elsewhere is not None:
+            count = round(_SHARE * len(pictures))
+
+        def looked_at(first: int, end: int) -> list[tuple[list[str], States | None]]:
+            parts = (pictures[at : min(at + _PART, end)] for at in range(first, end, _PART))
+            return [(part, _states(folder.path, part)) for part in parts]
+
+        rest = looked_at(count, len(pictures))
+        found = None if folder.elsewhere is None else folder.elsewhere.result()
+        first = looked_at(0, count) if found is None else [(pictures[:count], found)]
+        yield from (*first, *rest)
 
     def sort_out(self, folder: _Opened, names: list[str], found: Pictures) -> list[str]:
         """Look at files one by one: add the pictures; return the folders."""
@@ -248,9 +266,27 @@ def _states(path: str, names: Sequence[str]) -> States | None:
         with _stat_in(path) as ask:
             # a loop in C: twice as fast as one in Python
             values = chain.from_iterable(map(_STATE, map(ask, names)))
-            states = np.fromiter(values, np.int64, 3 * len(names)).reshape(-1, 3)
+            return _regular(np.fromiter(values, np.int64, 3 * len(names)).reshape(-1, 3))
     except (OSError, KeyError):  # a link to a missing file, or a file that has just been removed
         return None
+
+
+def _states_elsewhere(path: str, names: Sequence[str]) -> States | None:
+    """Return what `_states` returns, from another process; None if that did not work."""
+    try:
+        done = subprocess.run(  # noqa: S603  (this interpreter, without a shell)
+            [sys.executable, "-I", "-S", "-c", _STAT, path],
+            input=os.fsencode("\0".join(names)),
+            capture_output=True,
+            check=True,
+        )
+        return _regular(np.frombuffer(done.stdout, np.int64).reshape(len(names), 3))
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+
+
+def _regular(states: States) -> States | None:
+    """Return the sizes and times, (n, 2), if all are regular files."""
     regular = (states[:, 0] & _KIND) == stat.S_IFREG
     return np.ascontiguousarray(states[:, 1:]) if regular.all() else None
 
