@@ -32,11 +32,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from peewit.data.listing import Listing
 from peewit.data.packing.decoding import Chunk, Failure, chunk_length
-from peewit.data.packing.pixels import PackedFile, Repair
+from peewit.data.packing.pixels import PackedFile
 from peewit.data.pictures import Pictures
 from peewit.data.store import Facts, facts_type
 
@@ -89,21 +88,16 @@ class Entry:
     ----------
     path : Path
     facts : structured array, shape (N,)
-    checksums : uint32 array, shape (chunks,)
-        CRC-32 of the pixels of each chunk.
     failures : dict of int to Failure
     """
 
     path: Path
     facts: Facts
-    checksums: npt.NDArray[np.uint32]
     failures: dict[int, Failure]
 
-    def images(self, pictures: Pictures, repair: Repair) -> PackedFile:
+    def images(self, pictures: Pictures) -> PackedFile:
         """Return the pixels; raise OSError or ValueError if their file is damaged."""
-        length = chunk_length(pictures.shape[1:])
-        file = self.path / "pixels"
-        return PackedFile(file, pictures.shape, self.checksums, length, repair)
+        return PackedFile(self.path / "pixels", pictures.shape, self.facts, pictures.decode)
 
 
 def key_of(pictures: Pictures, *, pixels: bool) -> Key:
@@ -151,13 +145,13 @@ def open_entry(folder: Path, pictures: Pictures, count: int | None = None) -> En
     try:
         about = read_about(folder)
         facts = np.fromfile(folder / "facts", facts_type(pictures.channels))
-        chunks = np.fromfile(folder / "chunks", np.uint32).reshape(-1, 2)
+        chunks = (folder / "chunks").read_bytes()
         failures = (folder / "failures").read_bytes()
-        contents = (facts.tobytes(), chunks.tobytes(), failures)
+        contents = (facts.view(np.uint8).data, chunks, failures)
         sums = {name: zlib.crc32(part) for name, part in zip(_CHECKED, contents, strict=True)}
         if len(facts) != count or sums != about["crc32"]:
             return None
-        entry = Entry(folder, facts, chunks[:, 0].copy(), _failures(failures))
+        entry = Entry(folder, facts, _failures(failures))
         with suppress(OSError):
             os.utime(folder)  # the least recently used entries are removed first
         return entry

@@ -171,14 +171,8 @@ def _opened(folder: Path, key: Key, pictures: Pictures) -> Packed | None:
     if not key.pixels:
         return Packed(Recorded(LivePictures(pictures, entry.facts), entry.facts), entry.failures)
 
-    def repair(first: int, end: int) -> npt.NDArray[np.uint8]:
-        readable = first + np.flatnonzero(entry.facts["readable"][first:end])
-        pixels = np.zeros((end - first, *pictures.shape[1:]), np.uint8)
-        pixels[readable - first] = pictures[readable]
-        return pixels
-
     try:
-        return Packed(Recorded(entry.images(pictures, repair), entry.facts), entry.failures)
+        return Packed(Recorded(entry.images(pictures), entry.facts), entry.failures)
     except (OSError, ValueError):  # damaged
         return None
 
