@@ -17,9 +17,10 @@ from peewit.data import caches
 from peewit.data.dataset import Dataset
 from peewit.data.packing import at_size, decoding, sizes
 from peewit.data.packing.decoding import Progress, chunk_length
-from peewit.data.packing.entry import BUILDING
+from peewit.data.packing.entry import BUILDING, RECORD
 from peewit.data.pictures import Pictures
 from peewit.data.sources import load
+from peewit.data.store import prefetch
 from peewit.errors import Interrupted, PeewitError, UsageError
 
 A_CLASS = 20
@@ -249,7 +250,10 @@ def killed_after(pictures: int, folder: Path) -> None:
 
     def kill(progress: Progress) -> None:
         chunks = next(caches.folder_of_pictures().glob(f"{BUILDING}*")) / "chunks"
-        if chunks.exists() and chunks.stat().st_size // 8 * chunk_length((8, 8, 3)) >= pictures:
+        if (
+            chunks.exists()
+            and chunks.stat().st_size // RECORD * chunk_length((8, 8, 3)) >= pictures
+        ):
             raise Killed
 
     with pytest.raises(Killed):
@@ -377,8 +381,6 @@ def test_without_room_in_the_cache_the_data_is_the_same(
 def test_pictures_decoded_while_used_are_prefetched(
     folder: Path, tiny_memory: None, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    from peewit.data.store import prefetch
-
     monkeypatch.setenv(caches.LIMIT, "0")
     dataset = packed(folder).take(np.arange(10, 30))
     expected = direct(folder)[10:30]
@@ -482,3 +484,14 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     assert len(packed(folder)) == 5
     about = json.loads((entry_of() / "about.json").read_text())
     assert about["about"]["pictures"] == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="there is nothing to ask")
+def test_the_system_is_asked_for_the_next_pictures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    dataset = packed(folder)
+    monkeypatch.setattr("os.posix_fadvise", lambda file, *rest: asked.append(rest[:2]))
+    prefetch(dataset.images, np.array([3, 1]))
+    assert asked == [(3 * 192, 192), (192, 192)]

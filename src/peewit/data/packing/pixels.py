@@ -81,6 +81,13 @@ class PackedFile:
         self._check(wanted, pixels)
         return pixels.reshape(*numbers.shape, *self.shape[1:])
 
+    def prefetch(self, rows: npt.NDArray[np.int64]) -> None:
+        """Ask the system to read the pictures at ``rows`` from disk in the background."""
+        if hasattr(os, "posix_fadvise"):
+            file, size = self._file.fileno(), self._size
+            for row in rows.tolist():
+                os.posix_fadvise(file, row * size, size, os.POSIX_FADV_WILLNEED)
+
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:

@@ -25,7 +25,16 @@ from peewit.data.packing.decoding import (
     chunk_length,
     decode_chunks,
 )
-from peewit.data.packing.entry import BUILDING, Builder, Entry, Key, key_of, open_entry, remove
+from peewit.data.packing.entry import (
+    BUILDING,
+    RECORD,
+    Builder,
+    Entry,
+    Key,
+    key_of,
+    open_entry,
+    remove,
+)
 from peewit.data.packing.live import LivePictures
 from peewit.data.packing.reuse import earlier_version, unfinished_entry
 from peewit.data.pictures import Pictures, files_of
@@ -246,7 +255,7 @@ def _acquire(
                 note("another process is decoding these pictures: waiting for it")
             waited = True
         try:
-            chunks = (folder / f"{BUILDING}{key.name}" / "chunks").stat().st_size // 8
+            chunks = (folder / f"{BUILDING}{key.name}" / "chunks").stat().st_size // RECORD
         except OSError:  # it has just finished
             continue
         progress.done = min(chunks * chunk_length(pictures.shape[1:]), len(pictures))
