@@ -147,7 +147,7 @@ def open_entry(folder: Path, pictures: Pictures, count: int | None = None) -> En
         facts = np.fromfile(folder / "facts", facts_type(pictures.channels))
         chunks = (folder / "chunks").read_bytes()
         failures = (folder / "failures").read_bytes()
-        contents = (facts.view(np.uint8).data, chunks, failures)
+        contents: list[bytes | memoryview] = [facts.view(np.uint8).data, chunks, failures]
         sums = {name: zlib.crc32(part) for name, part in zip(_CHECKED, contents, strict=True)}
         if len(facts) != count or sums != about["crc32"]:
             return None
