@@ -35,6 +35,7 @@ LAYERS = (
     {"training"},
     {"runs"},
     {"export", "importing"},
+    {"transfer"},
     {"prediction"},
     {"plots"},
     {"report"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from peewit.training.callbacks import Callback, CallbackList, TrainInfo
 from peewit.training.loop import TrainSetup, fit
 from peewit.training.recipe import Recipe
 from peewit.training.state import TrainState
+from peewit.transfer.start import begin_with_head
+
+FeaturesOf = Callable[[Dataset], npt.NDArray[np.float32]]
 
 
 class _OneFold(Callback):
@@ -50,6 +55,7 @@ def cross_validate(
     measured: Measured | None,
     callbacks: CallbackList,
     ends: float | None = None,
+    features: FeaturesOf | None = None,
 ) -> FoldResults:
     """Train and test the network of each fold that is not finished in the run folder.
 
@@ -71,6 +77,8 @@ def cross_validate(
     ends : float, optional
         When, on ``time.perf_counter``, the budget for the training of the folds and of the final
         network ends. Each fold gets its part of what is left.
+    features : callable, optional
+        Of a pretrained network, whose last layer is all that the folds train.
 
     Raises
     ------
@@ -93,7 +101,9 @@ def cross_validate(
             left = [float((folds != other).sum()) for other in range(number, count)]
             share = (ends - began) * len(training) / (sum(left) + len(dataset))
             one = one.replace(minutes=max(share, 1e-3) / 60)
-        found = _train_fold(training, held_out, one, measured, callbacks, (number + 1, count))
+        found = _train_fold(
+            *(training, held_out, one, measured, callbacks, (number + 1, count), features)
+        )
         results.logits[held], results.single[held] = found[0].logits, found[0].single
         right = int((found[0].logits.argmax(1) == held_out.labels).sum())
         results.accuracies.append(right / len(held_out))
@@ -114,9 +124,11 @@ def _train_fold(
     measured: Measured | None,
     callbacks: CallbackList,
     number: tuple[int, int],
+    features: FeaturesOf | None,
 ) -> tuple[FinalLogits, Curve]:
     torch.manual_seed(recipe.seed)
     setup = setup_of(training, held_out, recipe, lambda sentence: None)
+    setup = replace(setup, features=features)
     if measured is not None:
         test = len(held_out) * measured.speed.inference
         ending = Ending(test=2 * test, augmentation=recipe.tta * AUGMENTED * test, rest=0.0)
@@ -129,11 +141,17 @@ def _train_fold(
     images = min(len(training), setup.steps_per_epoch * recipe.batch_size)
     info = TrainInfo(recipe.epochs, images, recipe.batch_size)
     callbacks.on_fold_begin(*number, info, state)
+    if features is not None:
+        begin_with_head(setup, state, own)
     for schedule in schedules.each(state):
         fit(setup, state, own, schedule)
     found = final_logits(setup, held_out, own, schedules.decide_augmentation)
     curve = [
-        [row["images"] / state.seen, row["validation_loss"], row["validation_accuracy"]]
+        [
+            row["images"] / state.seen if state.seen else 1.0,
+            row["validation_loss"],
+            row["validation_accuracy"],
+        ]
         for row in state.history
     ]
     return found, curve

@@ -65,6 +65,9 @@ from peewit.training.resume import (
     recipe_to_resume,
 )
 from peewit.training.state import TrainState
+from peewit.transfer.choice import choose_start
+from peewit.transfer.features import Features
+from peewit.transfer.start import begin_with_head, better_of_both
 
 
 def train(
@@ -171,6 +174,7 @@ def _begin(
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
     machine = Machine(began)
+    recipe = choose_start(recipe, dataset, test, callbacks.note)
     recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
     listed = dataset.names or ()
     dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
@@ -366,9 +370,13 @@ def _train_and_test(
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
-    results = _cross_validate(path, setup, division, callbacks, schedules)
+    frozen = setup
+    if recipe.start == "pretrained":
+        frozen = _with_features(setup, division, file, callbacks, path)
+    results = _cross_validate(path, frozen, division, callbacks, schedules)
     if results is not None:
-        setup = replace(setup, validated_by_folds=results.validation_at)
+        at = results.validation_at
+        setup, frozen = (replace(one, validated_by_folds=at) for one in (setup, frozen))
     # first, so that the state is saved before other callbacks report it
     ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
     callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
@@ -379,12 +387,15 @@ def _train_and_test(
             state = checkpoint.load(file, setup.model, setup.optimizer, setup.hard_examples)
             callbacks.note(f"resuming after {state.epoch} epochs and {state.step} steps")
         try:
-            for number, schedule in enumerate(schedules.each(state)):
-                if number == 0:
-                    images = min(len(setup.training), setup.steps_per_epoch * recipe.batch_size)
-                    info = TrainInfo(recipe.epochs, images, recipe.batch_size)
-                    callbacks.on_train_begin(info, state)
+            images = min(len(setup.training), setup.steps_per_epoch * recipe.batch_size)
+            begin = TrainInfo(recipe.epochs, images, recipe.batch_size)
+            callbacks.on_train_begin(begin, state)
+            if frozen.features is not None and not state.history:
+                callbacks.note(begin_with_head(frozen, state, callbacks).sentence())
+            for schedule in schedules.each(state):
                 fit(setup, state, callbacks, schedule)
+            if frozen.features is not None:
+                setup = better_of_both(setup, frozen, state, callbacks) if state.seen else frozen
             evidence = _test(path, setup, division, results, state, callbacks, schedules)
         except StopTraining:
             raise _stopped(path) from None
@@ -399,6 +410,30 @@ def _train_and_test(
     if schedules.given_up:
         raise schedules.failure(state, advice_when_given_up(path, state.spent))
     return run
+
+
+def _with_features(
+    setup: TrainSetup, division: Division, file: Path, callbacks: CallbackList, path: Path
+) -> TrainSetup:
+    """Return the setup with the features of the pretrained network.
+
+    Those of all images are computed now, unless the network has been fine-tuned already.
+    """
+
+    def show(progress: Progress) -> None:
+        callbacks.check_stop()
+        callbacks.on_decoding(progress)
+
+    features = Features(setup.recipe.model, setup.preprocessing, show)
+    if not file.is_file() or not checkpoint.read_state(file).seen:
+        try:
+            with environment.isolated(setup.recipe.threads or 1), freed_memory_kept():
+                for part in (division.dataset, division.test):
+                    if part is not None:
+                        features.of(part)
+        except StopTraining:
+            raise _stopped(path) from None
+    return replace(setup, features=features.of)
 
 
 def _cross_validate(
@@ -421,7 +456,9 @@ def _cross_validate(
         ends = schedules.began + 60 * recipe.minutes - measured.ending.reserve() - spent
     try:
         with environment.isolated(recipe.threads or 1), freed_memory_kept():
-            return cross_validate(path, data, division.folds, recipe, measured, callbacks, ends)
+            return cross_validate(
+                *(path, data, division.folds, recipe, measured, callbacks, ends, setup.features)
+            )
     except StopTraining:
         raise _stopped(path) from None
 

@@ -44,7 +44,7 @@ LENGTHS = {"epochs", "minutes", "until_accuracy"}
     "--recipe",
     metavar="NAME|FILE.yaml",
     help="Recipe to start from; the options below change it. [default: tutorial; for pictures of "
-    "your own, or with --minutes or --until-accuracy: fast]",
+    "your own, auto; with --minutes or --until-accuracy: fast]",
     shell_complete=complete_recipe,
 )
 @click.option(
@@ -170,8 +170,12 @@ def train(
 
 def _settings(recipe: str | None, changes: dict[str, Any], pictures: bool) -> Recipe:
     """Return the recipe that was asked for, or else the default one, with changes."""
+    from peewit.models.registry import MODELS, PRETRAINED, find
+
     on_time = "minutes" in changes or "until_accuracy" in changes
-    default = "fast" if on_time or pictures else "tutorial"
+    default = "auto" if pictures else "fast" if on_time else "tutorial"
+    if changes.get("model") in MODELS and find(changes["model"]).family == PRETRAINED:
+        default = "pretrained"
     return find_recipe(recipe or default).budgeted(**changes)
 
 

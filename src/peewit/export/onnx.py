@@ -18,11 +18,14 @@ from peewit.export.operations import (
     Flatten,
     GeluTanh,
     GlobalMax,
+    GlobalMean,
     MaxPool,
     Norm,
     Operation,
     Relu,
+    Relu6,
     RepeatEdge,
+    Residual,
     Scale,
 )
 from peewit.export.packages import import_required
@@ -273,22 +276,37 @@ def _add_resize_weights(graph: Graph, size: str, inside: str, target: int) -> st
 
 def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Preprocessing) -> str:
     """Add the network: (N, C, H, W) -> logits."""
-    channels, height, width = rule.channels, rule.height, rule.width
+    return _add_operations(graph, x, operations, (rule.channels, rule.height, rule.width))[0]
+
+
+def _add_operations(
+    graph: Graph, x: str, operations: Sequence[Operation], shape: tuple[int, int, int]
+) -> tuple[str, tuple[int, int, int]]:
+    """Add operations on images of ``shape`` (C, H, W); return the output and its shape."""
+    channels, height, width = shape
     flattened: tuple[int, int, int] | None = None
     for operation in operations:
         match operation:
-            case Conv(weight=weight, bias=bias, padding=padding, stride=stride):
+            case Conv(weight=weight, bias=bias, stride=stride, groups=groups):
                 names = [graph.constant(array) for array in (weight, bias) if array is not None]
-                x = graph.add("Conv", x, *names, pads=[padding] * 4, strides=[stride] * 2)
+                pads = operation.pads(height, width)
+                x = graph.add("Conv", x, *names, pads=pads, strides=[stride] * 2, group=groups)
                 channels = weight.shape[0]
-                height = (height + 2 * padding - weight.shape[2]) // stride + 1
-                width = (width + 2 * padding - weight.shape[3]) // stride + 1
+                height = (height + pads[0] + pads[2] - weight.shape[2]) // stride + 1
+                width = (width + pads[1] + pads[3] - weight.shape[3]) // stride + 1
+            case Residual(operations=inner):
+                added, (channels, height, width) = _add_operations(
+                    graph, x, inner, (channels, height, width)
+                )
+                x = graph.add("Add", x, added)
             case Norm(epsilon=epsilon):
                 arrays = (operation.gamma, operation.beta, operation.mean, operation.variance)
                 names = [graph.constant(array) for array in arrays]
                 x = graph.add("BatchNormalization", x, *names, epsilon=epsilon)
             case Relu():
                 x = graph.add("Relu", x)
+            case Relu6():
+                x = graph.add("Clip", x, graph.constant(0.0), graph.constant(6.0))
             case GeluTanh():
                 x = graph.add("Gelu", x, approximate="tanh")
             case MaxPool(size=size):
@@ -296,9 +314,11 @@ def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Pre
                 height, width = height // size, width // size
             case GlobalMax():
                 x = graph.add("ReduceMax", x, graph.constant([2, 3], np.int64), keepdims=0)
+            case GlobalMean():
+                x = graph.add("ReduceMean", x, graph.constant([2, 3], np.int64), keepdims=0)
             case RepeatEdge():
-                pads = graph.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64)
-                x = graph.add("Pad", x, pads, mode="edge")
+                edges = graph.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64)
+                x = graph.add("Pad", x, edges, mode="edge")
                 height, width = height + 1, width + 1
             case Flatten():
                 x = graph.add("Flatten", x, axis=1)
@@ -314,7 +334,7 @@ def add_network(graph: Graph, x: str, operations: Sequence[Operation], rule: Pre
                 x = graph.add("Mul", x, graph.constant(by))
             case Dropout():
                 pass
-    return x
+    return x, (channels, height, width)
 
 
 def _channels_first(weight: Array, shape: tuple[int, int, int]) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from peewit.errors import PeewitError
+from peewit.models.efficientnet_lite import ConvRelu6, EfficientNetLite, InvertedResidual
 from peewit.models.fast import LOGITS_SCALE, ConvPoolNormGelu, Fast, WhiteningConv
 from peewit.models.layers import ConvReluNormPool, FlattenHWC, GlobalMaxPool
 from peewit.models.tutorial import Tutorial
@@ -26,12 +28,28 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """Convolution with ``weight`` (out, in, height, width) and zero padding on all sides."""
+    """Convolution with ``weight`` (out, in / groups, height, width) and zero padding.
+
+    The padding is a number of pixels on all sides, or "same": TensorFlow's, for an output of size
+    ceil(size / stride), at the bottom and at the right if it is not even.
+    """
 
     weight: Array
     bias: Array | None
-    padding: int = 0
+    padding: int | Literal["same"] = 0
     stride: int = 1
+    groups: int = 1
+
+    def pads(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return the padding of an image at the top, the left, the bottom and the right."""
+        if self.padding != "same":
+            return (self.padding,) * 4
+        totals = [
+            max(-(-size // self.stride) * self.stride - self.stride + kernel - size, 0)
+            for size, kernel in zip((height, width), self.weight.shape[2:], strict=True)
+        ]
+        top, left = (total // 2 for total in totals)
+        return top, left, totals[0] - top, totals[1] - left
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +77,11 @@ class Relu:
 
 
 @dataclass(frozen=True)
+class Relu6:
+    """``min(max(x, 0), 6)``."""
+
+
+@dataclass(frozen=True)
 class GeluTanh:
     """GELU in its tanh approximation."""
 
@@ -73,6 +96,18 @@ class MaxPool:
 @dataclass(frozen=True)
 class GlobalMax:
     """Global max pooling: (N, C, H, W) -> (N, C)."""
+
+
+@dataclass(frozen=True)
+class GlobalMean:
+    """Global average pooling: (N, C, H, W) -> (N, C)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """The sum of the input and of what ``operations`` make of it."""
+
+    operations: list[Operation]
 
 
 @dataclass(frozen=True)
@@ -104,9 +139,12 @@ Operation = (
     | Norm
     | Dense
     | Relu
+    | Relu6
     | GeluTanh
     | MaxPool
     | GlobalMax
+    | GlobalMean
+    | Residual
     | RepeatEdge
     | Flatten
     | Dropout
@@ -169,6 +207,30 @@ def _(layer: WhiteningConv) -> list[Operation]:
 def _(stage: ConvPoolNormGelu) -> list[Operation]:
     pooling: list[Operation] = [MaxPool(stage.pool)] if stage.pool > 1 else []
     return [*operations_of(stage.conv), *pooling, *operations_of(stage.norm), GeluTanh()]
+
+
+@operations_of.register
+def _(model: EfficientNetLite) -> list[Operation]:
+    parts = (model.stem, model.blocks, model.top)
+    operations = [operation for part in parts for operation in operations_of(part)]
+    return [*operations, GlobalMean(), *operations_of(model.head)]
+
+
+@operations_of.register
+def _(block: InvertedResidual) -> list[Operation]:
+    parts = [block.depthwise, block.project]
+    if block.expand is not None:
+        parts.insert(0, block.expand)
+    operations = [operation for part in parts for operation in operations_of(part)]
+    return [Residual(operations)] if block.residual else operations
+
+
+@operations_of.register
+def _(layer: ConvRelu6) -> list[Operation]:
+    weight, bias = _array(layer.weight), _optional_array(layer.bias)
+    padding: Literal[0, "same"] = "same" if layer.kernel_size[0] > 1 else 0
+    conv = Conv(weight, bias, padding, layer.stride[0], layer.groups)
+    return [conv] if layer.linear else [conv, Relu6()]
 
 
 @operations_of.register

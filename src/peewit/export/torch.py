@@ -22,11 +22,14 @@ from peewit.export.operations import (
     Flatten,
     GeluTanh,
     GlobalMax,
+    GlobalMean,
     MaxPool,
     Norm,
     Operation,
     Relu,
+    Relu6,
     RepeatEdge,
+    Residual,
     Scale,
 )
 from peewit.images.preprocessing import (
@@ -155,6 +158,8 @@ class PlainNetwork(nn.Module):
             for name, value in vars(operation).items():
                 if isinstance(value, np.ndarray):
                     self.register_buffer(f"{name}_{index}", torch.from_numpy(value))
+            if isinstance(operation, Residual):
+                self.add_module(f"inner_{index}", PlainNetwork(operation.operations))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
@@ -167,9 +172,15 @@ class PlainNetwork(nn.Module):
             return getattr(self, f"{name}_{index}", None)
 
         match operation:
-            case Conv(padding=padding, stride=stride):
+            case Conv(padding=padding, stride=stride, groups=groups):
+                if padding == "same":
+                    top, left, bottom, right = operation.pads(x.shape[2], x.shape[3])
+                    x, padding = F.pad(x, (left, right, top, bottom)), 0
                 weights = buffer("weight"), buffer("bias")
-                return F.conv2d(x, *weights, padding=padding, stride=stride)
+                return F.conv2d(x, *weights, padding=padding, stride=stride, groups=groups)
+            case Residual():
+                inner: torch.Tensor = self.get_submodule(f"inner_{index}")(x)
+                return x + inner
             case Norm(epsilon=epsilon):
                 statistics = buffer("mean"), buffer("variance"), buffer("gamma"), buffer("beta")
                 return F.batch_norm(x, *statistics, eps=epsilon)
@@ -177,12 +188,16 @@ class PlainNetwork(nn.Module):
                 return F.linear(x, buffer("weight"), buffer("bias"))
             case Relu():
                 return F.relu(x)
+            case Relu6():
+                return F.relu6(x)
             case GeluTanh():
                 return F.gelu(x, approximate="tanh")
             case MaxPool(size=size):
                 return F.max_pool2d(x, size)
             case GlobalMax():
                 return x.amax((2, 3))
+            case GlobalMean():
+                return x.mean((2, 3))
             case RepeatEdge():
                 return F.pad(x, (0, 1, 0, 1), mode="replicate")
             case Flatten():

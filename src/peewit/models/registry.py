@@ -35,6 +35,9 @@ class ModelInfo:
         "pretrained" for those that start from ImageNet's weights (``models.pretrained``).
     largest_size : int, optional
         Larger images are resized to this by default.
+    normalisation : tuple of float, optional
+        Mean and standard deviation that it was trained with, for pixels from 0 to 1 of RGB images;
+        None if they follow from the training images.
     """
 
     description: str
@@ -43,6 +46,7 @@ class ModelInfo:
     make: Callable[[Shape, int, torch.Generator], nn.Module]
     family: str = ""
     largest_size: int | None = None
+    normalisation: tuple[float, float] | None = None
 
 
 def _tutorial(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
@@ -81,6 +85,7 @@ def _efficientnet_lite(width: float, depth: float, size: int) -> ModelInfo:
         make=make,
         family=PRETRAINED,
         largest_size=size,
+        normalisation=(127 / 255, 128 / 255),
     )
 
 
@@ -185,6 +190,8 @@ def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
             f"it needs at least {info.minimum_size} x {info.minimum_size}",
             f"set the image size to {info.native_size} to enlarge them, or use larger images",
         )
+    if info.normalisation is not None and channels != 3:
+        raise UsageError(f"the model {name} needs RGB images")
     if channels < 1:
         raise UsageError(f"cannot classify images with {channels} channels")
     if classes < 2:

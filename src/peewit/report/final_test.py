@@ -18,7 +18,6 @@ from peewit.evaluation.inference import (
     augment_uncertain,
     confidence_threshold,
     forward_of,
-    logits_in_batches,
     softmax,
 )
 from peewit.evaluation.metrics import Evaluation, accuracy_interval, evaluate
@@ -91,19 +90,12 @@ def final_logits(
         A callback asked to stop.
     """
 
-    def single_view(images: npt.NDArray[np.uint8]) -> Logits:
-        parts = []
-        for part in logits_in_batches(setup.model, rule.tensor, images):
-            callbacks.check_stop()
-            parts.append(part)
-        return np.concatenate(parts)
-
     estimated_from = estimate_statistics(setup, callbacks)
     began = time.perf_counter()
     rule, recipe, validation = setup.preprocessing, setup.recipe, setup.validation
     validated, calibration = None, None
     if recipe.calibrate and _can_calibrate(setup, callbacks.note):
-        validated = single_view(validation.images)
+        validated = setup.logits(validation, callbacks.check_stop)
         calibration = calibrate(validated, validation.labels)
         if calibration is None:
             callbacks.note("the confidence is not calibrated: the network is no better than chance")
@@ -111,12 +103,12 @@ def final_logits(
             fold(setup.model, calibration.temperature)
             validated /= np.float32(calibration.temperature)
     known = validated if data is validation else None
-    single = single_view(data.images) if known is None else known
+    single = setup.logits(data, callbacks.check_stop) if known is None else known
     if not recipe.tta or not decide_augmentation(time.perf_counter() - began):
         return FinalLogits(single, single, 0.0, calibration, estimated_from)
     # the threshold comes from images that were not trained on and, if possible, are not tested on
     if validated is None:
-        validated = single if data is validation else single_view(validation.images)
+        validated = single if data is validation else setup.logits(validation, callbacks.check_stop)
     threshold = confidence_threshold(validated)
     logits = augment_uncertain(
         forward_of(setup.model),

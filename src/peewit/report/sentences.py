@@ -224,10 +224,11 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     size = f", with {parameters:,} trainable parameters" if parameters else ""
     kind = "grey" if rule.channels == 1 else "RGB"
     plain = not any(rule.mean) and all(value == 1 for value in rule.std)
+    statistics = "the training images" if info is None or not info.normalisation else "ImageNet"
     scaled = (
         "with pixel values divided by 255"
         if plain
-        else "normalised by the mean and standard deviation of the training images"
+        else f"normalised by the mean and standard deviation of {statistics}"
     )
     images = run.dataset.get("images", {})
     model = (
@@ -239,7 +240,7 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     return [
         model,
         _training(run, values, images),
-        _augmentation(values),
+        _augmentation(run, values),
         _validation(values, images),
         *_statistics(run),
         _reproducibility(run),
@@ -247,6 +248,17 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
 
 
 def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
+    if run.recipe.start != "pretrained":
+        return _optimisation(run, values, images)
+    on = f" of {images['training']:,} images" if images.get("training") else ""
+    head = (
+        f"Its last layer was fitted to the features{on} that the pretrained network computes, by "
+        "logistic regression, whose regularisation was chosen by cross-validation."
+    )
+    return f"{head} {_optimisation(run, values, images)}" if run.epochs else head
+
+
+def _optimisation(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     on = f" on {images['training']:,} images" if images.get("training") else ""
     done = counted(run.epochs, "epoch")
     if values.get("until_accuracy"):
@@ -283,7 +295,9 @@ def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
     return sentence
 
 
-def _augmentation(values: dict[str, Any]) -> str:
+def _augmentation(run: Run, values: dict[str, Any]) -> str:
+    if run.recipe.start == "pretrained" and not run.epochs:
+        return "The training images were not augmented."
     done = []
     if values.get("flip") == "alternating":
         done.append("horizontal flips in every other epoch")
@@ -358,6 +372,8 @@ def cost(run: Run) -> list[tuple[str, str, str]]:
     last, rows = run.history[-1], run.history
     seconds = sum(row["seconds"] for row in rows)
     speeds = sorted(row["images_per_second"] for row in rows)
+    if not run.epochs:
+        return [("Time", duration(seconds), "fitting the last layer, including validation")]
     found = [
         ("Time", duration(seconds), f"{counted(run.epochs, 'epoch')}, including validation"),
         ("Time per epoch", duration(seconds / run.epochs), "mean"),

@@ -17,7 +17,9 @@ from peewit.data.duplicates import copies_in, copies_named, labelled_differently
 from peewit.errors import PeewitError, UsageError
 from peewit.images.fitting import Fit
 from peewit.images.preprocessing import Preprocessing
+from peewit.models.efficientnet_lite import EfficientNetLite
 from peewit.models.flops import TrainingFlops
+from peewit.models.pretrained import load_weights
 from peewit.models.registry import build, find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
@@ -190,6 +192,8 @@ def setup_of(
         weights = loss_weights(training.class_counts, POWERS[recipe.class_weights])
     if fast:
         _whiten(model, training, rule)
+    if isinstance(model, EfficientNetLite):
+        load_weights(model, recipe.model)
     return TrainSetup(
         model=model,
         optimizer=make_optimizer(model, recipe),
@@ -302,6 +306,9 @@ def _whiten(model: nn.Module, training: Dataset, rule: Preprocessing) -> None:
 def _preprocessing(
     dataset: Dataset, recipe: Recipe, height: int, width: int, fit: Fit
 ) -> Preprocessing:
+    given = find(recipe.model).normalisation
+    if given is not None:
+        return Preprocessing(height, width, 3, (given[0],) * 3, (given[1],) * 3, fit)
     channels = dataset.image_shape[2]
     if recipe.normalize:
         mean, deviation = dataset.channel_statistics

@@ -52,13 +52,13 @@ def resolve_with_folds(
         not fit the data.
     """
     _check(recipe, dataset, test)
-    if not _wants_folds(recipe, dataset, test):
+    if not wants_folds(recipe, dataset, test):
         if dataset.names is not None:
             recipe = recipe.replace(folds=0)
         return resolve(recipe, dataset, machine, note)
     guess = recipe.folds or USUAL_FOLDS
     guess = min(guess, len(dataset))
-    if recipe.minutes is None:
+    if recipe.minutes is None or recipe.head_only:
         return resolve(recipe.replace(folds=guess), dataset, machine, note)
     part = recipe.replace(folds=guess, minutes=recipe.minutes / guess)
     one = resolve(part, dataset, machine, note)
@@ -92,7 +92,8 @@ def _as_time_allows(speed: Speed, seconds: float, images: int) -> int:
     return int(np.clip(speed.images(seconds) / images / EPOCHS, 2, MOST_FOLDS))
 
 
-def _wants_folds(recipe: Recipe, dataset: Dataset, test: Dataset | None) -> bool:
+def wants_folds(recipe: Recipe, dataset: Dataset, test: Dataset | None) -> bool:
+    """Return whether the pictures are to be tested by cross-validation."""
     if recipe.folds is not None:
         return recipe.folds > 0
     if test is not None or dataset.names is None or recipe.validate_on == "test":

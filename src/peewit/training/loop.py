@@ -55,6 +55,9 @@ class TrainSetup:
     """Indices of the images of the final test that are also training images."""
     validated_by_folds: Callable[[float], tuple[float, float]] | None = None
     """Returns validation loss and accuracy at a share of the training if no images are held out."""
+    features: Callable[[Dataset], npt.NDArray[np.float32]] | None = None
+    """Returns the features of images by the pretrained network, float32 (N, features), while only
+    its last layer has been trained; None if the features are no longer those, or never were."""
     best_rate: float | None = None
     """The highest rate measured on this machine, in operations per second."""
 
@@ -77,6 +80,19 @@ class TrainSetup:
             self.recipe.batch_size,
             before_batch,
         )
+
+    def logits(self, dataset: Dataset, before_batch: Callable[[], None]) -> npt.NDArray[np.float32]:
+        """Return the logits of all images, float32 (N, classes), by one view of each."""
+        if self.features is not None:
+            x = torch.from_numpy(self.features(dataset))
+            with torch.inference_mode():
+                found: npt.NDArray[np.float32] = self.model.get_submodule("head")(x).numpy()
+            return found
+        parts = []
+        for part in logits_in_batches(self.model, self.preprocessing.tensor, dataset.images):
+            before_batch()
+            parts.append(part)
+        return np.concatenate(parts)
 
     def flops_per_image(self) -> int:
         """Return the operations of a step per image, for the parameters trained at present."""
@@ -311,15 +327,11 @@ def validated(
 
 def _validate(setup: TrainSetup, callbacks: CallbackList) -> tuple[float, float]:
     """Return the loss and the accuracy on the validation images."""
-    images, labels = setup.validation.images, torch.tensor(setup.validation.labels)
-    parts = []
+    labels = torch.tensor(setup.validation.labels)
     with batch_norm.restored(setup.model):  # the training continues with its own statistics
         if setup.needs_statistics:
             setup.estimate_statistics(callbacks.check_stop)
-        for part in logits_in_batches(setup.model, setup.preprocessing.tensor, images):
-            callbacks.check_stop()
-            parts.append(torch.from_numpy(part))
-    logits = torch.cat(parts)  # (N, classes)
+        logits = torch.from_numpy(setup.logits(setup.validation, callbacks.check_stop))
     accuracy = (logits.argmax(1) == labels).double().mean().item()
     return F.cross_entropy(logits, labels).item(), accuracy
 

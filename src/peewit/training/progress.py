@@ -32,13 +32,16 @@ class Lines(Callback):
         self._next = 0.0
         self._fold: tuple[str, ...] = ()
         self._decoding = 0.0  # seconds of decoding after which it is shown next
+        self._decoded = 0.0  # seconds of decoding when it was last reported
 
     def on_decoding(self, progress: Progress) -> None:
         """Show the progress if it is time."""
-        if progress.seconds < self._decoding:  # other pictures
+        seconds = progress.seconds
+        if seconds < self._decoded:  # other pictures
             self._decoding = 0.0
-        if progress.seconds >= max(self._decoding, SHOWN_AFTER):
-            self._decoding = progress.seconds + self.decoding_interval
+        self._decoded = seconds
+        if seconds >= max(self._decoding, SHOWN_AFTER):
+            self._decoding = seconds + self.decoding_interval
             self.show_decoding(progress)
 
     def on_fold_begin(self, fold: int, folds: int, info: TrainInfo, state: TrainState) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from peewit.errors import UsageError
-from peewit.models.registry import ModelInfo, find
+from peewit.models.registry import PRETRAINED, ModelInfo, find
 from peewit.training.budget.frontier import NETWORKS
 from peewit.training.fields import at_least, is_unicode, read_values, setting, shown, typed
 from peewit.training.optimizers import OPTIMIZERS
@@ -62,7 +62,17 @@ class Recipe:
     model: str = setting(
         "tutorial", "network to train (auto: the fast network that fits the budget)"
     )
-    epochs: int | None = setting(10, "number of passes over the training images", *at_least(1))
+    start: Literal["auto", "scratch", "pretrained"] = setting(
+        "scratch",
+        "initial weights: random ones (scratch), or those of a network pretrained on ImageNet "
+        "(auto: pretrained for photographs, if its weights are installed and the budget allows)",
+    )
+    epochs: int | None = setting(
+        10,
+        "number of passes over the training images (0, for a pretrained network: fit only its last "
+        "layer)",
+        *at_least(0),
+    )
     minutes: float | None = setting(
         None,
         "time budget for the whole run in minutes, instead of epochs",
@@ -76,8 +86,9 @@ class Recipe:
         lambda accuracy: 0 < accuracy <= 1,
     )
     batch_size: int = setting(32, "number of images per training step", *at_least(1))
-    optimizer: Literal["adam", "muon"] = setting(
-        "adam", "optimiser (muon: for the fast networks only)"
+    optimizer: Literal["adam", "adamw", "muon"] = setting(
+        "adam",
+        "optimiser (muon: for the fast networks only; adamw: for the pretrained networks only)",
     )
     lr: float | None = setting(
         OPTIMIZERS["adam"].default_lr,
@@ -87,6 +98,10 @@ class Recipe:
     )
     schedule: Literal["constant", "linear"] = setting(
         "constant", "learning rate schedule (linear: decays to 0 at the end of training)"
+    )
+    fine_tune: Literal["auto", "none", "all"] = setting(
+        "auto",
+        "train all layers of a pretrained network after its last one (auto: if the budget allows)",
     )
     label_smoothing: float = setting(
         0.0,
@@ -198,6 +213,16 @@ class Recipe:
             raise UsageError(
                 "the recipe has no length", todo="give epochs, minutes or until_accuracy"
             )
+        pretrained = self._info.family == PRETRAINED
+        if self.epochs == 0 and not pretrained:
+            raise UsageError("is 0", "it must be at least 1", fields=["epochs"])
+        if pretrained:
+            object.__setattr__(self, "start", "pretrained")
+        elif self.start == "pretrained":
+            raise UsageError(
+                f"the model {self.model} is not a pretrained one",
+                todo="give start scratch, or one of the models efficientnet-lite0, 1 and 2",
+            )
         optimizer = OPTIMIZERS[self.optimizer]
         if self.lr is None:
             object.__setattr__(self, "lr", optimizer.default_lr)
@@ -282,6 +307,11 @@ class Recipe:
         """Whether the training ends after ``epochs``, and not by time or accuracy."""
         return self.epochs is not None
 
+    @property
+    def head_only(self) -> bool:
+        """Whether only the last layer of a pretrained network is fitted."""
+        return self.start == "pretrained" and (self.epochs == 0 or self.fine_tune == "none")
+
     def steps(self, images: int) -> int:
         """Return the number of steps in an epoch of ``images`` training images.
 
@@ -351,9 +381,28 @@ _FAST = Recipe(
     validation_fraction=0.02,  # only for monitoring; every held-out image is missing in training
 )
 
+_PRETRAINED = Recipe(
+    name="pretrained",
+    model="efficientnet-lite0",
+    start="pretrained",
+    epochs=0,
+    batch_size=32,
+    optimizer="adamw",
+    lr=OPTIMIZERS["adamw"].default_lr,
+    schedule="linear",
+    flip="random",
+    translate=None,  # from the image size
+    class_weights="auto",  # from the number of images in each class
+    normalize=True,
+    calibrate=True,
+)
+
 PRESETS: dict[str, Recipe] = {
     "tutorial": Recipe(),
     "fast": _FAST,
+    # fast, or pretrained: whichever suits the pictures and the budget
+    "auto": _FAST.replace(name="auto", start="auto"),
+    "pretrained": _PRETRAINED,
     "best": _FAST.replace(
         name="best", model="fast-xl", epochs=30, translate=4, cutout=12, skip_easy=0.0
     ),

@@ -14,6 +14,8 @@ from peewit.training.optimizers import OPTIMIZERS
 from peewit.training.recipe import AUTO, Recipe
 
 FEWEST_STEPS = 10  # per epoch
+# of fine-tuning, within the budget: with fewer, the last layer alone is as good
+FEWEST_PASSES = 3
 HELD_OUT = 1_000  # images for validation, or a tenth of a small data set
 
 
@@ -45,7 +47,9 @@ def resolve(
     if recipe.threads is None:
         recipe = recipe.replace(threads=_threads(recipe, machine, note))
     recipe = for_small_data(recipe, dataset, note)
-    if recipe.by_epochs:
+    if recipe.head_only:
+        recipe, images = recipe.replace(fine_tune="none"), 0.0
+    elif recipe.by_epochs:
         epochs = recipe.epochs or 0
         if recipe.model == AUTO:
             recipe = recipe.replace(model=by_images(epochs * len(dataset)))
@@ -60,6 +64,10 @@ def resolve(
     else:
         choice = choose_network(dataset, recipe, machine)
         recipe, images = choice.recipe, choice.speed.images(choice.seconds)
+        if recipe.start == "pretrained":
+            passes = images / max(training_images(recipe, dataset), 1)
+            worthwhile = recipe.fine_tune == "all" or passes >= FEWEST_PASSES
+            recipe = recipe.replace(fine_tune="all" if worthwhile else "none")
     recipe = filled(recipe, dataset, images, note)
     if sentence := imbalance_sentence(dataset, recipe):
         note(sentence)

@@ -73,17 +73,22 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far the decoding is.
+    """How far the decoding of pictures is, or other work on each of them.
 
     Parameters
     ----------
     done, total : int
         Pictures, including those that an earlier process has decoded.
+    first : int
+        How many an earlier process has decoded.
+    what : str
+        What is done with "pictures".
     """
 
     done: int
     total: int
     first: int = 0
+    what: str = "decoding"
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -95,7 +100,7 @@ class Progress:
         rate = (self.done - self.first) / max(self.seconds, 1e-9)
         left = duration((self.total - self.done) / rate) if rate else "?"
         return (
-            f"decoding pictures: {self.done:,} of {self.total:,}, "
+            f"{self.what} pictures: {self.done:,} of {self.total:,}, "
             f"{rate:,.0f} pictures/s, {left} left"
         )
 

@@ -154,6 +154,8 @@ def measure(
     Measured or None
         None for a recipe that counts epochs: it needs no plan.
     """
+    if recipe.head_only:
+        return None
     if recipe.by_epochs:
         if find(recipe.model).family == "fast":
             with machine.measuring(recipe.threads or 1):

@@ -72,6 +72,8 @@ class Schedules:
         UsageError
             The budget is too small for any training.
         """
+        if self.recipe.head_only:
+            return
         if not self.recipe.by_epochs:
             self._threads.begin()
         if self.recipe.until_accuracy is not None:
@@ -90,7 +92,7 @@ class Schedules:
 
     def check(self) -> None:
         """Raise UsageError if the budget is too small to start training."""
-        if self.recipe.minutes is not None:
+        if self.recipe.minutes is not None and self.recipe.start == "scratch":
             self._plan(self._budget(TrainState()), TrainState())
 
     def decide_augmentation(self, seconds: float) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peewit.models.registry import PRETRAINED
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -58,8 +60,21 @@ def _muon(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return for_fast_network(model, recipe.lr, recipe.batch_size)
 
 
+def _adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    from peewit.training.optimizers.layerwise import for_pretrained_network
+
+    assert recipe.lr is not None
+    return for_pretrained_network(model, recipe.lr)
+
+
 OPTIMIZERS: dict[str, OptimizerInfo] = {
     "adam": OptimizerInfo(title="Adam", default_lr=1e-3, make=_adam),  # Keras's rate
+    "adamw": OptimizerInfo(
+        title="AdamW",
+        default_lr=1e-3,
+        families=frozenset({PRETRAINED}),
+        make=_adamw,
+    ),
     "muon": OptimizerInfo(
         title="Muon",
         default_lr=None,
