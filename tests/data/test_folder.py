@@ -187,6 +187,26 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert "1 link to a folder that it is in is left out: a/up" in listing.notes
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+@pytest.mark.parametrize("gone", [None, "07000.png"])
+def test_very_many_pictures_in_one_folder(gone: str | None, tmp_path: Path) -> None:
+    # so many that another process looks at some of them
+    folder = write_classes(tmp_path, {"a": 2, "b": 2}) / "a"
+    for number in range(25_000):
+        os.link(folder / f"{number % 2}.png", folder / f"{number:05}.png")
+    os.utime(folder / "1.png", ns=(7, 7))
+    if gone is not None:
+        (folder / "5").write_bytes(picture(5))
+        (folder / gone).unlink()
+        (folder / gone).symlink_to(tmp_path / "gone.png")
+    listing = listed(tmp_path)
+    names = sorted(f"a/{path.name}" for path in folder.iterdir() if path.name != gone)
+    assert list(listing.names) == [*names, "b/0.png", "b/1.png"]
+    states = [(tmp_path / name).stat() for name in listing.names]
+    assert listing.stamps.tolist() == [[state.st_size, state.st_mtime_ns] for state in states]
+    assert len(listing.notes) == (gone is not None)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     write_classes(tmp_path, {"a": 2, "b": 2})
@@ -251,14 +271,14 @@ def test_no_pictures(tmp_path: Path) -> None:
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_classes(tmp_path, {"a": 2, "b": 2})
-    scan = os.scandir
+    list_names = os.listdir
 
-    def refuse(path: str | Path) -> object:  # a real refusal does not stop root
+    def refuse(path: str | Path) -> list[str]:  # a real refusal does not stop root
         if Path(path) == tmp_path / "b":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return scan(path)
+        return list_names(path)
 
-    monkeypatch.setattr("os.scandir", refuse)
+    monkeypatch.setattr("os.listdir", refuse)
     assert f"cannot read {tmp_path / 'b'}: permission denied" in refused(tmp_path)
 
 

@@ -198,7 +198,7 @@ class _Collected:
             pictures.names.append(file)
             member = self.members[name]
             # without checksums, the time of the archive stands for the content of its members
-            pictures.stamps += (member.size, version[1] if member.crc < 0 else member.crc)
+            pictures.stamps.extend((member.size, version[1] if member.crc < 0 else member.crc))
         return self.found
 
 

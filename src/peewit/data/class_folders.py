@@ -10,6 +10,7 @@ The source may be a folder on disk or an archive. These rules are the same for b
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,7 +40,14 @@ class Pictures:
     """The pictures in one folder: a name and two numbers (see `Listing.stamps`) for each."""
 
     names: list[str] = field(default_factory=list)
-    stamps: list[int] = field(default_factory=list)
+    stamps: array[int] = field(default_factory=lambda: array("q"))
+
+    def sort(self) -> None:
+        """Put the pictures in the order of their names."""
+        order = sorted(range(len(self.names)), key=self.names.__getitem__)
+        self.names = [self.names[row] for row in order]
+        rows = np.array(self.stamps, np.int64).reshape(-1, 2)[order]
+        self.stamps = array("q", rows.tobytes())
 
 
 @dataclass
@@ -161,8 +169,8 @@ class _Arrangement:
         roots = self.roots(base)
         paths: list[str] = []
         classes: list[str] = []
-        stamps: list[int] = []
-        parts: list[int] = []
+        stamps = array("q")
+        parts: list[npt.NDArray[np.uint8]] = []
         empty: list[str] = []
         deeper: set[str] = set()
         direct = False
@@ -176,12 +184,13 @@ class _Arrangement:
                     empty.append(folder)
                 direct = direct or folder in found
                 deeper.update(path for path in found if path != folder)
+                label = class_name(name)
                 for path in found:
                     pictures = self.tree.folders[path]
                     paths += [f"{path}/{file}" for file in pictures.names]
                     stamps += pictures.stamps
-                    classes += [class_name(name)] * len(pictures.names)
-                    parts += [part] * len(pictures.names)
+                    classes += [label] * len(pictures.names)
+                    parts.append(np.full(len(pictures.names), part, np.uint8))
         self.check(base, set(classes))
         for folder in empty:
             self.tree.left_out.add("empty class folder", "", folder)
@@ -195,7 +204,7 @@ class _Arrangement:
         return Arranged(
             paths,
             classes,
-            np.array(parts, np.uint8),
+            np.concatenate(parts),
             np.array(stamps, np.int64).reshape(-1, 2),
             notes,
         )

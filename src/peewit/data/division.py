@@ -54,13 +54,13 @@ class Division:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the name and the part of each image; empty if they have no names."""
-        found = []
+        found: list[tuple[str, str]] = []
         if self.dataset.names is not None:
-            for row, name in enumerate(self.dataset.names):
-                part = VALIDATION if self.validation[row] else TRAINING
-                if self.folds is not None:
-                    part = f"{FOLD} {self.folds[row] + 1}"
-                found.append((name, part))
+            if self.folds is not None:
+                parts = [f"{FOLD} {fold + 1}" for fold in self.folds.tolist()]
+            else:
+                parts = [VALIDATION if held else TRAINING for held in self.validation.tolist()]
+            found += zip(self.dataset.names, parts, strict=True)
         if self.test is not None and self.test.names is not None:
             found += [(name, TEST) for name in self.test.names]
         return found

@@ -267,7 +267,9 @@ def _pictures(listing: Listing, group: str | None, strict: bool) -> Splits:
         rows = np.flatnonzero(np.isin(listing.parts, wanted))
         if not len(rows):
             return None
-        names = [listing.names[row] for row in rows.tolist()]
+        names = listing.names
+        if len(rows) < len(listing):
+            names = [names[row] for row in rows.tolist()]
         validation = listing.parts[rows] == VALIDATION
         return Dataset(
             select(Pictures(listing=listing, strict=strict), rows),

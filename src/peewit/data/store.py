@@ -213,12 +213,15 @@ class Recorded:
         return np.asarray(self.images[:], dtype)
 
 
-def recorded(images: Images) -> Facts | None:
-    """Return what is recorded about images, shape (N,); None if nothing is."""
+def recorded(images: Images, fact: str) -> npt.NDArray[Any] | None:
+    """Return what is recorded about images, shape (N, ...); None if nothing is.
+
+    ``fact`` is one of the fields of `facts_type`.
+    """
     if isinstance(images, Selection):
-        facts = recorded(images.store)
-        return None if facts is None else facts[images.rows]
-    return images.facts if isinstance(images, Recorded) else None
+        values = recorded(images.store, fact)
+        return None if values is None else values[images.rows]
+    return images.facts[fact] if isinstance(images, Recorded) else None
 
 
 def part_of(images: Images, index: tuple[Any, ...]) -> Any:

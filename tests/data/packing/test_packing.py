@@ -17,9 +17,10 @@ from peewit.data import caches
 from peewit.data.dataset import Dataset
 from peewit.data.packing import at_size, decoding, sizes
 from peewit.data.packing.decoding import Progress, chunk_length
-from peewit.data.packing.entry import BUILDING
+from peewit.data.packing.entry import BUILDING, RECORD
 from peewit.data.pictures import Pictures
 from peewit.data.sources import load
+from peewit.data.store import prefetch
 from peewit.errors import Interrupted, PeewitError, UsageError
 
 A_CLASS = 20
@@ -166,9 +167,13 @@ def test_damage_is_found_when_the_pictures_are_used(folder: Path, decoded: list[
     decoded.clear()
     assert np.array_equal(dataset.images[[0, 1, 2]], expected[:3])
     assert not decoded
-    assert np.array_equal(dataset.images[[30, 31]], expected[30:32])
-    # its whole chunk
-    assert sorted(decoded) == sorted(dataset.names[24:32] if dataset.names else [])
+    assert np.array_equal(dataset.images[[29, 30, 31, 30]], expected[[29, 30, 31, 30]])
+    assert dataset.names is not None
+    assert set(decoded) == {dataset.names[30]}
+    decoded.clear()
+    for again in (dataset, packed(folder)):  # the file has been repaired
+        assert np.array_equal(again.images[30], expected[30])
+    assert not decoded
 
 
 def test_damage_that_cannot_be_repaired_is_an_error(folder: Path) -> None:
@@ -245,7 +250,10 @@ def killed_after(pictures: int, folder: Path) -> None:
 
     def kill(progress: Progress) -> None:
         chunks = next(caches.folder_of_pictures().glob(f"{BUILDING}*")) / "chunks"
-        if chunks.exists() and chunks.stat().st_size // 8 * chunk_length((8, 8, 3)) >= pictures:
+        if (
+            chunks.exists()
+            and chunks.stat().st_size // RECORD * chunk_length((8, 8, 3)) >= pictures
+        ):
             raise Killed
 
     with pytest.raises(Killed):
@@ -373,8 +381,6 @@ def test_without_room_in_the_cache_the_data_is_the_same(
 def test_pictures_decoded_while_used_are_prefetched(
     folder: Path, tiny_memory: None, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    from peewit.data.store import prefetch
-
     monkeypatch.setenv(caches.LIMIT, "0")
     dataset = packed(folder).take(np.arange(10, 30))
     expected = direct(folder)[10:30]
@@ -478,3 +484,14 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     assert len(packed(folder)) == 5
     about = json.loads((entry_of() / "about.json").read_text())
     assert about["about"]["pictures"] == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="there is nothing to ask")
+def test_the_system_is_asked_for_the_next_pictures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    dataset = packed(folder)
+    monkeypatch.setattr("os.posix_fadvise", lambda file, *rest: asked.append(rest[:2]))
+    prefetch(dataset.images, np.array([3, 1]))
+    assert asked == [(3 * 192, 192), (192, 192)]

@@ -6,7 +6,6 @@ import hashlib
 import math
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from peewit.errors import PeewitError
 from peewit.system.cpu import usable_cores
 from peewit.system.text import duration
 
-# A chunk is the unit of work of a thread, of a checksum, and of what a killed process loses.
+# A chunk is the unit of work of a thread, and of what a killed process loses.
 MOST_OF_CHUNK = 256  # pictures
 BYTES_OF_CHUNK = 4_000_000
 # Chunks that are decoded or wait to be written, besides one a core
@@ -65,14 +64,11 @@ class Chunk(NamedTuple):
         See `peewit.data.store.facts_type`.
     failures : dict of int to Failure
         By number in the listing.
-    checksum : int
-        CRC-32 of ``pixels``.
     """
 
     pixels: npt.NDArray[np.uint8]
     facts: Facts
     failures: dict[int, Failure]
-    checksum: int
 
 
 @dataclass
@@ -227,7 +223,7 @@ def _chunk(pictures: Pictures, rows: range, decoded: Iterable[Decoded]) -> Chunk
     wide = np.uint32 if values.shape[2] <= 1 << 16 else np.uint64
     facts["sums"] = values.sum(2, dtype=wide)
     facts["squares"] = np.einsum("ncp,ncp->nc", values, values, dtype=wide, casting="unsafe")
-    return Chunk(pixels, facts, failures, zlib.crc32(pixels.data))
+    return Chunk(pixels, facts, failures)
 
 
 def _finished(future: Future[Chunk]) -> bool:

@@ -6,7 +6,7 @@ of their names and stamps, so pictures that have changed get a new entry. It con
 - ``pixels``: those of all pictures in the order of the listing, as plain bytes; zeros for a picture
   that could not be decoded. Not if the pictures are decoded while they are used.
 - ``facts``: a row of `facts_type` for each picture.
-- ``chunks``: for each chunk the CRC-32 of its pixels and of its facts, as uint32.
+- ``chunks``: for each chunk the CRC-32 of its facts, as uint32.
 - ``failures``: for each unreadable picture a line of JSON: its number, why, and whether its file
   could not even be read.
 - ``names`` (JSON) and ``stamps`` (int64): which pictures these are, so that those that have not
@@ -32,23 +32,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from peewit.data.listing import Listing
 from peewit.data.packing.decoding import Chunk, Failure, chunk_length
-from peewit.data.packing.pixels import PackedFile, Repair
+from peewit.data.packing.pixels import PackedFile
 from peewit.data.pictures import Pictures
 from peewit.data.store import Facts, facts_type
 
-FORMAT = 1
+FORMAT = 2
 # Another version of these may return other pixels, or read what could not be read before.
 DECODERS = ("pillow", "simplejpeg", "pillow-heif")
 ABOUT = "about.json"
 BUILDING = ".building-"
 _MAX_ABOUT = 1 << 16  # bytes
-# Files whose checksums are in ``about.json``; those of the pixels are in ``chunks``
+# Files whose checksums are in ``about.json``; the hashes of the pixels are in ``facts``
 _CHECKED = ("facts", "chunks", "failures")
-_RECORD = 8  # bytes of a chunk in ``chunks``
+RECORD = 4  # bytes of a chunk in ``chunks``
 # What the content of a folder may lead to if it is damaged or was not written by Peewit
 INVALID = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -89,21 +88,16 @@ class Entry:
     ----------
     path : Path
     facts : structured array, shape (N,)
-    checksums : uint32 array, shape (chunks,)
-        CRC-32 of the pixels of each chunk.
     failures : dict of int to Failure
     """
 
     path: Path
     facts: Facts
-    checksums: npt.NDArray[np.uint32]
     failures: dict[int, Failure]
 
-    def images(self, pictures: Pictures, repair: Repair) -> PackedFile:
+    def images(self, pictures: Pictures) -> PackedFile:
         """Return the pixels; raise OSError or ValueError if their file is damaged."""
-        length = chunk_length(pictures.shape[1:])
-        file = self.path / "pixels"
-        return PackedFile(file, pictures.shape, self.checksums, length, repair)
+        return PackedFile(self.path / "pixels", pictures.shape, self.facts, pictures.decode)
 
 
 def key_of(pictures: Pictures, *, pixels: bool) -> Key:
@@ -151,13 +145,13 @@ def open_entry(folder: Path, pictures: Pictures, count: int | None = None) -> En
     try:
         about = read_about(folder)
         facts = np.fromfile(folder / "facts", facts_type(pictures.channels))
-        chunks = np.fromfile(folder / "chunks", np.uint32).reshape(-1, 2)
+        chunks = (folder / "chunks").read_bytes()
         failures = (folder / "failures").read_bytes()
-        contents = (facts.tobytes(), chunks.tobytes(), failures)
+        contents: list[bytes | memoryview] = [facts.view(np.uint8).data, chunks, failures]
         sums = {name: zlib.crc32(part) for name, part in zip(_CHECKED, contents, strict=True)}
         if len(facts) != count or sums != about["crc32"]:
             return None
-        entry = Entry(folder, facts, chunks[:, 0].copy(), _failures(failures))
+        entry = Entry(folder, facts, _failures(failures))
         with suppress(OSError):
             os.utime(folder)  # the least recently used entries are removed first
         return entry
@@ -210,14 +204,13 @@ def unfinished(path: Path, pictures: Pictures, key: Key) -> tuple[Facts, dict[in
     size, length = math.prod(pictures.shape[1:]), chunk_length(pictures.shape[1:])
     try:
         chunks = np.fromfile(path / "chunks", np.uint32)
-        chunks = chunks[: len(chunks) // 2 * 2].reshape(-1, 2)
         facts = np.fromfile(path / "facts", kind)
         stored = (path / "pixels").stat().st_size // size if key.pixels else len(pictures)
         failures = _failures((path / "failures").read_bytes())
     except INVALID:
         return np.empty(0, kind), {}
     done = 0
-    for _, checksum in chunks.tolist():
+    for checksum in chunks.tolist():
         end = min(done + length, len(pictures))
         part = facts[done:end]
         unreadable = set((np.flatnonzero(~part["readable"]) + done).tolist())
@@ -260,7 +253,7 @@ class Builder:
         done = len(self.facts)
         chunks = -(-done // chunk_length(pictures.shape[1:]))
         # whatever a killed process wrote after the last complete chunk is cut off
-        lengths = {"facts": done * self.facts.dtype.itemsize, "chunks": chunks * _RECORD}
+        lengths = {"facts": done * self.facts.dtype.itemsize, "chunks": chunks * RECORD}
         if key.pixels:
             lengths["pixels"] = done * math.prod(pictures.shape[1:])
         self._files = {name: (self.path / name).open("ab", buffering=0) for name in lengths}
@@ -280,7 +273,7 @@ class Builder:
         with (self.path / "failures").open("a", encoding="utf-8") as file:
             file.write("".join(_line(row, failure) for row, failure in chunk.failures.items()))
         # last: it says that the others are complete
-        record = np.array([chunk.checksum, zlib.crc32(facts.data)], np.uint32)
+        record = np.array([zlib.crc32(facts.data)], np.uint32)
         _write_all(self._files["chunks"], record.view(np.uint8).data)
 
     def finish(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.store import part_of, positions
+from peewit.data.packing.decoding import pixel_hash
+from peewit.data.store import Facts, part_of, positions
 from peewit.errors import PeewitError
 from peewit.system.files import cannot_write
 
-Repair = Callable[[int, int], npt.NDArray[np.uint8]]
-"""Decodes the pictures from one number to before another again."""
+Repair = Callable[[int], npt.NDArray[np.uint8]]
+"""Decodes the picture with a number again."""
 
 
 class PackedFile:
     """The pixels of an entry of the cache as ``Images``.
 
     They are read when they are indexed, not mapped where the system has ``preadv``: the pages of a
-    map count as memory of the process, and random batches soon touch all of them. A chunk is
-    compared with its checksum when the first of its pictures is read. The pictures of a damaged
-    chunk are decoded again.
+    map count as memory of the process, and random batches soon touch all of them. A picture is
+    compared with its hash when it is first read, and decoded again if it is damaged.
 
     Parameters
     ----------
@@ -34,12 +33,10 @@ class PackedFile:
         The pixels of all pictures as plain bytes.
     shape : tuple of int
         Number of pictures, height, width and channels.
-    checksums : uint32 array, shape (chunks,)
-        CRC-32 of each chunk.
-    length : int
-        Pictures in a chunk.
+    facts : structured array, shape (N,)
+        See `peewit.data.store.facts_type`.
     repair : callable
-        Returns the pixels of the pictures of a chunk, from their files.
+        Returns the pixels of a picture, from its file.
 
     Raises
     ------
@@ -49,19 +46,12 @@ class PackedFile:
         It has another size.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        checksums: npt.NDArray[np.uint32],
-        length: int,
-        repair: Repair,
-    ) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], facts: Facts, repair: Repair) -> None:
         if path.stat().st_size != math.prod(shape):
             raise ValueError("another size")
         self.shape = shape
-        self._path, self._checksums, self._length, self._repair = path, checksums, length, repair
-        self._checked = np.zeros(len(checksums), bool)
+        self._path, self._hashes, self._repair = path, facts["hash"], repair
+        self._checked = ~facts["readable"]  # the others are zeros
         self._size = math.prod(shape[1:])
         self._file = path.open("rb", buffering=0)
         self._map: npt.NDArray[np.uint8] | None = None
@@ -87,8 +77,16 @@ class PackedFile:
             return chosen
         numbers = positions(rows, len(self))
         wanted = numbers.reshape(-1)
-        self._check(wanted)
-        return self._read(wanted).reshape(*numbers.shape, *self.shape[1:])
+        pixels = self._read(wanted)
+        self._check(wanted, pixels)
+        return pixels.reshape(*numbers.shape, *self.shape[1:])
+
+    def prefetch(self, rows: npt.NDArray[np.int64]) -> None:
+        """Ask the system to read the pictures at ``rows`` from disk in the background."""
+        if hasattr(os, "posix_fadvise"):
+            file, size = self._file.fileno(), self._size
+            for row in rows.tolist():
+                os.posix_fadvise(file, row * size, size, os.POSIX_FADV_WILLNEED)
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
@@ -116,22 +114,25 @@ class PackedFile:
                 view, at = view[count:], at + count
         return out
 
-    def _check(self, numbers: npt.NDArray[np.int64]) -> None:
-        """Compare those chunks with their checksums that have not been compared yet."""
-        chunks = np.unique(numbers // self._length)
-        for chunk in chunks[~self._checked[chunks]].tolist():
-            first = chunk * self._length
-            rows = np.arange(first, min(first + self._length, len(self)))
-            if zlib.crc32(self._read(rows).data) != self._checksums[chunk]:
-                pixels = self._repair(first, first + len(rows))
-                self._write(first, pixels)
-                if zlib.crc32(self._read(rows).data) != self._checksums[chunk]:
+    def _check(self, numbers: npt.NDArray[np.int64], pixels: npt.NDArray[np.uint8]) -> None:
+        """Compare those pictures with their hashes that have not been read before.
+
+        Not a whole chunk at a time: with a million pictures, the first steps of a training would
+        read most of the file.
+        """
+        for place in np.flatnonzero(~self._checked[numbers]).tolist():
+            number = int(numbers[place])
+            if pixel_hash(pixels[place]) != self._hashes[number]:
+                decoded = self._repair(number)
+                if pixel_hash(decoded) != self._hashes[number]:
                     raise PeewitError(
                         f"the decoded pictures in {self._path} are damaged",
                         "they differ from those that were written, also after decoding them again",
                         f"remove the folder {self._path.parent}, and start again",
                     )
-            self._checked[chunk] = True
+                pixels[place] = decoded.reshape(-1)
+                self._write(number, decoded)
+            self._checked[number] = True
 
     def _write(self, first: int, pixels: npt.NDArray[np.uint8]) -> None:
         try:

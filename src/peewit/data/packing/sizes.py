@@ -25,7 +25,16 @@ from peewit.data.packing.decoding import (
     chunk_length,
     decode_chunks,
 )
-from peewit.data.packing.entry import BUILDING, Builder, Entry, Key, key_of, open_entry, remove
+from peewit.data.packing.entry import (
+    BUILDING,
+    RECORD,
+    Builder,
+    Entry,
+    Key,
+    key_of,
+    open_entry,
+    remove,
+)
 from peewit.data.packing.live import LivePictures
 from peewit.data.packing.reuse import earlier_version, unfinished_entry
 from peewit.data.pictures import Pictures, files_of
@@ -171,14 +180,8 @@ def _opened(folder: Path, key: Key, pictures: Pictures) -> Packed | None:
     if not key.pixels:
         return Packed(Recorded(LivePictures(pictures, entry.facts), entry.facts), entry.failures)
 
-    def repair(first: int, end: int) -> npt.NDArray[np.uint8]:
-        readable = first + np.flatnonzero(entry.facts["readable"][first:end])
-        pixels = np.zeros((end - first, *pictures.shape[1:]), np.uint8)
-        pixels[readable - first] = pictures[readable]
-        return pixels
-
     try:
-        return Packed(Recorded(entry.images(pictures, repair), entry.facts), entry.failures)
+        return Packed(Recorded(entry.images(pictures), entry.facts), entry.failures)
     except (OSError, ValueError):  # damaged
         return None
 
@@ -252,7 +255,7 @@ def _acquire(
                 note("another process is decoding these pictures: waiting for it")
             waited = True
         try:
-            chunks = (folder / f"{BUILDING}{key.name}" / "chunks").stat().st_size // 8
+            chunks = (folder / f"{BUILDING}{key.name}" / "chunks").stat().st_size // RECORD
         except OSError:  # it has just finished
             continue
         progress.done = min(chunks * chunk_length(pictures.shape[1:]), len(pictures))
