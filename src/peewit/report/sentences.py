@@ -305,6 +305,8 @@ def _augmentation(run: Run, values: dict[str, Any]) -> str:
         done.append("random horizontal flips")
     if values.get("translate"):
         done.append(f"random translation by up to {counted(values['translate'], 'pixel')}")
+    if values.get("random_crop", 1) < 1:
+        done.append(f"random crops of at least {values['random_crop']:.0%} of the area")
     if values.get("cutout"):
         done.append(f"cutout of {values['cutout']} x {values['cutout']} pixels")
     sentence = (

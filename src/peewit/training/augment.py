@@ -1,4 +1,4 @@
-"""Augmentation of the training images: flips, random translations and cutout."""
+"""Augmentation of the training images: flips, random translations, crops and cutout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 Flip = Literal["none", "alternating", "random"]
 Images = npt.NDArray[np.uint8]
@@ -14,6 +15,8 @@ Numbers = npt.NDArray[np.int64]
 
 # keeps the random numbers of this module independent of those of the image order
 _STREAM = 1
+# Of random crops, relative to that of the image, and its inverse
+MOST_ASPECT = 4 / 3
 
 
 class _Draw(NamedTuple):
@@ -22,10 +25,11 @@ class _Draw(NamedTuple):
     mirrored: npt.NDArray[np.bool_]  # (N,)
     shift: Numbers  # (N, 2): down, right; from 0 to twice the translation
     centre: Numbers  # (N, 2): centre of the cutout square
+    box: npt.NDArray[np.float64] | None  # (N, 4): top, left, bottom, right of the crop in pixels
 
 
 class Augment:
-    """Flips, random translations and cutout that depend only on seed, visit and image index.
+    """Flips, random translations, crops and cutout that depend only on seed, visit and image index.
 
     So a run that is resumed in the middle of an epoch sees the same images as one that was
     never stopped.
@@ -46,6 +50,9 @@ class Augment:
         Side in pixels of a filled square whose centre lies anywhere in the image [2]_.
     fill : sequence of int, optional
         The colour of that square, one value per channel; black by default.
+    crop : float
+        Least share of the area that a random crop keeps, which is resized to the whole image [3]_;
+        its aspect ratio is up to 4:3 times that of the image, or its inverse. 1 for no crops.
 
     References
     ----------
@@ -53,6 +60,7 @@ class Augment:
        section 3.6.
     .. [2] T. DeVries, G. Taylor, "Improved regularization of convolutional neural networks with
        cutout", arXiv 1708.04552.
+    .. [3] C. Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6.
 
     Examples
     --------
@@ -71,9 +79,10 @@ class Augment:
         translate: int = 0,
         cutout: int = 0,
         fill: Sequence[int] | None = None,
+        crop: float = 1.0,
     ) -> None:
         self.images, self.seed = images, seed
-        self.flip, self.translate, self.cutout = flip, translate, cutout
+        self.flip, self.translate, self.cutout, self.crop = flip, translate, cutout, crop
         self.fill = np.array(fill if fill is not None else [0] * images.shape[3], np.uint8)
         self._first: npt.NDArray[np.bool_] = (
             np.random.default_rng((seed, _STREAM)).random(len(images)) < 0.5
@@ -94,6 +103,8 @@ class Augment:
         for place, index in enumerate(indices):
             top, left = draw.shift[index]
             view = padded[place, top : top + height, left : left + width]
+            if draw.box is not None:
+                view = _cropped(view, draw.box[index])
             out[place] = view[:, ::-1] if draw.mirrored[index] else view
             if self.cutout:
                 down, right = draw.centre[index] - self.cutout // 2
@@ -112,4 +123,26 @@ class Augment:
         else:
             mirrored = np.zeros(count, dtype=bool)
         shift = random.integers(0, 2 * self.translate + 1, (count, 2))
-        return _Draw(mirrored, shift, random.integers(0, (height, width), (count, 2)))
+        centre = random.integers(0, (height, width), (count, 2))
+        return _Draw(mirrored, shift, centre, self._boxes(random))
+
+    def _boxes(self, random: np.random.Generator) -> npt.NDArray[np.float64] | None:
+        """Draw a crop of each image; None without crops."""
+        if self.crop >= 1:
+            return None
+        count, height, width, _ = self.images.shape
+        area = random.uniform(self.crop, 1, count)
+        stretch = np.exp(random.uniform(-1, 1, count) * np.log(MOST_ASPECT))
+        # shares of the sides; a crop that would be longer than the image ends at its border
+        sides = np.minimum(np.sqrt(area * np.array([1 / stretch, stretch])).T, 1)
+        first = random.random((count, 2)) * (1 - sides)
+        return np.concatenate((first, first + sides), 1) * [height, width, height, width]
+
+
+def _cropped(image: Images, box: npt.NDArray[np.float64]) -> Images:
+    """Return the part ``box`` of an image, (H, W, C), resized to its size."""
+    height, width, channels = image.shape
+    top, left, bottom, right = box.tolist()
+    picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    return np.asarray(resized).reshape(height, width, channels)

@@ -168,6 +168,7 @@ def setup_of(
     fit = chosen_fit(recipe)
     fast = find(recipe.model).family == "fast"
     augmented = recipe.flip != "none" or bool(recipe.translate) or recipe.cutout > 0
+    augmented = augmented or recipe.random_crop < 1
     if fast and recipe.batch_size == 1 and min(size) < LEAST_OF_ONE:
         raise UsageError(
             "is 1",
@@ -278,6 +279,7 @@ def _augment(training: Dataset, recipe: Recipe) -> Augment:
         translate=recipe.translate or 0,
         cutout=recipe.cutout,
         fill=fill,
+        crop=recipe.random_crop,
     )
 
 

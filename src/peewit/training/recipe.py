@@ -122,6 +122,13 @@ class Recipe:
     cutout: int = setting(
         0, "side in pixels of the square that cutout masks in each training image", *at_least(0)
     )
+    random_crop: float = setting(
+        1.0,
+        "random crops of the training images, resized to the whole: the least share of the area "
+        "that they keep (1: no crops)",
+        "more than 0 and at most 1",
+        lambda share: 0 < share <= 1,
+    )
     skip_easy: float | None = setting(
         0.0,
         "share of the training images, those with the lowest loss, that every epoch after the "
