@@ -46,12 +46,16 @@ _ARGUMENTS = {
         *[_ADDRESS] * 2,
         _INT,
     ],
+    # shape, x, weights, then outputs and the workspace
+    "inverted_residual_forward": [*[_ADDRESS] * 5, *[_INT] * 2],
+    "inverted_residual_backward": [*[_ADDRESS] * 7, *[_INT] * 2],
 }
 # functions that return the size of a workspace in floats
 _SIZES = {
     "winograd_filters_space": [_SIZE] * 2,
     "winograd_convolve_space": [*[_SIZE] * 4, _INT],
     "winograd_gradient_space": [_SIZE] * 5,
+    "inverted_residual_space": [_ADDRESS, *[_INT] * 3],
 }
 
 

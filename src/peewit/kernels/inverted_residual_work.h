@@ -1,0 +1,504 @@
+/* The work on one unit of images, compiled for each type of processor: a file that includes this
+ * defines WORK, the name of the resulting functions, and LANES, the floats of a vector.
+ *
+ * With BFLOAT16 the operands of the matrix products are pairs of bfloat16, adjacent in the product's
+ * depth, in the place of floats; the sums are float32.
+ */
+#include "inverted_residual.h"
+
+#include <string.h>
+
+#define ALWAYS static inline __attribute__((always_inline))
+#define MOST 48 /* columns of a product's block */
+
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t Bits __attribute__((vector_size(LANES * 4)));
+
+/* Sums that fit into the registers: 8 x 48 or 12 x 32 take 24 of the 32 registers of AVX-512, 6 x
+ * 16 take 12 of the 16 of AVX2. PIXELS: of the depthwise convolution. */
+#if LANES == 16
+#define VECTORS 3
+#define PIXELS 7
+#else
+#define VECTORS 2
+#define PIXELS 4
+#endif
+
+ALWAYS Vector load(const float *from) { return *(const Vector *)from; }
+ALWAYS void store(float *to, Vector value) { *(Vector *)to = value; }
+ALWAYS Vector where(Bits condition, Vector value) {
+    return (Vector)((Bits)value & condition);
+}
+
+#if defined(BFLOAT16)
+#define PAIRS 2
+ALWAYS Vector multiply_add(Vector sum, float a, Vector b) {
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(a), (__m512bh)b);
+}
+#else
+#define PAIRS 1
+ALWAYS Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
+#endif
+
+/* NaN stays NaN, so that a failed training is noticed */
+ALWAYS Vector relu6(Vector x) {
+    const Vector six = (Vector){0} + 6.0f;
+    x = where(~(x < 0.0f), x);
+    const Bits above = x > six;
+    return (Vector)(((Bits)x & ~above) | ((Bits)six & above));
+}
+
+ALWAYS Vector passes(Vector grad, Vector y) { return where((y > 0.0f) & (y < 6.0f), grad); }
+
+/* What happens to the sums of a product */
+enum { SET, ADD, ACTIVATE, MASK };
+
+typedef struct {
+    float *c;
+    ptrdiff_t step;       /* floats between rows; between pixels if there is `place` */
+    const int32_t *place; /* ACTIVATE, MASK: the pixel of each row in c */
+    const float *bias;    /* ACTIVATE */
+    const float *mask;    /* MASK: outputs of ReLU6, `step` floats between rows */
+} Result;
+
+/* rows x vecs vectors of sums of a (rows, depth) b (depth, columns) */
+ALWAYS void tile(const int what, const int rows, const int vecs, ptrdiff_t depth, const float *a,
+                 ptrdiff_t row_step, ptrdiff_t depth_step, const float *b, ptrdiff_t b_step,
+                 const Result *to, ptrdiff_t row, ptrdiff_t column) {
+    Vector sum[12][VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vecs; v++)
+            sum[r][v] = what == ADD ? load(to->c + (row + r) * to->step + column + v * LANES)
+                                    : (Vector){0};
+    a += row * row_step;
+    b += column;
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        for (int v = 0; v < vecs; v++) {
+            const Vector right = load(b + v * LANES);
+            for (int r = 0; r < rows; r++)
+                sum[r][v] = multiply_add(sum[r][v], a[r * row_step], right);
+        }
+        a += depth_step;
+        b += b_step;
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vecs; v++) {
+            const ptrdiff_t at = column + v * LANES;
+            if (what == ACTIVATE)
+                store(to->c + to->place[row + r] * to->step + at,
+                      relu6(sum[r][v] + load(to->bias + at)));
+            else if (what == MASK)
+                store(to->c + to->place[row + r] * to->step + at,
+                      passes(sum[r][v], load(to->mask + (row + r) * to->step + at)));
+            else
+                store(to->c + (row + r) * to->step + at, sum[r][v]);
+        }
+}
+
+ALWAYS void all_rows(const int what, const int most, const int vecs, ptrdiff_t rows,
+                     ptrdiff_t depth, const float *a, ptrdiff_t row_step, ptrdiff_t depth_step,
+                     const float *b, ptrdiff_t b_step, const Result *to, ptrdiff_t column) {
+    ptrdiff_t r = 0;
+    for (; r + most <= rows; r += most)
+        tile(what, most, vecs, depth, a, row_step, depth_step, b, b_step, to, r, column);
+    for (; r + 4 <= rows; r += 4)
+        tile(what, 4, vecs, depth, a, row_step, depth_step, b, b_step, to, r, column);
+    for (; r < rows; r++)
+        tile(what, 1, vecs, depth, a, row_step, depth_step, b, b_step, to, r, column);
+}
+
+/* a (rows, depth) b (depth, width), width 16, 32 or 48 */
+ALWAYS void product(const int what, ptrdiff_t rows, ptrdiff_t depth, const float *a,
+                    ptrdiff_t row_step, ptrdiff_t depth_step, const float *b, ptrdiff_t width,
+                    const Result *to) {
+#if LANES == 16
+    if (width == 48)
+        all_rows(what, 8, 3, rows, depth, a, row_step, depth_step, b, 48, to, 0);
+    else if (width == 32)
+        all_rows(what, 12, 2, rows, depth, a, row_step, depth_step, b, 32, to, 0);
+    else
+        all_rows(what, 12, 1, rows, depth, a, row_step, depth_step, b, 16, to, 0);
+#else
+    for (ptrdiff_t column = 0; column < width; column += 2 * LANES)
+        all_rows(what, 6, 2, rows, depth, a, row_step, depth_step, b, width, to, column);
+#endif
+}
+
+static void expand(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
+                   const Result *to) {
+    product(ACTIVATE, rows, depth, a, depth, 1, b, width, to);
+}
+
+static void masked(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
+                   const Result *to) {
+    product(MASK, rows, depth, a, depth, 1, b, width, to);
+}
+
+static void add(ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step,
+                ptrdiff_t depth_step, const float *b, ptrdiff_t width, const Result *to) {
+    product(ADD, rows, depth, a, row_step, depth_step, b, width, to);
+}
+
+static void set(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
+                const Result *to) {
+    product(SET, rows, depth, a, depth, 1, b, width, to);
+}
+
+static ptrdiff_t rounded(ptrdiff_t columns) { return (columns + 15) / 16 * 16; }
+
+/* Width of the next block of columns: 64 are two blocks of 32 */
+static ptrdiff_t block_width(ptrdiff_t remaining) {
+    if (remaining == 64) return 32;
+    return remaining < MOST ? remaining : MOST;
+}
+
+/* sums (pixels, columns) += a (pixels, group) b, b in blocks of columns */
+static void accumulate(const Block *p, ptrdiff_t pixels, const float *a, const float *b,
+                       ptrdiff_t columns, int first, float *sums) {
+    const ptrdiff_t width = rounded(columns), depth = p->group / PAIRS;
+    for (ptrdiff_t c = 0; c < width;) {
+        const ptrdiff_t some = block_width(width - c);
+        const Result to = {sums + c, width, NULL, NULL, NULL};
+        if (first)
+            set(pixels, depth, a, b, some, &to);
+        else
+            add(pixels, depth, a, depth, 1, b, some, &to);
+        b += depth * some;
+        c += some;
+    }
+}
+
+/* (rows, columns), `step` floats between rows -> (rows / PAIRS, width), zero beyond `columns` */
+#if defined(BFLOAT16)
+static inline Vector pair(Vector low, Vector high) {
+    /* as integers: bfloat16 is the upper half of a float32, rounded to nearest */
+    const __m512i lower = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low));
+    const __m512i upper = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)high));
+    return (Vector)_mm512_or_si512(lower, _mm512_slli_epi32(upper, 16));
+}
+
+static inline __m512 some_of(const float *from, ptrdiff_t count) {
+    if (count >= 16) return _mm512_loadu_ps(from);
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << (count < 0 ? 0 : count)) - 1), from);
+}
+
+static void pack_pairs(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                       float *to) {
+    for (ptrdiff_t r = 0; r < rows; r += 2, to += columns)
+        for (ptrdiff_t c = 0; c < columns; c += 16) {
+            const Vector low = (Vector)some_of(from + r * step + c, columns - c);
+            const Vector high = r + 1 < rows
+                                    ? (Vector)some_of(from + (r + 1) * step + c, columns - c)
+                                    : (Vector){0};
+            const Vector both = pair(low, high);
+            if (columns - c >= 16)
+                store(to + c, both);
+            else
+                _mm512_mask_storeu_ps(to + c, (__mmask16)((1u << (columns - c)) - 1), (__m512)both);
+        }
+}
+
+/* Round to bfloat16, in the same order: pairs of columns. count is a multiple of 16. */
+static void pack_rows(const float *from, ptrdiff_t count, float *to) {
+    for (ptrdiff_t i = 0; i < count; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(to + i / 2),
+                            (__m256i)_mm512_cvtneps_pbh((__m512)load(from + i)));
+}
+#endif
+
+static void pack(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                 ptrdiff_t width, float *to) {
+    for (ptrdiff_t r = 0; r < rows; r += PAIRS, to += width) {
+#if defined(BFLOAT16)
+        for (ptrdiff_t c = 0; c < width; c += 16)
+            store(to + c, pair((Vector)some_of(from + r * step + c, columns - c),
+                               (Vector)some_of(from + (r + 1) * step + c, columns - c)));
+#else
+        memcpy(to, from + r * step, (size_t)columns * sizeof(float));
+        memset(to + columns, 0, (size_t)(width - columns) * sizeof(float));
+#endif
+    }
+}
+
+/* Sums of `count` neighbouring pixels of one row of the depthwise convolution, one vector of
+ * channels. x is padded, `row` floats between its rows and `pixel` between its pixels. */
+ALWAYS void filter(const int count, const int kernel, const int stride, const float *x,
+                   ptrdiff_t row, ptrdiff_t pixel, const float *w, ptrdiff_t w_step,
+                   Vector *sum) {
+    for (int t = 0; t < count; t++) sum[t] = (Vector){0};
+    for (int i = 0; i < kernel; i++)
+        for (int j = 0; j < kernel; j++) {
+            const Vector weight = load(w + (i * kernel + j) * w_step);
+            for (int t = 0; t < count; t++)
+                sum[t] += load(x + i * row + (t * stride + j) * pixel) * weight;
+        }
+}
+
+ALWAYS void filter_activate(const int count, const int kernel, const int stride, const float *x,
+                            ptrdiff_t row, ptrdiff_t pixel, const float *w, const float *bias,
+                            float *y) {
+    Vector sum[PIXELS];
+    filter(count, kernel, stride, x, row, pixel, w, pixel, sum);
+    for (int t = 0; t < count; t++) store(y + t * pixel, relu6(sum[t] + load(bias)));
+}
+
+/* filtered = relu6(depthwise convolution of `inner` + bias) */
+ALWAYS void depthwise(const int kernel, const int stride, const Block *p, ptrdiff_t images,
+                      const Weights *weights, const Memory *m) {
+    const ptrdiff_t group = p->group, row = (p->width + kernel - 1) * group;
+    const ptrdiff_t image = (p->height + kernel - 1) * row;
+    for (ptrdiff_t n = 0; n < images; n++)
+        for (ptrdiff_t i = 0; i < p->out_height; i++)
+            for (ptrdiff_t c = 0; c < group; c += LANES) {
+                const float *x = m->inner + n * image + i * stride * row + c;
+                const float *w = weights->filters + c, *bias = weights->filter_bias + c;
+                float *y = m->filtered + (n * p->out_height + i) * p->out_width * group + c;
+                ptrdiff_t j = 0;
+                for (; j + PIXELS <= p->out_width; j += PIXELS)
+                    filter_activate(PIXELS, kernel, stride, x + j * stride * group, row, group, w,
+                                    bias, y + j * group);
+                for (; j + 2 <= p->out_width; j += 2)
+                    filter_activate(2, kernel, stride, x + j * stride * group, row, group, w, bias,
+                                    y + j * group);
+                for (; j < p->out_width; j++)
+                    filter_activate(1, kernel, stride, x + j * stride * group, row, group, w, bias,
+                                    y + j * group);
+            }
+}
+
+ALWAYS Vector filter_mask(const int count, const int kernel, const float *grad, ptrdiff_t row,
+                          ptrdiff_t pixel, const float *w, const float *mask, float *y,
+                          ptrdiff_t step) {
+    Vector sum[PIXELS], total = {0};
+    filter(count, kernel, 1, grad, row, pixel, w, -pixel, sum);
+    for (int t = 0; t < count; t++) {
+        if (mask != NULL) sum[t] = passes(sum[t], load(mask + t * pixel));
+        store(y + t * step, sum[t]);
+        total += sum[t];
+    }
+    return total;
+}
+
+/* y = the transposed depthwise convolution of `spread`, masked by `inner` if the block expands;
+ * bias_sum += its sums over the pixels. `step` floats between the pixels of y. */
+ALWAYS void depthwise_back(const int kernel, const Block *p, ptrdiff_t images,
+                           const Weights *weights, const Memory *m, float *y, ptrdiff_t step,
+                           float *bias_sum) {
+    const ptrdiff_t group = p->group, row = (p->width + kernel - 1) * group;
+    const ptrdiff_t image = (p->height + kernel - 1) * row;
+    const ptrdiff_t corner = p->top * row + p->left * group;
+    for (ptrdiff_t n = 0; n < images; n++)
+        for (ptrdiff_t i = 0; i < p->height; i++)
+            for (ptrdiff_t c = 0; c < group; c += LANES) {
+                const float *from = m->spread + n * image + i * row + c;
+                const float *mask = m->inner + n * image + corner + i * row + c;
+                /* the filters rotated by 180 degrees */
+                const float *w = weights->filters + (kernel * kernel - 1) * group + c;
+                float *to = y + (n * p->height + i) * p->width * step + c;
+                Vector total = {0};
+                ptrdiff_t j = 0;
+#define STEP(COUNT)                                                                         \
+    for (; j + COUNT <= p->width; j += COUNT)                                               \
+        total += filter_mask(COUNT, kernel, from + j * group, row, group, w,                \
+                             p->expands ? mask + j * group : NULL, to + j * step, step);
+                STEP(PIXELS)
+                STEP(2)
+                STEP(1)
+#undef STEP
+                store(bias_sum + c, load(bias_sum + c) + total);
+            }
+}
+
+/* sums (kernel * kernel, group) += gradient of the filters, bias_sum += sums of the gradient;
+ * `taps` rows of the filters at once */
+ALWAYS void depthwise_weights(const int kernel, const int stride, const int taps, const Block *p,
+                              ptrdiff_t images, const Memory *m, float *sums, float *bias_sum) {
+    const ptrdiff_t group = p->group, row = (p->width + kernel - 1) * group;
+    const ptrdiff_t image = (p->height + kernel - 1) * row;
+    const ptrdiff_t corner = (kernel - 1 - p->top) * row + (kernel - 1 - p->left) * group;
+    for (ptrdiff_t c = 0; c < group; c += LANES)
+        for (int first = 0; first < kernel; first += taps)
+            for (ptrdiff_t n = 0; n < images; n++) {
+                Vector sum[25], total = {0};
+                for (int t = 0; t < taps * kernel; t++) sum[t] = (Vector){0};
+                for (ptrdiff_t i = 0; i < p->out_height; i++) {
+                    const float *x = m->inner + n * image + (i * stride + first) * row + c;
+                    const float *g = m->spread + n * image + corner + i * stride * row + c;
+                    for (ptrdiff_t j = 0; j < p->out_width; j++) {
+                        const Vector grad = load(g + j * stride * group);
+                        total += grad;
+                        for (int a = 0; a < taps; a++)
+                            for (int b = 0; b < kernel; b++)
+                                sum[a * kernel + b] +=
+                                    load(x + a * row + (j * stride + b) * group) * grad;
+                    }
+                }
+                for (int t = 0; t < taps * kernel; t++) {
+                    float *at = sums + (first * kernel + t) * group + c;
+                    store(at, load(at) + sum[t]);
+                }
+                if (first == 0) store(bias_sum + c, load(bias_sum + c) + total);
+            }
+}
+
+#define AT_ONCE(KERNEL) (LANES == 16 ? KERNEL : KERNEL == 3 ? 3 : 1)
+
+static void depthwise31(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
+    depthwise(3, 1, p, images, w, m);
+}
+static void depthwise32(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
+    depthwise(3, 2, p, images, w, m);
+}
+static void depthwise51(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
+    depthwise(5, 1, p, images, w, m);
+}
+static void depthwise52(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
+    depthwise(5, 2, p, images, w, m);
+}
+
+static void any_depthwise(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
+    if (p->kernel == 3)
+        (p->stride == 1 ? depthwise31 : depthwise32)(p, images, w, m);
+    else
+        (p->stride == 1 ? depthwise51 : depthwise52)(p, images, w, m);
+}
+
+static void weights31(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
+    depthwise_weights(3, 1, AT_ONCE(3), p, images, m, sums, bias);
+}
+static void weights32(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
+    depthwise_weights(3, 2, AT_ONCE(3), p, images, m, sums, bias);
+}
+static void weights51(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
+    depthwise_weights(5, 1, AT_ONCE(5), p, images, m, sums, bias);
+}
+static void weights52(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
+    depthwise_weights(5, 2, AT_ONCE(5), p, images, m, sums, bias);
+}
+
+static void any_weights(const Block *p, ptrdiff_t images, const Memory *m, float *sums,
+                        float *bias) {
+    if (p->kernel == 3)
+        (p->stride == 1 ? weights31 : weights32)(p, images, m, sums, bias);
+    else
+        (p->stride == 1 ? weights51 : weights52)(p, images, m, sums, bias);
+}
+
+static void back3(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m, float *y,
+                  ptrdiff_t step, float *bias_sum) {
+    depthwise_back(3, p, images, w, m, y, step, bias_sum);
+}
+static void back5(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m, float *y,
+                  ptrdiff_t step, float *bias_sum) {
+    depthwise_back(5, p, images, w, m, y, step, bias_sum);
+}
+
+/* inner = the expanded pixels of group g, or a copy of the input's channels */
+static void fill_inner(const Block *p, ptrdiff_t pixels, const float *x, const float *x_rows,
+                       const Weights *w, ptrdiff_t g, const Memory *m) {
+    if (p->expands) {
+        const Result to = {m->inner, p->group, m->inner_place, w->expand_bias, NULL};
+        expand(pixels, p->inputs / PAIRS, x_rows, w->expand, p->group, &to);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < pixels; i++)
+        memcpy(m->inner + m->inner_place[i] * p->group, x + i * p->inputs + g * p->group,
+               (size_t)p->group * sizeof(float));
+}
+
+/* The operands of a product, a matrix (rows, columns): as it is, or pairs of columns */
+static const float *as_rows(const float *from, ptrdiff_t count, float *space) {
+#if defined(BFLOAT16)
+    pack_rows(from, count, space);
+    return space;
+#else
+    (void)count, (void)space;
+    return from;
+#endif
+}
+
+/* The same with pairs of rows */
+static const float *as_columns(const float *from, ptrdiff_t rows, ptrdiff_t columns, float *space) {
+#if defined(BFLOAT16)
+    pack_pairs(from, columns, rows, columns, space);
+    return space;
+#else
+    (void)rows, (void)columns, (void)space;
+    return from;
+#endif
+}
+
+static void forward(const Block *p, ptrdiff_t images, const float *x, const Weights *weights,
+                    const float *bias, float *out, const Memory *m) {
+    const ptrdiff_t pixels = images * p->height * p->width;
+    const ptrdiff_t out_pixels = images * p->out_height * p->out_width;
+    const float *x_rows = p->expands ? as_rows(x, pixels * p->inputs, m->x_rows) : NULL;
+    for (ptrdiff_t g = 0; g < p->groups; g++) {
+        fill_inner(p, pixels, x, x_rows, weights + g, g, m);
+        any_depthwise(p, images, weights + g, m);
+        const float *rows = as_rows(m->filtered, out_pixels * p->group, m->rows);
+        accumulate(p, out_pixels, rows, weights[g].project, p->outputs, g == 0, m->sums);
+    }
+    const ptrdiff_t step = rounded(p->outputs);
+    for (ptrdiff_t i = 0; i < out_pixels; i++) {
+        const float *from = m->sums + i * step, *input = x + i * p->inputs;
+        float *to = out + i * p->outputs;
+        if (p->residual)
+            for (ptrdiff_t c = 0; c < p->outputs; c++) to[c] = from[c] + bias[c] + input[c];
+        else
+            for (ptrdiff_t c = 0; c < p->outputs; c++) to[c] = from[c] + bias[c];
+    }
+}
+
+static void backward(const Block *p, ptrdiff_t images, const float *x, const Weights *weights,
+                     const float *grad, float *grad_x, const Gradients *sums, const Memory *m) {
+    const ptrdiff_t pixels = images * p->height * p->width, group = p->group;
+    const ptrdiff_t out_pixels = images * p->out_height * p->out_width;
+    const ptrdiff_t depth = (pixels + PAIRS - 1) / PAIRS;
+    const ptrdiff_t out_depth = (out_pixels + PAIRS - 1) / PAIRS;
+    const float *x_rows = NULL, *x_columns = NULL;
+    if (p->expands) {
+        x_rows = as_rows(x, pixels * p->inputs, m->x_rows);
+        x_columns = as_columns(x, pixels, p->inputs, m->x_columns);
+    }
+    const float *grad_rows = as_rows(grad, out_pixels * p->outputs, m->grad_rows);
+    const float *grad_columns = as_columns(grad, out_pixels, p->outputs, m->grad_columns);
+    for (ptrdiff_t g = 0; g < p->groups; g++) {
+        const Weights *w = weights + g;
+        fill_inner(p, pixels, x, x_rows, w, g, m);
+        any_depthwise(p, images, w, m);
+        const Result to_spread = {m->spread, group, m->spread_place, NULL, m->filtered};
+        masked(out_pixels, p->outputs / PAIRS, grad_rows, w->project_back, group, &to_spread);
+        const Result to_project = {sums->project + g * p->outputs * group, group, NULL, NULL, NULL};
+        add(p->outputs, out_depth, grad_columns, 1, p->outputs,
+            as_columns(m->filtered, out_pixels, group, m->columns), group, &to_project);
+        any_weights(p, images, m, sums->filters + g * p->kernel * p->kernel * group,
+                    sums->filter_bias + g * group);
+        if (!p->expands) {
+            float unused[MOST] = {0};
+            if (grad_x != NULL)
+                (p->kernel == 3 ? back3 : back5)(p, images, w, m, grad_x + g * group, p->inputs,
+                                                 unused);
+            continue;
+        }
+        (p->kernel == 3 ? back3 : back5)(p, images, w, m, m->grad_inner, group,
+                                         sums->expand_bias + g * group);
+        const Result to_expand = {sums->expand + g * p->inputs * group, group, NULL, NULL, NULL};
+        add(p->inputs, depth, x_columns, 1, p->inputs,
+            as_columns(m->grad_inner, pixels, group, m->columns), group, &to_expand);
+        if (grad_x != NULL)
+            accumulate(p, pixels, as_rows(m->grad_inner, pixels * group, m->rows), w->expand_back,
+                       p->inputs, g == 0, m->sums);
+    }
+    if (grad_x == NULL) return;
+    const ptrdiff_t step = rounded(p->inputs);
+    for (ptrdiff_t i = 0; i < pixels; i++) {
+        float *to = grad_x + i * p->inputs;
+        const float *from = m->sums + i * step, *direct = grad + i * p->outputs;
+        if (p->expands) memcpy(to, from, (size_t)p->inputs * sizeof(float));
+        if (p->residual)
+            for (ptrdiff_t c = 0; c < p->inputs; c++) to[c] += direct[c];
+    }
+}
+
+const Work WORK = {pack, forward, backward};
