@@ -65,6 +65,7 @@ def inverted_residual(
     """
     if not supported(x, weights, stride):
         return reference(x, weights, stride, residual)
+    x = x.float()  # autocast's convolutions return bfloat16
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, *weights)
     ):
@@ -112,7 +113,9 @@ def same_padding(
 def supported(x: torch.Tensor, weights: Weights, stride: int) -> bool:
     """Return whether the compiled kernels can and should be used."""
     given = [t for t in weights if t is not None]
-    if not library.usable(x, *given, bfloat16=True) or x.dim() != 4 or x.numel() == 0:
+    if not library.usable(*given, bfloat16=True) or x.device.type != "cpu":
+        return False
+    if x.dim() != 4 or x.numel() == 0 or x.dtype not in (torch.float32, torch.bfloat16):
         return False
     inner, _, *kernel = weights.depthwise.shape
     return (
