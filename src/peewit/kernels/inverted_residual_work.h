@@ -73,11 +73,11 @@ ALWAYS void tile(const int what, const int rows, const int vecs, ptrdiff_t depth
     a += row * row_step;
     b += column;
     for (ptrdiff_t k = 0; k < depth; k++) {
-        for (int v = 0; v < vecs; v++) {
-            const Vector right = load(b + v * LANES);
-            for (int r = 0; r < rows; r++)
-                sum[r][v] = multiply_add(sum[r][v], a[r * row_step], right);
-        }
+        Vector right[VECTORS];
+        for (int v = 0; v < vecs; v++) right[v] = load(b + v * LANES);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vecs; v++)
+                sum[r][v] = multiply_add(sum[r][v], a[r * row_step], right[v]);
         a += depth_step;
         b += b_step;
     }
