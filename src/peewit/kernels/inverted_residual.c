@@ -84,6 +84,7 @@ static Memory thread_memory(const Block *p, int back, float *workspace, ptrdiff_
                   larger(out_pixels * rounded(p->outputs), back ? pixels * rounded(p->inputs) : 0));
     m.x_rows = take(workspace, used, pairs * pixels * p->inputs / 2);
     m.rows = take(workspace, used, pairs * pixels * p->group / 2);
+    m.scratch = take(workspace, used, larger(p->inputs, p->outputs) * p->group);
     if (back) {
         m.spread = take(workspace, used, padded);
         m.grad_inner = take(workspace, used, pixels * p->group);
@@ -130,15 +131,20 @@ static Weights group_weights(const Block *p, int back, float *workspace, ptrdiff
 
 /* The weights as Python passes them */
 typedef struct {
-    const float *expand;            /* (inner, inputs) */
-    const float *expand_transposed; /* (inputs, inner) */
+    const float *expand; /* (inner, inputs) */
     const float *expand_bias;
-    const float *filters_transposed; /* (kernel * kernel, inner) */
+    const float *filters; /* (inner, kernel * kernel) */
     const float *filter_bias;
-    const float *project;            /* (outputs, inner) */
-    const float *project_transposed; /* (inner, outputs) */
+    const float *project; /* (outputs, inner) */
     const float *project_bias;
 } Given;
+
+/* to (columns, rows) = from (rows, columns), `step` floats between rows */
+static void transpose(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
+                      float *to) {
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t c = 0; c < columns; c++) to[c * rows + r] = from[r * step + c];
+}
 
 static void pack_blocks(const Block *p, const Work *work, const float *from, ptrdiff_t columns,
                         float *to) {
@@ -152,23 +158,24 @@ static void pack_blocks(const Block *p, const Work *work, const float *from, ptr
 }
 
 static void pack_group(const Block *p, const Work *work, const Given *given, ptrdiff_t g,
-                       Weights *w) {
-    const ptrdiff_t first = g * p->group, group = p->group;
+                       Weights *w, float *scratch) {
+    const ptrdiff_t first = g * p->group, group = p->group, taps = p->kernel * p->kernel;
     if (p->expands) {
+        const float *own = given->expand + first * p->inputs;
         w->expand_bias = given->expand_bias + first;
-        work->pack(given->expand_transposed + first, p->inner, p->inputs, group, group, w->expand);
-        if (w->expand_back != NULL)
-            pack_blocks(p, work, given->expand + first * p->inputs, p->inputs, w->expand_back);
+        transpose(own, p->inputs, group, p->inputs, scratch);
+        work->pack(scratch, group, p->inputs, group, group, w->expand);
+        if (w->expand_back != NULL) pack_blocks(p, work, own, p->inputs, w->expand_back);
     }
     w->filter_bias = given->filter_bias + first;
-    for (ptrdiff_t t = 0; t < p->kernel * p->kernel; t++)
-        memcpy(w->filters + t * group, given->filters_transposed + t * p->inner + first,
-               (size_t)group * sizeof(float));
-    if (w->project_back != NULL)
-        work->pack(given->project + first, p->inner, p->outputs, group, group, w->project_back);
-    else
-        pack_blocks(p, work, given->project_transposed + first * p->outputs, p->outputs,
-                    w->project);
+    transpose(given->filters + first * taps, taps, group, taps, w->filters);
+    const float *own = given->project + first;
+    if (w->project_back != NULL) {
+        work->pack(own, p->inner, p->outputs, group, group, w->project_back);
+    } else {
+        transpose(own, p->inner, p->outputs, group, scratch);
+        pack_blocks(p, work, scratch, p->outputs, w->project);
+    }
 }
 
 static Gradients unit_gradients(const Block *p, float *workspace, ptrdiff_t *used) {
@@ -180,6 +187,7 @@ static Gradients unit_gradients(const Block *p, float *workspace, ptrdiff_t *use
     sums.filters = take(workspace, used, p->inner * p->kernel * p->kernel);
     sums.filter_bias = take(workspace, used, p->inner);
     sums.project = take(workspace, used, p->inner * p->outputs);
+    sums.project_bias = take(workspace, used, p->outputs);
     return sums;
 }
 
@@ -236,7 +244,7 @@ EXPORT void inverted_residual_forward(const ptrdiff_t *shape, const float *x, co
         prepare(&p, &m, 0);
 #pragma omp for schedule(static)
         for (ptrdiff_t g = 0; g < p.groups; g++)
-            pack_group(&p, work, given, g, place.weights + g);
+            pack_group(&p, work, given, g, place.weights + g, m.scratch);
 #pragma omp for schedule(static)
         for (ptrdiff_t u = 0; u < p.units; u++) {
             const ptrdiff_t first = u * p.unit;
@@ -286,7 +294,7 @@ EXPORT void inverted_residual_backward(const ptrdiff_t *shape, const float *x, c
         prepare(&p, &m, 1);
 #pragma omp for schedule(static)
         for (ptrdiff_t g = 0; g < p.groups; g++)
-            pack_group(&p, work, given, g, place.weights + g);
+            pack_group(&p, work, given, g, place.weights + g, m.scratch);
 #pragma omp for schedule(static)
         for (ptrdiff_t u = 0; u < p.units; u++) {
             const ptrdiff_t first = u * p.unit;
@@ -310,11 +318,12 @@ EXPORT void inverted_residual_backward(const ptrdiff_t *shape, const float *x, c
             add_units(&p, &place, first_unit.project, p.outputs, g, 0, result->project, p.inner);
         }
     }
-    for (ptrdiff_t c = 0; c < p.outputs; c++) result->project_bias[c] = 0.0f;
-    for (ptrdiff_t n = 0; n < p.images; n++)
-        for (ptrdiff_t i = 0; i < out_pixels; i++)
-            for (ptrdiff_t c = 0; c < p.outputs; c++)
-                result->project_bias[c] += grad[(n * out_pixels + i) * p.outputs + c];
+    for (ptrdiff_t c = 0; c < p.outputs; c++) {
+        double total = 0.0;
+        for (ptrdiff_t u = 0; u < p.units; u++)
+            total += first_unit.project_bias[u * place.step + c];
+        result->project_bias[c] = (float)total;
+    }
 }
 
 #endif

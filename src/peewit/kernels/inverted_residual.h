@@ -34,6 +34,7 @@ typedef struct {
     float *filters;     /* (groups, kernel * kernel, group) */
     float *filter_bias; /* (inner) */
     float *project;     /* (groups, outputs, group) */
+    float *project_bias; /* (outputs) */
 } Gradients;
 
 /* Memory of one thread, for one group of channels of one unit */
@@ -46,6 +47,7 @@ typedef struct {
     float *sums; /* of the products over the groups: (pixels, inputs or outputs rounded up to 16) */
     float *x_rows, *x_columns, *grad_rows, *grad_columns; /* operands of products in bfloat16 */
     float *rows, *columns;
+    float *scratch; /* a matrix of weights, (inputs or outputs, group) */
     int32_t *inner_place, *spread_place; /* where a pixel is in `inner` and `spread` */
 } Memory;
 

@@ -180,15 +180,8 @@ class _Call:
             *(n, height, width, inputs, inner, outputs, kernel, stride),
             *(weights.expand is not None, residual),
         )
-        expand = None if weights.expand is None else weights.expand.reshape(inner, inputs)
-        project = weights.project.reshape(outputs, inner)
-        self.tensors = [
-            *(expand, None if expand is None else expand.t(), weights.expand_bias),
-            *(weights.depthwise.reshape(inner, -1).t(), weights.depthwise_bias),
-            *(project, project.t(), weights.project_bias),
-        ]
-        self.tensors = [None if t is None else t.contiguous() for t in self.tensors]
-        self.given = (ctypes.c_void_p * 8)(*map(library.address, self.tensors))
+        self.tensors = [None if t is None else t.contiguous() for t in weights]
+        self.given = (ctypes.c_void_p * 6)(*map(library.address, self.tensors))
 
     def workspace(self, back: bool) -> tuple[int, bool, int]:
         """Return the last arguments: the address of the workspace, the precision and threads."""

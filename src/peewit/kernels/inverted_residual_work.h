@@ -461,6 +461,9 @@ static void backward(const Block *p, ptrdiff_t images, const float *x, const Wei
         x_rows = as_rows(x, pixels * p->inputs, m->x_rows);
         x_columns = as_columns(x, pixels, p->inputs, m->x_columns);
     }
+    for (ptrdiff_t i = 0; i < out_pixels; i++)
+        for (ptrdiff_t c = 0; c < p->outputs; c++)
+            sums->project_bias[c] += grad[i * p->outputs + c];
     const float *grad_rows = as_rows(grad, out_pixels * p->outputs, m->grad_rows);
     const float *grad_columns = as_columns(grad, out_pixels, p->outputs, m->grad_columns);
     for (ptrdiff_t g = 0; g < p->groups; g++) {
