@@ -23,33 +23,39 @@
 #include <omp.h>
 #endif
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) /* vector extensions */
+
+EXPORT int has_inverted_residual(void) { return 1; }
 
 static ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 static ptrdiff_t rounded(ptrdiff_t count) { return ceil_div(count, 16) * 16; }
 
-static const Work *work_for(int bfloat16) {
+/* The fastest version for float32 or bfloat16 on this processor; tests ask for the others */
+enum { FLOAT32, BFLOAT16, AVX2, PORTABLE };
+
+static const Work *work_for(int version) {
 #if defined(WORK_BFLOAT16)
-    if (bfloat16) return &inverted_residual_bfloat16;
+    if (version == BFLOAT16) return &inverted_residual_bfloat16;
 #endif
-    (void)bfloat16;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (version == FLOAT32 && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
         return &inverted_residual_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (version != PORTABLE && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &inverted_residual_avx2;
 #endif
+    (void)version;
     return &inverted_residual_portable;
 }
 
 /* shape: images, height, width, inputs, inner, outputs, kernel, stride, expands, residual */
-static Block plan(const ptrdiff_t *shape, int bfloat16) {
+static Block plan(const ptrdiff_t *shape, int version) {
     Block p = {.images = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3],
                .inner = shape[4], .outputs = shape[5], .kernel = shape[6], .stride = shape[7],
-               .expands = shape[8] != 0, .residual = shape[9] != 0, .pairs = bfloat16 ? 2 : 1};
+               .expands = shape[8] != 0, .residual = shape[9] != 0, .pairs = version == BFLOAT16 ? 2 : 1};
     p.out_height = ceil_div(p.height, p.stride);
     p.out_width = ceil_div(p.width, p.stride);
     p.top = larger((p.out_height - 1) * p.stride + p.kernel - p.height, 0) / 2;
@@ -217,9 +223,9 @@ static Layout layout(const Block *p, int back, int threads, float *workspace) {
 }
 
 /* Floats of the workspace of inverted_residual_forward or, with `back`, _backward */
-EXPORT ptrdiff_t inverted_residual_space(const ptrdiff_t *shape, int back, int bfloat16,
+EXPORT ptrdiff_t inverted_residual_space(const ptrdiff_t *shape, int back, int version,
                                          int threads) {
-    const Block p = plan(shape, bfloat16);
+    const Block p = plan(shape, version);
     return layout(&p, back, threads, NULL).total;
 }
 
@@ -233,9 +239,9 @@ static int this_thread(void) {
 
 /* out (images, out_height, out_width, outputs) = the block of x (images, height, width, inputs) */
 EXPORT void inverted_residual_forward(const ptrdiff_t *shape, const float *x, const Given *given,
-                                      float *out, float *workspace, int bfloat16, int threads) {
-    const Block p = plan(shape, bfloat16);
-    const Work *work = work_for(bfloat16);
+                                      float *out, float *workspace, int version, int threads) {
+    const Block p = plan(shape, version);
+    const Work *work = work_for(version);
     const Layout place = layout(&p, 0, threads, workspace);
 #pragma omp parallel num_threads(threads)
     {
@@ -280,9 +286,9 @@ typedef struct {
 /* Gradients of x (not computed if NULL) and of the weights, from that of the block's output */
 EXPORT void inverted_residual_backward(const ptrdiff_t *shape, const float *x, const Given *given,
                                        const float *grad, float *grad_x, const Result *result,
-                                       float *workspace, int bfloat16, int threads) {
-    const Block p = plan(shape, bfloat16);
-    const Work *work = work_for(bfloat16);
+                                       float *workspace, int version, int threads) {
+    const Block p = plan(shape, version);
+    const Work *work = work_for(version);
     const Layout place = layout(&p, 1, threads, workspace);
     const ptrdiff_t taps = p.kernel * p.kernel, out_pixels = p.out_height * p.out_width;
     ptrdiff_t none = 0;
@@ -325,5 +331,12 @@ EXPORT void inverted_residual_backward(const ptrdiff_t *shape, const float *x, c
         result->project_bias[c] = (float)total;
     }
 }
+
+#else
+
+EXPORT int has_inverted_residual(void) { return 0; }
+EXPORT void inverted_residual_space(void) {}
+EXPORT void inverted_residual_forward(void) {}
+EXPORT void inverted_residual_backward(void) {}
 
 #endif

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from peewit.kernels import library
 
 _CHANNELS_LAST = torch.channels_last
+# versions of the kernels, in inverted_residual.c; tests set FLOAT32 to AVX2 or PORTABLE
+FLOAT32, BFLOAT16, AVX2, PORTABLE = range(4)
 
 
 class Weights(NamedTuple):
@@ -66,9 +68,7 @@ def inverted_residual(
     if not supported(x, weights, stride):
         return reference(x, weights, stride, residual)
     x = x.float()  # autocast's convolutions return bfloat16
-    if torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, *weights)
-    ):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *weights)):
         result: torch.Tensor = _Block.apply(  # type: ignore[no-untyped-call]
             x, *weights, stride, residual
         )
@@ -119,7 +119,8 @@ def supported(x: torch.Tensor, weights: Weights, stride: int) -> bool:
         return False
     inner, _, *kernel = weights.depthwise.shape
     return (
-        kernel in ([3, 3], [5, 5])
+        bool(library.loaded().has_inverted_residual())
+        and kernel in ([3, 3], [5, 5])
         and stride in (1, 2)
         and not (x.shape[1] % 8 or len(weights.project) % 8 or inner % 16)
     )
@@ -175,7 +176,7 @@ class _Call:
     ) -> None:
         n, inputs, height, width = x.shape
         outputs, inner, kernel = len(weights.project), *weights.depthwise.shape[:3:2]
-        self.x, self.bfloat16 = x, bfloat16
+        self.x, self.version = x, BFLOAT16 if bfloat16 else FLOAT32
         self.shape = (ctypes.c_ssize_t * 10)(
             *(n, height, width, inputs, inner, outputs, kernel, stride),
             *(weights.expand is not None, residual),
@@ -183,13 +184,13 @@ class _Call:
         self.tensors = [None if t is None else t.contiguous() for t in weights]
         self.given = (ctypes.c_void_p * 6)(*map(library.address, self.tensors))
 
-    def workspace(self, back: bool) -> tuple[int, bool, int]:
-        """Return the last arguments: the address of the workspace, the precision and threads."""
+    def workspace(self, back: bool) -> tuple[int, int, int]:
+        """Return the last arguments: the address of the workspace, version and threads."""
         threads = torch.get_num_threads()
-        floats = library.loaded().inverted_residual_space(self.shape, back, self.bfloat16, threads)
+        floats = library.loaded().inverted_residual_space(self.shape, back, self.version, threads)
         if _memory.floats.numel() < floats:
             _memory.floats = torch.empty(floats)
-        return _memory.floats.data_ptr(), self.bfloat16, threads
+        return _memory.floats.data_ptr(), self.version, threads
 
 
 class _Memory(threading.local):
