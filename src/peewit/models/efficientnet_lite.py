@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from peewit.kernels import inverted_residual as kernel
+from peewit.kernels import inverted_residual as kernels
 
 FEATURES = 1280
 STEM = 32
@@ -80,7 +80,7 @@ class ConvRelu6(nn.Conv2d):
         """Return the features, (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
         if self.kernel_size[0] > 1:
             kernel, stride = self.kernel_size[0], self.stride[0]
-            (top, bottom), (left, right) = kernel.same_padding(
+            (top, bottom), (left, right) = kernels.same_padding(
                 x.shape[2], x.shape[3], kernel, stride
             )
             x = F.pad(x, (left, right, top, bottom))
@@ -112,23 +112,25 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features, (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
-        out: torch.Tensor = kernel.inverted_residual(*self._arguments(x))
+        out: torch.Tensor = kernels.inverted_residual(*self._arguments(x))
         return out
 
     def reference(self, x: torch.Tensor) -> torch.Tensor:
         """Compute ``forward`` layer by layer, as a reference for tests."""
-        return kernel.reference(*self._arguments(x))
+        return kernels.reference(*self._arguments(x))
 
     def parts(self) -> list[nn.Module]:
         """Return the layers in execution order, for the layer table."""
         return [part for part in (self.expand, self.depthwise, self.project) if part is not None]
 
-    def _arguments(self, x: torch.Tensor) -> tuple[torch.Tensor, kernel.Weights, int, bool]:
+    def _arguments(self, x: torch.Tensor) -> tuple[torch.Tensor, kernels.Weights, int, bool]:
         expand, depthwise, project = self.expand, self.depthwise, self.project
         assert depthwise.bias is not None and project.bias is not None
-        weights = kernel.Weights(
-            *((None, None) if expand is None else (expand.weight, expand.bias)),
-            *(depthwise.weight, depthwise.bias, project.weight, project.bias),
+        weights = kernels.Weights(
+            None if expand is None else expand.weight,
+            None if expand is None else expand.bias,
+            *(depthwise.weight, depthwise.bias),
+            *(project.weight, project.bias),
         )
         return x, weights, depthwise.stride[0], self.residual
 
