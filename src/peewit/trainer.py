@@ -28,7 +28,6 @@ from peewit.data.division import (
 from peewit.data.packing import at_size
 from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted, PeewitError, UsageError
-from peewit.models.efficientnet_lite import EfficientNetLite
 from peewit.report.final_test import (
     final_logits,
     training_costs,
@@ -68,7 +67,7 @@ from peewit.training.resume import (
 from peewit.training.state import TrainState
 from peewit.transfer.choice import choose_start
 from peewit.transfer.features import Features
-from peewit.transfer.start import begin_with_head
+from peewit.transfer.start import begin_with_head, better_of_both
 
 
 def train(
@@ -371,10 +370,13 @@ def _train_and_test(
     """Train in the run folder ``path`` from its checkpoint on, if there is one, and test."""
     callbacks.on_run_folder(path)
     recipe, file = setup.recipe, path / runfolder.CHECKPOINT
-    setup = _with_features(setup, division, file, callbacks, path)
-    results = _cross_validate(path, setup, division, callbacks, schedules)
+    frozen = setup
+    if recipe.start == "pretrained":
+        frozen = _with_features(setup, division, file, callbacks, path)
+    results = _cross_validate(path, frozen, division, callbacks, schedules)
     if results is not None:
-        setup = replace(setup, validated_by_folds=results.validation_at)
+        at = results.validation_at
+        setup, frozen = (replace(one, validated_by_folds=at) for one in (setup, frozen))
     # first, so that the state is saved before other callbacks report it
     ordered = [SaveCheckpoints(path, setup), *callbacks.callbacks]
     callbacks = CallbackList(sorted(ordered, key=lambda one: not one.before_checkpoint))
@@ -387,14 +389,13 @@ def _train_and_test(
         try:
             images = min(len(setup.training), setup.steps_per_epoch * recipe.batch_size)
             begin = TrainInfo(recipe.epochs, images, recipe.batch_size)
-            if setup.features is not None and not state.history:
-                callbacks.on_train_begin(begin, state)
-                callbacks.note(begin_with_head(setup, state, callbacks).sentence())
-            for number, schedule in enumerate(schedules.each(state)):
-                if number == 0 and setup.features is None:
-                    callbacks.on_train_begin(begin, state)
-                setup = replace(setup, features=None)  # the features will not be those
+            callbacks.on_train_begin(begin, state)
+            if frozen.features is not None and not state.history:
+                callbacks.note(begin_with_head(frozen, state, callbacks).sentence())
+            for schedule in schedules.each(state):
                 fit(setup, state, callbacks, schedule)
+            if frozen.features is not None:
+                setup = better_of_both(setup, frozen, state, callbacks) if state.seen else frozen
             evidence = _test(path, setup, division, results, state, callbacks, schedules)
         except StopTraining:
             raise _stopped(path) from None
@@ -414,24 +415,22 @@ def _train_and_test(
 def _with_features(
     setup: TrainSetup, division: Division, file: Path, callbacks: CallbackList, path: Path
 ) -> TrainSetup:
-    """Return the setup with the features of all images if only the last layer was trained."""
-    if setup.recipe.start == "scratch":
-        return setup
-    if file.is_file() and checkpoint.read_state(file).seen:
-        return setup
+    """Return the setup with the features of the pretrained network.
+
+    Those of all images are computed now, unless the network has been fine-tuned already.
+    """
 
     def show(progress: Progress) -> None:
         callbacks.check_stop()
         callbacks.on_decoding(progress)
 
-    network = setup.model
-    assert isinstance(network, EfficientNetLite)
-    with environment.isolated(setup.recipe.threads or 1), freed_memory_kept():
-        features = Features(setup.recipe.model, network, setup.preprocessing, show)
+    features = Features(setup.recipe.model, setup.preprocessing, show)
+    if not file.is_file() or not checkpoint.read_state(file).seen:
         try:
-            for part in (division.dataset, division.test):
-                if part is not None:
-                    features.of(part)
+            with environment.isolated(setup.recipe.threads or 1), freed_memory_kept():
+                for part in (division.dataset, division.test):
+                    if part is not None:
+                        features.of(part)
         except StopTraining:
             raise _stopped(path) from None
     return replace(setup, features=features.of)

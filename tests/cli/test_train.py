@@ -52,18 +52,23 @@ def test_pictures_train_for_five_minutes(
     asked: list[Recipe], pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(pictures)
-    assert (asked[0].name, asked[0].model, asked[0].minutes) == ("fast", "auto", 5)
+    assert (asked[0].name, asked[0].model, asked[0].minutes) == ("auto", "auto", 5)
     assert "5 minutes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "recipe"),
     [
-        (["--epochs", "3"], Recipe.preset("fast", epochs=3)),
-        (["--minutes", "2"], Recipe.preset("fast", minutes=2.0)),
-        (["--until-accuracy", "0.9"], Recipe.preset("fast", until_accuracy=0.9)),
+        (["--epochs", "3"], Recipe.preset("auto", epochs=3)),
+        (["--minutes", "2"], Recipe.preset("auto", minutes=2.0)),
+        (["--until-accuracy", "0.9"], Recipe.preset("auto", until_accuracy=0.9)),
         (["--recipe", "tutorial"], Recipe()),
-        (["--optimizer", "adam"], Recipe.preset("fast", minutes=5.0, optimizer="adam")),
+        (["--optimizer", "adam"], Recipe.preset("auto", minutes=5.0, optimizer="adam")),
+        (["--recipe", "fast", "--epochs", "3"], Recipe.preset("fast", epochs=3)),
+        (
+            ["--model", "efficientnet-lite1"],
+            Recipe.preset("pretrained", minutes=5.0, model="efficientnet-lite1"),
+        ),
     ],
 )
 def test_pictures_with_options(

@@ -16,6 +16,10 @@ from peewit.models.registry import MODELS, build, minimum_size, native_size
 def test_every_model_accepts_its_smallest_images(name: str, channels: int, classes: int) -> None:
     size = minimum_size(name)
     assert size <= native_size(name)
+    if channels == 1 and MODELS[name].normalisation:
+        with pytest.raises(UsageError, match="RGB"):
+            build(name, (size, size + 3, channels), classes, seed=0)
+        return
     model = build(name, (size, size + 3, channels), classes, seed=0)
     model.train()
     assert model(torch.rand(2, channels, size, size + 3)).shape == (2, classes)

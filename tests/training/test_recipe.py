@@ -79,7 +79,7 @@ def test_only_muon_drops_the_last_smaller_batch() -> None:
         ({"checkpoint_minutes": -1}, r"checkpoint_minutes is -1\.0: it must be at least 0"),
         ({"name": " "}, "name is ' ': it must be a name"),
         ({"epoch": 3}, "a recipe has no field 'epoch'; did you mean epochs?"),
-        ({"colour": 3}, "a recipe has no field 'colour'; it has name, model, epochs"),
+        ({"colour": 3}, "a recipe has no field 'colour'; it has name, model, start, epochs"),
     ],
 )
 def test_invalid_values_are_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:

@@ -190,6 +190,8 @@ def build(name: str, input_shape: Shape, classes: int, seed: int) -> nn.Module:
             f"it needs at least {info.minimum_size} x {info.minimum_size}",
             f"set the image size to {info.native_size} to enlarge them, or use larger images",
         )
+    if info.normalisation is not None and channels != 3:
+        raise UsageError(f"the model {name} needs RGB images")
     if channels < 1:
         raise UsageError(f"cannot classify images with {channels} channels")
     if classes < 2:

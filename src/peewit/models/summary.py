@@ -21,6 +21,7 @@ WIDTH = 88  # line width of the explanations, in characters
 # what training stores for each trainable value besides the value: how many numbers, and which
 STORED = {
     "adam": (3, "three", "its gradient and Adam's two moment estimates"),
+    "adamw": (3, "three", "its gradient and Adam's two moment estimates"),
     "muon": (2, "two", "its gradient and Muon's momentum"),
 }
 

@@ -59,20 +59,24 @@ class EpochSchedule:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, fraction_done: float) -> None:
-    """Decay each group's learning rate linearly to 0; freeze groups that have reached it early.
+    """Decay each group's learning rate linearly to 0, perhaps after a linear warm-up.
+
+    Groups that have reached 0 before the end are frozen.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Each group has its initial rate as ``first_lr``, and optionally ``until``, the fraction of
-        the training at which the rate reaches 0 (1 by default). Parameters of a group with
-        ``until`` get no gradient afterwards.
+        Each group has its initial rate as ``first_lr``, and optionally ``warm_up``, the fraction of
+        the training in which the rate rises to it from 0, and ``until``, the fraction at which it
+        is back at 0 (1 by default). Parameters of a group with ``until`` get no gradient
+        afterwards.
     fraction_done : float
         How much of the training is done, from 0 to 1.
     """
     for group in optimizer.param_groups:
         left = 1 - fraction_done / group.get("until", 1.0)
-        group["lr"] = group["first_lr"] * max(0.0, left)
+        warm = min(1.0, fraction_done / group["warm_up"]) if group.get("warm_up") else 1.0
+        group["lr"] = group["first_lr"] * max(0.0, left) * warm
         if "until" in group:
             for parameter in group["params"]:
                 parameter.requires_grad_(left > 0)

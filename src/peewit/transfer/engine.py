@@ -7,7 +7,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from statistics import median
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +26,17 @@ BATCH = 16
 TURNS = 3
 
 
-class Engine(NamedTuple):
-    """Computes features of uint8 pictures of any size: (n, H, W, C) -> float32 (n, 1280).
+Engine = Callable[[npt.NDArray[np.uint8]], Floats]
+"""Returns the features of pictures of any size: (n, H, W, C) -> float32 (n, 1280)."""
 
-    Features of different engines differ by 1e-6 of the largest, so ``name`` says which it is.
+
+def engine_name() -> str:
+    """Return the name and version of the fastest installed engine.
+
+    Features of different engines differ by 1e-6 of the largest.
     """
-
-    name: str
-    features: Callable[[npt.NDArray[np.uint8]], Floats]
+    package = "openvino" if find_spec("openvino") and find_spec("onnx") else "torch"
+    return f"{package}-{version(package)}"
 
 
 def fastest(network: EfficientNetLite, rule: Preprocessing) -> Engine:
@@ -47,9 +49,8 @@ def fastest(network: EfficientNetLite, rule: Preprocessing) -> Engine:
     rule : Preprocessing
         Of the network's input.
     """
-    if find_spec("openvino") and find_spec("onnx"):
-        return Engine(f"openvino-{version('openvino')}", _openvino(network, rule))
-    return Engine(f"torch-{version('torch')}", _torch(network, rule))
+    make = _openvino if engine_name().startswith("openvino") else _torch
+    return make(network, rule)
 
 
 def measured_speed(name: str, size: int) -> float:
@@ -67,18 +68,16 @@ def measured_speed(name: str, size: int) -> float:
     network = build(name, shape, 2, 0).eval()
     assert isinstance(network, EfficientNetLite)
     engine, pictures = fastest(network, rule), np.zeros((BATCH, *shape), np.uint8)
-    engine.features(pictures)  # compiles
+    engine(pictures)  # compiles
     seconds = []
     for _ in range(TURNS):
         began = time.perf_counter()
-        engine.features(pictures)
+        engine(pictures)
         seconds.append(time.perf_counter() - began)
     return BATCH / median(seconds)
 
 
-def _torch(
-    network: EfficientNetLite, rule: Preprocessing
-) -> Callable[[npt.NDArray[np.uint8]], Floats]:
+def _torch(network: EfficientNetLite, rule: Preprocessing) -> Engine:
     def features(pictures: npt.NDArray[np.uint8]) -> Floats:
         with torch.inference_mode():
             found: Floats = network.features(rule.tensor(pictures)).numpy()
@@ -87,9 +86,7 @@ def _torch(
     return features
 
 
-def _openvino(
-    network: EfficientNetLite, rule: Preprocessing
-) -> Callable[[npt.NDArray[np.uint8]], Floats]:
+def _openvino(network: EfficientNetLite, rule: Preprocessing) -> Engine:
     graph = onnx.Graph()
     x = graph.add("Transpose", "prepared", perm=[0, 3, 1, 2])
     operations = [one for one in operations_of(network) if not isinstance(one, Dense)]

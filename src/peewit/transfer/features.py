@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from peewit.data.packing.decoding import Progress
 from peewit.data.store import prefetch
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.efficientnet_lite import FEATURES, EfficientNetLite
-from peewit.models.pretrained import PACKAGES
+from peewit.models.pretrained import PACKAGES, load_weights
+from peewit.models.registry import build
 from peewit.transfer.cache import FeatureCache
-from peewit.transfer.engine import BATCH, Engine, fastest
+from peewit.transfer.engine import BATCH, Engine, engine_name, fastest
 
 Floats = npt.NDArray[np.float32]
 SAVED_EVERY = 10.0  # seconds: what a killed process loses at most
@@ -30,8 +32,6 @@ class Features:
     ----------
     name : str
         Of the network.
-    network : EfficientNetLite
-        With its pretrained weights.
     rule : Preprocessing
         Of the network's input.
     show : callable
@@ -39,17 +39,22 @@ class Features:
     """
 
     name: str
-    network: EfficientNetLite
     rule: Preprocessing
     show: Callable[[Progress], None] = lambda progress: None
-    _engine: Engine = field(init=False)
-    _cache: FeatureCache = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._engine = fastest(self.network.eval(), self.rule)
-        weights = PACKAGES[self.name].sha256[:8]
-        size = f"{self.rule.height}x{self.rule.width}"
-        self._cache = FeatureCache(f"{self.name}-{weights}-{size}-{self._engine.name}", FEATURES)
+    @cached_property
+    def _engine(self) -> Engine:
+        """Compiling it takes a second, which is only needed for pictures that are not cached."""
+        shape = (self.rule.height, self.rule.width, self.rule.channels)
+        network = build(self.name, shape, 2, seed=0).eval()
+        assert isinstance(network, EfficientNetLite)
+        load_weights(network, self.name)
+        return fastest(network, self.rule)
+
+    @cached_property
+    def _cache(self) -> FeatureCache:
+        weights, size = PACKAGES[self.name].sha256[:8], f"{self.rule.height}x{self.rule.width}"
+        return FeatureCache(f"{self.name}-{weights}-{size}-{engine_name()}", FEATURES)
 
     def of(self, dataset: Dataset) -> Floats:
         """Return the features of all images, float32, (N, 1280)."""
@@ -69,7 +74,7 @@ class Features:
                 chosen = missing[start : start + BATCH]
                 # the next images, if they have to be decoded
                 prefetch(dataset.images, missing[start + BATCH : start + 2 * BATCH])
-                pending.append(self._engine.features(dataset.images[chosen]))
+                pending.append(self._engine(dataset.images[chosen]))
                 progress.done = start + len(chosen)
                 if time.monotonic() - began > SAVED_EVERY:
                     saved, began = self._save(dataset, missing, saved, pending), time.monotonic()

@@ -22,7 +22,11 @@ WORSE = 2  # strengths in a row after which the weaker ones are not tried
 FOLDS = 5
 # Pictures that the strength is chosen with: more hardly change it
 CHOSEN_WITH = 10_000
-ITERATIONS, GRADIENT = 200, 1e-5
+ITERATIONS, GRADIENT = 200, 1e-4
+# Principal components with a smaller share of the largest one's variance are left out
+NEGLIGIBLE = 1e-6
+# Of the loss at a probability of 0.9: p * (1 - p)
+CURVATURE = 0.09
 
 
 @dataclass(frozen=True)
@@ -68,21 +72,15 @@ def fit_head(
     seed : int
         Of the folds.
     """
-    classes = len(dataset.class_names)
     chosen = np.arange(len(dataset))
     if len(dataset) > CHOSEN_WITH:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:CHOSEN_WITH])
-    some = dataset.take(chosen)
-    losses = _cross_validate(features[chosen], some, weights, seed)
+    losses = _cross_validate(features[chosen], dataset.take(chosen), weights, seed)
     best = min(losses, key=lambda strength: losses[strength], default=USUAL)
-    x, mean, scale = _standardised(features)
-    labels = torch.tensor(dataset.labels)
-    fitted: torch.Tensor | None = None
+    fit = _Fit(features, dataset, weights)
     for strength in STRENGTHS[: STRENGTHS.index(best) + 1]:
-        fitted = _fit(x, labels, classes, strength, weights, fitted)
-    assert fitted is not None
-    weight, bias = fitted[:, :-1] / scale, fitted[:, -1]
-    return Head(weight, bias - weight @ mean, best, losses)
+        fit.with_strength(strength)
+    return Head(*fit.layer(), best, losses)
 
 
 def _cross_validate(
@@ -94,19 +92,15 @@ def _cross_validate(
         return {}
     folds = dataset.folds(min(FOLDS, int(usual)), seed)
     labels = torch.tensor(dataset.labels)
-    fitted: dict[int, torch.Tensor] = {}
+    parts = [folds == number for number in range(int(folds.max()) + 1)]
+    fits = [_Fit(features[~held], dataset.take(~held), weights) for held in parts]
     losses: dict[float, float] = {}
     for strength in STRENGTHS:
         total = 0.0
-        for number in range(int(folds.max()) + 1):
-            held = folds == number
-            x, mean, scale = _standardised(features[~held])
-            fitted[number] = _fit(
-                *(x, labels[~held], len(dataset.class_names), strength),
-                *(weights, fitted.get(number)),
-            )
-            judged = (torch.from_numpy(features[held]) - mean) / scale
-            logits = judged @ fitted[number][:, :-1].T + fitted[number][:, -1]
+        for held, fit in zip(parts, fits, strict=True):
+            fit.with_strength(strength)
+            weight, bias = fit.layer()
+            logits = torch.from_numpy(features[held]) @ weight.T + bias
             total += F.cross_entropy(logits, labels[held], reduction="sum").item()
         losses[strength] = total / len(dataset)
         if len(losses) > WORSE and min(list(losses.values())[-WORSE:]) > min(losses.values()):
@@ -114,47 +108,77 @@ def _cross_validate(
     return losses
 
 
-def _standardised(features: Floats) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the features with mean 0 and standard deviation 1, their means and deviations."""
-    x = torch.from_numpy(features)
-    mean, scale = x.mean(0), x.std(0, correction=0)
-    scale[scale < 1e-6] = 1.0
-    return (x - mean) / scale, mean, scale
+class _Fit:
+    """Logistic regression on standardised features, for one strength after the other.
 
+    It is computed in the basis of the principal components, each scaled so that the curvature of
+    the loss is similar in all directions: L-BFGS then takes about a tenth of the iterations. The
+    penalty does not change, because the basis is orthonormal.
 
-def _fit(
-    x: torch.Tensor,
-    labels: torch.Tensor,
-    classes: int,
-    strength: float,
-    weights: torch.Tensor | None,
-    start: torch.Tensor | None,
-) -> torch.Tensor:
-    """Return weights and, in the last column, biases: float32, (classes, features + 1)."""
-    count, width = x.shape
-    fitted = torch.zeros(classes, width + 1) if start is None else start.clone()
-    each = None if weights is None else weights[labels]
-    optimizer = torch.optim.LBFGS(
-        [fitted],
-        max_iter=ITERATIONS,
-        tolerance_grad=GRADIENT,
-        history_size=10,
-        line_search_fn="strong_wolfe",
-    )
+    Parameters
+    ----------
+    features : float32 array, shape (N, features)
+    dataset : Dataset
+    weights : float32 tensor, shape (classes,), optional
+    """
 
-    def loss() -> torch.Tensor:
-        """Compute the loss, and its gradient by hand: twice as fast as autograd."""
-        log_probabilities = F.log_softmax(x @ fitted[:, :-1].T + fitted[:, -1], 1)
-        error = log_probabilities.exp()
-        error[torch.arange(count), labels] -= 1
-        losses = F.nll_loss(log_probabilities, labels, reduction="none")
-        if each is not None:
-            error, losses = error * each[:, None], losses * each
-        decay = fitted[:, :-1] / (strength * count)
-        gradient = torch.cat((error.T @ x / count + decay, error.mean(0)[:, None]), 1)
-        fitted.grad = gradient
-        return losses.mean() + (fitted[:, :-1] * decay).sum() / 2
+    def __init__(
+        self, features: Floats, dataset: Dataset, weights: torch.Tensor | None = None
+    ) -> None:
+        x = torch.from_numpy(features)
+        self.mean, self.scale = x.mean(0), x.std(0, correction=0)
+        self.scale[self.scale < 1e-6] = 1.0
+        x = (x - self.mean) / self.scale
+        if len(x) < x.shape[1]:
+            energy, left = torch.linalg.eigh(x @ x.T)
+            kept = energy > NEGLIGIBLE * energy[-1]
+            self.energy = energy[kept]
+            self.basis = x.T @ (left[:, kept] / self.energy.sqrt())  # (features, r)
+        else:
+            energy, basis = torch.linalg.eigh(x.T @ x)
+            kept = energy > NEGLIGIBLE * energy[-1]
+            self.energy, self.basis = energy[kept], basis[:, kept]
+        self.x = x @ self.basis  # (N, r)
+        self.labels = torch.tensor(dataset.labels)
+        self.each = None if weights is None else weights[self.labels]
+        # of the principal components, and the biases in the last column
+        self.fitted = torch.zeros(len(dataset.class_names), self.x.shape[1] + 1)
 
-    with torch.no_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return fitted
+    def layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weight and the bias for features as they are."""
+        weight = (self.fitted[:, :-1] @ self.basis.T) / self.scale
+        return weight, self.fitted[:, -1] - weight @ self.mean
+
+    def with_strength(self, strength: float) -> None:
+        """Fit, starting from the last result."""
+        count = len(self.x)
+        decay = 1 / (strength * count)
+        stretch = torch.cat((torch.sqrt(CURVATURE * self.energy / count + decay), torch.ones(1)))
+        scaled = self.fitted * stretch
+        optimizer = torch.optim.LBFGS(
+            [scaled],
+            max_iter=ITERATIONS,
+            tolerance_grad=GRADIENT,
+            history_size=10,
+            line_search_fn="strong_wolfe",
+        )
+
+        def loss() -> torch.Tensor:
+            """Compute the loss, and its gradient by hand: twice as fast as autograd."""
+            fitted = scaled / stretch
+            weight = fitted[:, :-1]
+            log_probabilities = F.log_softmax(self.x @ weight.T + fitted[:, -1], 1)
+            error = log_probabilities.exp()
+            error[torch.arange(count), self.labels] -= 1
+            losses = F.nll_loss(log_probabilities, self.labels, reduction="none")
+            if self.each is not None:
+                error, losses = error * self.each[:, None], losses * self.each
+            gradient = torch.cat(
+                (error.T @ self.x / count + decay * weight, error.mean(0)[:, None]), 1
+            )
+            scaled.grad = gradient / stretch
+            return losses.mean() + decay * (weight * weight).sum() / 2
+
+        with torch.no_grad():
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
+        self.fitted = scaled / stretch

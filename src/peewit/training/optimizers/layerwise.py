@@ -9,6 +9,9 @@ from peewit.models.efficientnet_lite import EfficientNetLite
 
 DECAY = 0.9  # of the learning rate, from each block to the one below it
 WEIGHT_DECAY = 1e-3
+# Fraction of the training in which the rate rises: Adam's first steps have few gradients to
+# average, and the pretrained weights are good already
+WARM_UP = 0.1
 
 
 def for_pretrained_network(model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -28,5 +31,5 @@ def for_pretrained_network(model: nn.Module, lr: float) -> torch.optim.Optimizer
     for depth, part in enumerate([model.head, model.top, *reversed(model.blocks), model.stem]):
         trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
         if trained:
-            groups.append({"params": trained, "lr": lr * DECAY**depth})
+            groups.append({"params": trained, "lr": lr * DECAY**depth, "warm_up": WARM_UP})
     return torch.optim.AdamW(groups, lr=lr, weight_decay=WEIGHT_DECAY)
