@@ -27,6 +27,11 @@ SHAPES = [
     (8, 16, 8, 3, 2, True, 1, 1, 1),
     (8, 32, 16, 5, 2, True, 1, 3, 2),
     (16, 48, 8, 5, 1, True, 2, 1, 40),
+    # in strips of a few rows
+    (8, 48, 8, 5, 1, True, 1, 33, 400),
+    (16, 48, 24, 3, 2, True, 2, 64, 64),
+    (8, 48, 16, 5, 2, True, 1, 61, 120),
+    (32, 32, 16, 3, 1, False, 1, 70, 64),
 ]
 
 
@@ -70,7 +75,7 @@ def test_values_and_gradients_equal_the_reference(shape, version, monkeypatch):
     arguments = tensors(*shape)
     found = step(block.inverted_residual, *arguments)
     for one, other in zip(found, exact(*arguments), strict=True):
-        assert relative(one, other) < 3e-6
+        assert relative(one, other) < 5e-6
     x, weights, _, last = arguments
     with torch.inference_mode():
         assert torch.equal(block.inverted_residual(x, weights, *last), found[0])
@@ -127,7 +132,7 @@ def test_memory_format_does_not_matter():
         exact(x, weights, one, last),
         strict=True,
     ):
-        assert relative(a, b) < 3e-6
+        assert relative(a, b) < 5e-6
 
 
 def test_the_gradient_of_the_input_is_computed_only_if_required():

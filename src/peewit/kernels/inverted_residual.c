@@ -51,6 +51,9 @@ static const Work *work_for(int version) {
     return &inverted_residual_portable;
 }
 
+/* Floats of four buffers of a strip, which should stay in the L2 cache */
+#define CACHED (128 * 1024)
+
 /* shape: images, height, width, inputs, inner, outputs, kernel, stride, expands, residual */
 static Block plan(const ptrdiff_t *shape, int version) {
     Block p = {.images = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3],
@@ -65,6 +68,13 @@ static Block plan(const ptrdiff_t *shape, int version) {
     /* small images together, for long products, but enough units for several threads */
     p.unit = smaller(larger(smaller(784 / (p.height * p.width), 4), 1), p.images);
     p.units = ceil_div(p.images, p.unit);
+    /* strips of large images that fit into the cache; pixels are paired, hence an even width */
+    const ptrdiff_t row_floats = p.stride * p.width * p.group * 4;
+    p.strip = p.out_height;
+    if (p.unit == 1 && p.width % 4 == 0 && row_floats * p.out_height > CACHED)
+        p.strip = larger(CACHED / row_floats, 1);
+    p.rows = p.strip * p.stride + 2 * (p.kernel - 1);
+    p.columns = p.width + p.kernel - 1;
     return p;
 }
 
@@ -78,46 +88,45 @@ static float *take(float *workspace, ptrdiff_t *used, ptrdiff_t count) {
 static Memory thread_memory(const Block *p, int back, float *workspace, ptrdiff_t *used) {
     const ptrdiff_t pixels = p->unit * p->height * p->width;
     const ptrdiff_t out_pixels = p->unit * p->out_height * p->out_width;
-    const ptrdiff_t padded =
-        p->unit * (p->height + p->kernel - 1) * (p->width + p->kernel - 1) * p->group;
+    const ptrdiff_t strip_pixels = p->unit * p->rows * p->width;
+    const ptrdiff_t padded = p->unit * p->rows * p->columns * p->group;
     const ptrdiff_t pairs = p->pairs == 2;
     Memory m = {0};
     m.inner_place = (int32_t *)take(workspace, used, pixels);
     m.spread_place = (int32_t *)take(workspace, used, out_pixels);
     m.inner = take(workspace, used, padded);
-    m.filtered = take(workspace, used, out_pixels * p->group);
+    m.filtered = take(workspace, used, p->unit * p->strip * p->out_width * p->group);
     m.sums = take(workspace, used,
                   larger(out_pixels * rounded(p->outputs), back ? pixels * rounded(p->inputs) : 0));
     m.x_rows = take(workspace, used, pairs * pixels * p->inputs / 2);
-    m.rows = take(workspace, used, pairs * pixels * p->group / 2);
+    m.rows = take(workspace, used, pairs * strip_pixels * p->group / 2);
     m.scratch = take(workspace, used, larger(p->inputs, p->outputs) * p->group);
     if (back) {
         m.spread = take(workspace, used, padded);
-        m.grad_inner = take(workspace, used, pixels * p->group);
+        m.grad_inner = take(workspace, used, strip_pixels * p->group);
         m.x_columns = take(workspace, used, pairs * (pixels + 1) / 2 * p->inputs);
         m.grad_rows = take(workspace, used, pairs * out_pixels * p->outputs / 2);
         m.grad_columns = take(workspace, used, pairs * (out_pixels + 1) / 2 * p->outputs);
-        m.columns = take(workspace, used, pairs * (pixels + 1) / 2 * p->group);
+        m.columns = take(workspace, used, pairs * (strip_pixels + 1) / 2 * p->group);
     }
     return m;
 }
 
 static void prepare(const Block *p, const Memory *m, int back) {
-    const ptrdiff_t rows = p->height + p->kernel - 1, columns = p->width + p->kernel - 1;
-    const size_t bytes = (size_t)(p->unit * rows * columns * p->group) * sizeof(float);
+    const size_t bytes = (size_t)(p->unit * p->rows * p->columns * p->group) * sizeof(float);
     memset(m->inner, 0, bytes);
     if (back) memset(m->spread, 0, bytes);
-    for (ptrdiff_t n = 0, at = 0; n < p->unit; n++)
+    const ptrdiff_t right = p->kernel - 1 - p->left;
+    ptrdiff_t at = 0, out_at = 0;
+    for (ptrdiff_t n = 0; n < p->unit; n++) {
         for (ptrdiff_t i = 0; i < p->height; i++)
             for (ptrdiff_t j = 0; j < p->width; j++)
-                m->inner_place[at++] =
-                    (int32_t)((n * rows + i + p->top) * columns + j + p->left);
-    const ptrdiff_t down = p->kernel - 1 - p->top, right = p->kernel - 1 - p->left;
-    for (ptrdiff_t n = 0, at = 0; n < p->unit; n++)
+                m->inner_place[at++] = (int32_t)((n * p->rows + i) * p->columns + j + p->left);
         for (ptrdiff_t i = 0; i < p->out_height; i++)
             for (ptrdiff_t j = 0; j < p->out_width; j++)
-                m->spread_place[at++] = (int32_t)((n * rows + i * p->stride + down) * columns +
-                                                  j * p->stride + right);
+                m->spread_place[out_at++] = (int32_t)((n * p->rows + i * p->stride) * p->columns +
+                                                      j * p->stride + right);
+    }
 }
 
 static Weights group_weights(const Block *p, int back, float *workspace, ptrdiff_t *used) {

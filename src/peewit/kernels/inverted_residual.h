@@ -12,6 +12,8 @@ typedef struct {
     ptrdiff_t images, height, width, inputs, inner, outputs, kernel, stride;
     ptrdiff_t out_height, out_width, top, left; /* padding "SAME" above and at the left */
     ptrdiff_t group, groups, unit, units;
+    ptrdiff_t strip;         /* rows of the output that are computed together */
+    ptrdiff_t rows, columns; /* of the padded inner activations of a strip */
     int expands, residual;
     int pairs; /* 2 if the operands of products are pairs of bfloat16, otherwise 1 */
 } Block;
@@ -39,11 +41,10 @@ typedef struct {
 
 /* Memory of one thread, for one group of channels of one unit */
 typedef struct {
-    float *inner;      /* after the expansion, padded: (unit, height + kernel - 1, ..., group) */
-    float *filtered;   /* after the filters: (unit, out_height, out_width, group) */
-    float *grad_inner; /* (unit, height, width, group) */
-    /* gradient of the filters' sums, `stride` apart and padded: (unit, height + kernel - 1, ...) */
-    float *spread;
+    float *inner;      /* after the expansion, padded: (unit, rows, columns, group) */
+    float *filtered;   /* after the filters: (unit, strip, out_width, group) */
+    float *grad_inner; /* (unit, rows, width, group) */
+    float *spread;     /* gradient of the filters' sums, `stride` apart, padded like `inner` */
     float *sums; /* of the products over the groups: (pixels, inputs or outputs rounded up to 16) */
     float *x_rows, *x_columns, *grad_rows, *grad_columns; /* operands of products in bfloat16 */
     float *rows, *columns;

@@ -221,16 +221,19 @@ static void pack(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t co
 }
 
 /* Sums of `count` neighbouring pixels of one row of the depthwise convolution, one vector of
- * channels. x is padded, `row` floats between its rows and `pixel` between its pixels. */
-ALWAYS void filter(const int count, const int kernel, const int stride, const float *x,
-                   ptrdiff_t row, ptrdiff_t pixel, const float *w, ptrdiff_t w_step,
-                   Vector *sum) {
+ * channels. x is padded, `row` floats between its rows and `pixel` between its pixels. If `apart` is
+ * 2, only every second row and column of x is not zero, beginning with those of number `first_row`
+ * and `first_column`, and only these are read. */
+ALWAYS void filter(const int count, const int kernel, const int stride, const int apart,
+                   int first_row, const int first_column, const float *x, ptrdiff_t row,
+                   ptrdiff_t pixel, const float *w, ptrdiff_t w_step, Vector *sum) {
     for (int t = 0; t < count; t++) sum[t] = (Vector){0};
-    for (int i = 0; i < kernel; i++)
+    for (int i = first_row; i < kernel; i += apart)
         for (int j = 0; j < kernel; j++) {
             const Vector weight = load(w + (i * kernel + j) * w_step);
             for (int t = 0; t < count; t++)
-                sum[t] += load(x + i * row + (t * stride + j) * pixel) * weight;
+                if (apart == 1 || (t + j + first_column) % 2 == 0)
+                    sum[t] += load(x + i * row + (t * stride + j) * pixel) * weight;
         }
 }
 
@@ -238,39 +241,47 @@ ALWAYS void filter_activate(const int count, const int kernel, const int stride,
                             ptrdiff_t row, ptrdiff_t pixel, const float *w, const float *bias,
                             float *y) {
     Vector sum[PIXELS];
-    filter(count, kernel, stride, x, row, pixel, w, pixel, sum);
+    filter(count, kernel, stride, 1, 0, 0, x, row, pixel, w, pixel, sum);
     for (int t = 0; t < count; t++) store(y + t * pixel, relu6(sum[t] + load(bias)));
 }
 
+/* Rows of a unit's images that are computed together. In the numbering of the padded rows, the
+ * window of `inner` and `spread` begins at row first * stride. */
+typedef struct {
+    ptrdiff_t images;
+    ptrdiff_t first, count; /* rows of the output */
+    ptrdiff_t from, to;     /* rows of the input whose gradient is complete */
+    ptrdiff_t skip;         /* padded row of `from` within the window */
+} Strip;
+
 /* filtered = relu6(depthwise convolution of `inner` + bias) */
-ALWAYS void depthwise(const int kernel, const int stride, const Block *p, ptrdiff_t images,
+ALWAYS void depthwise(const int kernel, const int stride, const Block *p, const Strip *s,
                       const Weights *weights, const Memory *m) {
-    const ptrdiff_t group = p->group, row = (p->width + kernel - 1) * group;
-    const ptrdiff_t image = (p->height + kernel - 1) * row;
-    for (ptrdiff_t n = 0; n < images; n++)
-        for (ptrdiff_t i = 0; i < p->out_height; i++)
+    const ptrdiff_t group = p->group, row = p->columns * group, image = p->rows * row;
+    for (ptrdiff_t n = 0; n < s->images; n++)
+        for (ptrdiff_t i = 0; i < s->count; i++)
             for (ptrdiff_t c = 0; c < group; c += LANES) {
                 const float *x = m->inner + n * image + i * stride * row + c;
                 const float *w = weights->filters + c, *bias = weights->filter_bias + c;
-                float *y = m->filtered + (n * p->out_height + i) * p->out_width * group + c;
+                float *y = m->filtered + (n * s->count + i) * p->out_width * group + c;
                 ptrdiff_t j = 0;
-                for (; j + PIXELS <= p->out_width; j += PIXELS)
-                    filter_activate(PIXELS, kernel, stride, x + j * stride * group, row, group, w,
-                                    bias, y + j * group);
-                for (; j + 2 <= p->out_width; j += 2)
-                    filter_activate(2, kernel, stride, x + j * stride * group, row, group, w, bias,
-                                    y + j * group);
-                for (; j < p->out_width; j++)
-                    filter_activate(1, kernel, stride, x + j * stride * group, row, group, w, bias,
-                                    y + j * group);
+#define STEP(COUNT)                                                                            \
+    for (; j + COUNT <= p->out_width; j += COUNT)                                              \
+        filter_activate(COUNT, kernel, stride, x + j * stride * group, row, group, w, bias,    \
+                        y + j * group);
+                STEP(PIXELS)
+                STEP(2)
+                STEP(1)
+#undef STEP
             }
 }
 
-ALWAYS Vector filter_mask(const int count, const int kernel, const float *grad, ptrdiff_t row,
+ALWAYS Vector filter_mask(const int count, const int kernel, const int apart, int first_row,
+                          const int first_column, const float *grad, ptrdiff_t row,
                           ptrdiff_t pixel, const float *w, const float *mask, float *y,
                           ptrdiff_t step) {
-    Vector sum[PIXELS], total = {0};
-    filter(count, kernel, 1, grad, row, pixel, w, -pixel, sum);
+    Vector sum[8], total = {0};
+    filter(count, kernel, 1, apart, first_row, first_column, grad, row, pixel, w, -pixel, sum);
     for (int t = 0; t < count; t++) {
         if (mask != NULL) sum[t] = passes(sum[t], load(mask + t * pixel));
         store(y + t * step, sum[t]);
@@ -281,27 +292,30 @@ ALWAYS Vector filter_mask(const int count, const int kernel, const float *grad, 
 
 /* y = the transposed depthwise convolution of `spread`, masked by `inner` if the block expands;
  * bias_sum += its sums over the pixels. `step` floats between the pixels of y. */
-ALWAYS void depthwise_back(const int kernel, const Block *p, ptrdiff_t images,
-                           const Weights *weights, const Memory *m, float *y, ptrdiff_t step,
-                           float *bias_sum) {
-    const ptrdiff_t group = p->group, row = (p->width + kernel - 1) * group;
-    const ptrdiff_t image = (p->height + kernel - 1) * row;
-    const ptrdiff_t corner = p->top * row + p->left * group;
-    for (ptrdiff_t n = 0; n < images; n++)
-        for (ptrdiff_t i = 0; i < p->height; i++)
+ALWAYS void depthwise_back(const int kernel, const int stride, const int first_column,
+                           const Block *p, const Strip *s, const Weights *weights, const Memory *m,
+                           float *y, ptrdiff_t step, float *bias_sum) {
+    const ptrdiff_t group = p->group, row = p->columns * group, image = p->rows * row;
+    const ptrdiff_t rows = s->to - s->from;
+    const int most = stride == 1 ? PIXELS : LANES == 16 ? 8 : 4; /* even with stride 2 */
+    for (ptrdiff_t n = 0; n < s->images; n++)
+        for (ptrdiff_t i = 0; i < rows; i++)
             for (ptrdiff_t c = 0; c < group; c += LANES) {
-                const float *from = m->spread + n * image + i * row + c;
-                const float *mask = m->inner + n * image + corner + i * row + c;
+                const ptrdiff_t at = s->skip + i;
+                const float *from = m->spread + n * image + at * row + c;
+                const float *mask = m->inner + n * image + at * row + p->left * group + c;
                 /* the filters rotated by 180 degrees */
                 const float *w = weights->filters + (kernel * kernel - 1) * group + c;
-                float *to = y + (n * p->height + i) * p->width * step + c;
+                float *to = y + (n * rows + i) * p->width * step + c;
+                const int first_row = stride == 1 ? 0 : (int)(at % 2);
                 Vector total = {0};
                 ptrdiff_t j = 0;
-#define STEP(COUNT)                                                                         \
-    for (; j + COUNT <= p->width; j += COUNT)                                               \
-        total += filter_mask(COUNT, kernel, from + j * group, row, group, w,                \
-                             p->expands ? mask + j * group : NULL, to + j * step, step);
-                STEP(PIXELS)
+#define STEP(COUNT)                                                                               \
+    for (; j + COUNT <= p->width; j += COUNT)                                                     \
+        total += filter_mask(COUNT, kernel, stride, first_row, first_column, from + j * group,    \
+                             row, group, w, p->expands ? mask + j * group : NULL, to + j * step, \
+                             step);
+                STEP(most)
                 STEP(2)
                 STEP(1)
 #undef STEP
@@ -312,16 +326,15 @@ ALWAYS void depthwise_back(const int kernel, const Block *p, ptrdiff_t images,
 /* sums (kernel * kernel, group) += gradient of the filters, bias_sum += sums of the gradient;
  * `taps` rows of the filters at once */
 ALWAYS void depthwise_weights(const int kernel, const int stride, const int taps, const Block *p,
-                              ptrdiff_t images, const Memory *m, float *sums, float *bias_sum) {
-    const ptrdiff_t group = p->group, row = (p->width + kernel - 1) * group;
-    const ptrdiff_t image = (p->height + kernel - 1) * row;
-    const ptrdiff_t corner = (kernel - 1 - p->top) * row + (kernel - 1 - p->left) * group;
+                              const Strip *s, const Memory *m, float *sums, float *bias_sum) {
+    const ptrdiff_t group = p->group, row = p->columns * group, image = p->rows * row;
+    const ptrdiff_t corner = (kernel - 1) * row + (kernel - 1 - p->left) * group;
     for (ptrdiff_t c = 0; c < group; c += LANES)
         for (int first = 0; first < kernel; first += taps)
-            for (ptrdiff_t n = 0; n < images; n++) {
+            for (ptrdiff_t n = 0; n < s->images; n++) {
                 Vector sum[25], total = {0};
                 for (int t = 0; t < taps * kernel; t++) sum[t] = (Vector){0};
-                for (ptrdiff_t i = 0; i < p->out_height; i++) {
+                for (ptrdiff_t i = 0; i < s->count; i++) {
                     const float *x = m->inner + n * image + (i * stride + first) * row + c;
                     const float *g = m->spread + n * image + corner + i * stride * row + c;
                     for (ptrdiff_t j = 0; j < p->out_width; j++) {
@@ -343,68 +356,31 @@ ALWAYS void depthwise_weights(const int kernel, const int stride, const int taps
 
 #define AT_ONCE(KERNEL) (LANES == 16 ? KERNEL : KERNEL == 3 ? 3 : 1)
 
-static void depthwise31(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
-    depthwise(3, 1, p, images, w, m);
-}
-static void depthwise32(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
-    depthwise(3, 2, p, images, w, m);
-}
-static void depthwise51(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
-    depthwise(5, 1, p, images, w, m);
-}
-static void depthwise52(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
-    depthwise(5, 2, p, images, w, m);
-}
-
-static void any_depthwise(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m) {
-    if (p->kernel == 3)
-        (p->stride == 1 ? depthwise31 : depthwise32)(p, images, w, m);
-    else
-        (p->stride == 1 ? depthwise51 : depthwise52)(p, images, w, m);
-}
-
-static void weights31(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
-    depthwise_weights(3, 1, AT_ONCE(3), p, images, m, sums, bias);
-}
-static void weights32(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
-    depthwise_weights(3, 2, AT_ONCE(3), p, images, m, sums, bias);
-}
-static void weights51(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
-    depthwise_weights(5, 1, AT_ONCE(5), p, images, m, sums, bias);
-}
-static void weights52(const Block *p, ptrdiff_t images, const Memory *m, float *sums, float *bias) {
-    depthwise_weights(5, 2, AT_ONCE(5), p, images, m, sums, bias);
-}
-
-static void any_weights(const Block *p, ptrdiff_t images, const Memory *m, float *sums,
-                        float *bias) {
-    if (p->kernel == 3)
-        (p->stride == 1 ? weights31 : weights32)(p, images, m, sums, bias);
-    else
-        (p->stride == 1 ? weights51 : weights52)(p, images, m, sums, bias);
-}
-
-static void back3(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m, float *y,
-                  ptrdiff_t step, float *bias_sum) {
-    depthwise_back(3, p, images, w, m, y, step, bias_sum);
-}
-static void back5(const Block *p, ptrdiff_t images, const Weights *w, const Memory *m, float *y,
-                  ptrdiff_t step, float *bias_sum) {
-    depthwise_back(5, p, images, w, m, y, step, bias_sum);
-}
-
-/* inner = the expanded pixels of group g, or a copy of the input's channels */
-static void fill_inner(const Block *p, ptrdiff_t pixels, const float *x, const float *x_rows,
-                       const Weights *w, ptrdiff_t g, const Memory *m) {
-    if (p->expands) {
-        const Result to = {m->inner, p->group, m->inner_place, w->expand_bias, NULL};
-        expand(pixels, p->inputs / PAIRS, x_rows, w->expand, p->group, &to);
-        return;
+/* The compiled variants */
+#define VARIANT(KERNEL, STRIDE)                                                                 \
+    static void depthwise##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,     \
+                                          const Memory *m) {                                    \
+        depthwise(KERNEL, STRIDE, p, s, w, m);                                                  \
+    }                                                                                           \
+    static void weights##KERNEL##STRIDE(const Block *p, const Strip *s, const Memory *m,        \
+                                        float *sums, float *bias_sum) {                         \
+        depthwise_weights(KERNEL, STRIDE, AT_ONCE(KERNEL), p, s, m, sums, bias_sum);            \
+    }                                                                                           \
+    static void back##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,          \
+                                     const Memory *m, float *y, ptrdiff_t step, float *bias_sum) { \
+        if ((KERNEL - 1 - p->left) % 2 == 0)                                                    \
+            depthwise_back(KERNEL, STRIDE, 0, p, s, w, m, y, step, bias_sum);                   \
+        else                                                                                    \
+            depthwise_back(KERNEL, STRIDE, 1, p, s, w, m, y, step, bias_sum);                   \
     }
-    for (ptrdiff_t i = 0; i < pixels; i++)
-        memcpy(m->inner + m->inner_place[i] * p->group, x + i * p->inputs + g * p->group,
-               (size_t)p->group * sizeof(float));
-}
+VARIANT(3, 1)
+VARIANT(3, 2)
+VARIANT(5, 1)
+VARIANT(5, 2)
+#undef VARIANT
+#define CALL(FUNCTION, ...)                                                       \
+    (p->kernel == 3 ? (p->stride == 1 ? FUNCTION##31 : FUNCTION##32)              \
+                    : (p->stride == 1 ? FUNCTION##51 : FUNCTION##52))(__VA_ARGS__)
 
 /* The operands of a product, a matrix (rows, columns): as it is, or pairs of columns */
 static const float *as_rows(const float *from, ptrdiff_t count, float *space) {
@@ -428,18 +404,82 @@ static const float *as_columns(const float *from, ptrdiff_t rows, ptrdiff_t colu
 #endif
 }
 
+/* The next strip of p->strip rows of the output; s->images is 0 at the end */
+static void next_strip(const Block *p, ptrdiff_t images, Strip *s) {
+    s->first = s->images ? s->first + s->count : 0;
+    s->images = s->first < p->out_height ? images : 0;
+    const ptrdiff_t left = p->out_height - s->first;
+    s->count = left < p->strip ? left : p->strip;
+    const ptrdiff_t begin = s->first * p->stride, end = begin + s->count * p->stride;
+    s->from = begin < p->top ? 0 : begin - p->top;
+    s->to = left <= p->strip ? p->height : end - p->top;
+    s->skip = s->from + p->top - begin;
+}
+
+/* Move the window of `inner` to a strip and fill it: with the expanded pixels of group g, or with a
+ * copy of the input's channels. The rows above have been computed for the strip before. */
+static void fill_inner(const Block *p, const Strip *s, const float *x, const float *x_rows,
+                       const Weights *w, ptrdiff_t g, const Memory *m) {
+    const ptrdiff_t row = p->columns * p->group, overlap = p->kernel - p->stride;
+    const ptrdiff_t begin = s->first * p->stride - p->top; /* row of the input */
+    ptrdiff_t from = 0, to = begin + (s->count - 1) * p->stride + p->kernel;
+    if (s->first == 0) {
+        memset(m->inner, 0, (size_t)(p->top * row) * sizeof(float));
+    } else {
+        memmove(m->inner, m->inner + p->strip * p->stride * row,
+                (size_t)(overlap * row) * sizeof(float));
+        from = begin + overlap;
+    }
+    if (to < s->to) to = s->to;
+    if (to > p->height) {
+        if (p->strip < p->out_height)
+            memset(m->inner + (p->height - begin) * row, 0,
+                   (size_t)((to - p->height) * row) * sizeof(float));
+        to = p->height;
+    }
+    if (from > to) from = to;
+    const ptrdiff_t pixels = (s->images - 1) * p->height * p->width + (to - from) * p->width;
+    const ptrdiff_t first = from * p->width;
+    float *inner = m->inner + (from - begin) * row;
+    if (p->expands) {
+        const Result result = {inner, p->group, m->inner_place, w->expand_bias, NULL};
+        const ptrdiff_t depth = p->inputs / PAIRS;
+        expand(pixels, depth, x_rows + first * depth, w->expand, p->group, &result);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < pixels; i++)
+        memcpy(inner + m->inner_place[i] * p->group, x + (first + i) * p->inputs + g * p->group,
+               (size_t)p->group * sizeof(float));
+}
+
+/* Move the window of `spread` to a strip, and clear the rows that the strip does not set */
+static void move_spread(const Block *p, const Strip *s, const Memory *m) {
+    const ptrdiff_t row = p->columns * p->group, kept = p->kernel - 1;
+    const size_t bytes = (size_t)(kept * row) * sizeof(float);
+    if (s->first == 0)
+        memset(m->spread, 0, bytes);
+    else
+        memmove(m->spread, m->spread + p->strip * p->stride * row, bytes);
+    for (ptrdiff_t i = s->count; i < p->strip; i++)
+        memset(m->spread + (kept + i * p->stride) * row, 0, (size_t)row * sizeof(float));
+}
+
 static void forward(const Block *p, ptrdiff_t images, const float *x, const Weights *weights,
                     const float *bias, float *out, const Memory *m) {
     const ptrdiff_t pixels = images * p->height * p->width;
     const ptrdiff_t out_pixels = images * p->out_height * p->out_width;
+    const ptrdiff_t step = rounded(p->outputs);
     const float *x_rows = p->expands ? as_rows(x, pixels * p->inputs, m->x_rows) : NULL;
     for (ptrdiff_t g = 0; g < p->groups; g++) {
-        fill_inner(p, pixels, x, x_rows, weights + g, g, m);
-        any_depthwise(p, images, weights + g, m);
-        const float *rows = as_rows(m->filtered, out_pixels * p->group, m->rows);
-        accumulate(p, out_pixels, rows, weights[g].project, p->outputs, g == 0, m->sums);
+        Strip s = {0};
+        for (next_strip(p, images, &s); s.images; next_strip(p, images, &s)) {
+            const ptrdiff_t some = images * s.count * p->out_width;
+            fill_inner(p, &s, x, x_rows, weights + g, g, m);
+            CALL(depthwise, p, &s, weights + g, m);
+            accumulate(p, some, as_rows(m->filtered, some * p->group, m->rows), weights[g].project,
+                       p->outputs, g == 0, m->sums + s.first * p->out_width * step);
+        }
     }
-    const ptrdiff_t step = rounded(p->outputs);
     for (ptrdiff_t i = 0; i < out_pixels; i++) {
         const float *from = m->sums + i * step, *input = x + i * p->inputs;
         float *to = out + i * p->outputs;
@@ -450,48 +490,61 @@ static void forward(const Block *p, ptrdiff_t images, const float *x, const Weig
     }
 }
 
+/* Operands of the products of the backward pass: pixels are rows, or columns */
+typedef struct {
+    const float *x_rows, *x_columns, *grad_rows, *grad_columns;
+} Operands;
+
+static void strip_backward(const Block *p, const Strip *s, const float *x, const Operands *o,
+                           const Weights *w, ptrdiff_t g, float *grad_x, const Gradients *sums,
+                           const Memory *m) {
+    const ptrdiff_t group = p->group, taps = p->kernel * p->kernel;
+    const ptrdiff_t some = s->images * s->count * p->out_width, start = s->first * p->out_width;
+    fill_inner(p, s, x, o->x_rows, w, g, m);
+    CALL(depthwise, p, s, w, m);
+    move_spread(p, s, m);
+    const Result to_spread = {m->spread + (p->kernel - 1) * p->columns * group, group,
+                              m->spread_place, NULL, m->filtered};
+    masked(some, p->outputs / PAIRS, o->grad_rows + start * (p->outputs / PAIRS), w->project_back,
+           group, &to_spread);
+    const Result to_project = {sums->project + g * p->outputs * group, group, NULL, NULL, NULL};
+    add(p->outputs, (some + PAIRS - 1) / PAIRS, o->grad_columns + start / PAIRS * p->outputs, 1,
+        p->outputs, as_columns(m->filtered, some, group, m->columns), group, &to_project);
+    CALL(weights, p, s, m, sums->filters + g * taps * group, sums->filter_bias + g * group);
+    const ptrdiff_t pixels = s->images * (s->to - s->from) * p->width, first = s->from * p->width;
+    if (!p->expands) {
+        float unused[MOST] = {0};
+        if (grad_x != NULL)
+            CALL(back, p, s, w, m, grad_x + first * p->inputs + g * group, p->inputs, unused);
+        return;
+    }
+    CALL(back, p, s, w, m, m->grad_inner, group, sums->expand_bias + g * group);
+    const Result to_expand = {sums->expand + g * p->inputs * group, group, NULL, NULL, NULL};
+    add(p->inputs, (pixels + PAIRS - 1) / PAIRS, o->x_columns + first / PAIRS * p->inputs, 1,
+        p->inputs, as_columns(m->grad_inner, pixels, group, m->columns), group, &to_expand);
+    if (grad_x != NULL)
+        accumulate(p, pixels, as_rows(m->grad_inner, pixels * group, m->rows), w->expand_back,
+                   p->inputs, g == 0, m->sums + first * rounded(p->inputs));
+}
+
 static void backward(const Block *p, ptrdiff_t images, const float *x, const Weights *weights,
                      const float *grad, float *grad_x, const Gradients *sums, const Memory *m) {
-    const ptrdiff_t pixels = images * p->height * p->width, group = p->group;
+    const ptrdiff_t pixels = images * p->height * p->width;
     const ptrdiff_t out_pixels = images * p->out_height * p->out_width;
-    const ptrdiff_t depth = (pixels + PAIRS - 1) / PAIRS;
-    const ptrdiff_t out_depth = (out_pixels + PAIRS - 1) / PAIRS;
-    const float *x_rows = NULL, *x_columns = NULL;
+    Operands o = {0};
     if (p->expands) {
-        x_rows = as_rows(x, pixels * p->inputs, m->x_rows);
-        x_columns = as_columns(x, pixels, p->inputs, m->x_columns);
+        o.x_rows = as_rows(x, pixels * p->inputs, m->x_rows);
+        o.x_columns = as_columns(x, pixels, p->inputs, m->x_columns);
     }
     for (ptrdiff_t i = 0; i < out_pixels; i++)
         for (ptrdiff_t c = 0; c < p->outputs; c++)
             sums->project_bias[c] += grad[i * p->outputs + c];
-    const float *grad_rows = as_rows(grad, out_pixels * p->outputs, m->grad_rows);
-    const float *grad_columns = as_columns(grad, out_pixels, p->outputs, m->grad_columns);
+    o.grad_rows = as_rows(grad, out_pixels * p->outputs, m->grad_rows);
+    o.grad_columns = as_columns(grad, out_pixels, p->outputs, m->grad_columns);
     for (ptrdiff_t g = 0; g < p->groups; g++) {
-        const Weights *w = weights + g;
-        fill_inner(p, pixels, x, x_rows, w, g, m);
-        any_depthwise(p, images, w, m);
-        const Result to_spread = {m->spread, group, m->spread_place, NULL, m->filtered};
-        masked(out_pixels, p->outputs / PAIRS, grad_rows, w->project_back, group, &to_spread);
-        const Result to_project = {sums->project + g * p->outputs * group, group, NULL, NULL, NULL};
-        add(p->outputs, out_depth, grad_columns, 1, p->outputs,
-            as_columns(m->filtered, out_pixels, group, m->columns), group, &to_project);
-        any_weights(p, images, m, sums->filters + g * p->kernel * p->kernel * group,
-                    sums->filter_bias + g * group);
-        if (!p->expands) {
-            float unused[MOST] = {0};
-            if (grad_x != NULL)
-                (p->kernel == 3 ? back3 : back5)(p, images, w, m, grad_x + g * group, p->inputs,
-                                                 unused);
-            continue;
-        }
-        (p->kernel == 3 ? back3 : back5)(p, images, w, m, m->grad_inner, group,
-                                         sums->expand_bias + g * group);
-        const Result to_expand = {sums->expand + g * p->inputs * group, group, NULL, NULL, NULL};
-        add(p->inputs, depth, x_columns, 1, p->inputs,
-            as_columns(m->grad_inner, pixels, group, m->columns), group, &to_expand);
-        if (grad_x != NULL)
-            accumulate(p, pixels, as_rows(m->grad_inner, pixels * group, m->rows), w->expand_back,
-                       p->inputs, g == 0, m->sums);
+        Strip s = {0};
+        for (next_strip(p, images, &s); s.images; next_strip(p, images, &s))
+            strip_backward(p, &s, x, &o, weights + g, g, grad_x, sums, m);
     }
     if (grad_x == NULL) return;
     const ptrdiff_t step = rounded(p->inputs);
