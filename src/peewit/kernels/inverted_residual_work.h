@@ -26,10 +26,6 @@ typedef int32_t Bits __attribute__((vector_size(LANES * 4)));
 
 ALWAYS Vector load(const float *from) { return *(const Vector *)from; }
 ALWAYS void store(float *to, Vector value) { *(Vector *)to = value; }
-ALWAYS Vector where(Bits condition, Vector value) {
-    return (Vector)((Bits)value & condition);
-}
-
 #if defined(BFLOAT16)
 #define PAIRS 2
 ALWAYS Vector multiply_add(Vector sum, float a, Vector b) {
@@ -40,7 +36,26 @@ ALWAYS Vector multiply_add(Vector sum, float a, Vector b) {
 ALWAYS Vector multiply_add(Vector sum, float a, Vector b) { return sum + a * b; }
 #endif
 
-/* NaN stays NaN, so that a failed training is noticed */
+/* NaN stays NaN, so that a failed training is noticed; `passes` is the gradient of ReLU6 for the
+ * output y */
+#if LANES == 16
+ALWAYS Vector relu6(Vector x) {
+    /* these return their second operand if one is NaN */
+    const __m512 above = _mm512_max_ps(_mm512_setzero_ps(), (__m512)x);
+    return (Vector)_mm512_min_ps(_mm512_set1_ps(6.0f), above);
+}
+
+ALWAYS Vector passes(Vector grad, Vector y) {
+    const __mmask16 above = _mm512_cmp_ps_mask((__m512)y, _mm512_setzero_ps(), _CMP_GT_OQ);
+    const __mmask16 both =
+        _mm512_mask_cmp_ps_mask(above, (__m512)y, _mm512_set1_ps(6.0f), _CMP_LT_OQ);
+    return (Vector)_mm512_maskz_mov_ps(both, (__m512)grad);
+}
+#else
+ALWAYS Vector where(Bits condition, Vector value) {
+    return (Vector)((Bits)value & condition);
+}
+
 ALWAYS Vector relu6(Vector x) {
     const Vector six = (Vector){0} + 6.0f;
     x = where(~(x < 0.0f), x);
@@ -49,6 +64,7 @@ ALWAYS Vector relu6(Vector x) {
 }
 
 ALWAYS Vector passes(Vector grad, Vector y) { return where((y > 0.0f) & (y < 6.0f), grad); }
+#endif
 
 /* What happens to the sums of a product */
 enum { SET, ADD, ACTIVATE, MASK };
@@ -69,7 +85,8 @@ ALWAYS void tile(const int what, const int rows, const int vecs, ptrdiff_t depth
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vecs; v++)
             sum[r][v] = what == ADD ? load(to->c + (row + r) * to->step + column + v * LANES)
-                                    : (Vector){0};
+                        : what == ACTIVATE ? load(to->bias + column + v * LANES)
+                                           : (Vector){0};
     a += row * row_step;
     b += column;
     for (ptrdiff_t k = 0; k < depth; k++) {
@@ -85,8 +102,7 @@ ALWAYS void tile(const int what, const int rows, const int vecs, ptrdiff_t depth
         for (int v = 0; v < vecs; v++) {
             const ptrdiff_t at = column + v * LANES;
             if (what == ACTIVATE)
-                store(to->c + to->place[row + r] * to->step + at,
-                      relu6(sum[r][v] + load(to->bias + at)));
+                store(to->c + to->place[row + r] * to->step + at, relu6(sum[r][v]));
             else if (what == MASK)
                 store(to->c + to->place[row + r] * to->step + at,
                       passes(sum[r][v], load(to->mask + (row + r) * to->step + at)));
