@@ -10,6 +10,11 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define MOST 48 /* columns of a product's block */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(LANES * 4)));
@@ -82,8 +87,8 @@ ALWAYS void tile(const int what, const int rows, const int vecs, ptrdiff_t depth
                  ptrdiff_t row_step, ptrdiff_t depth_step, const float *b, ptrdiff_t b_step,
                  const Result *to, ptrdiff_t row, ptrdiff_t column) {
     Vector sum[12][VECTORS];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vecs; v++)
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vecs; v++)
             sum[r][v] = what == ADD ? load(to->c + (row + r) * to->step + column + v * LANES)
                         : what == ACTIVATE ? load(to->bias + column + v * LANES)
                                            : (Vector){0};
@@ -91,15 +96,15 @@ ALWAYS void tile(const int what, const int rows, const int vecs, ptrdiff_t depth
     b += column;
     for (ptrdiff_t k = 0; k < depth; k++) {
         Vector right[VECTORS];
-        for (int v = 0; v < vecs; v++) right[v] = load(b + v * LANES);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vecs; v++)
+        UNROLL for (int v = 0; v < vecs; v++) right[v] = load(b + v * LANES);
+        UNROLL for (int r = 0; r < rows; r++)
+            UNROLL for (int v = 0; v < vecs; v++)
                 sum[r][v] = multiply_add(sum[r][v], a[r * row_step], right[v]);
         a += depth_step;
         b += b_step;
     }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < vecs; v++) {
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vecs; v++) {
             const ptrdiff_t at = column + v * LANES;
             if (what == ACTIVATE)
                 store(to->c + to->place[row + r] * to->step + at, relu6(sum[r][v]));
