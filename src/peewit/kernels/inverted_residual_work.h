@@ -13,7 +13,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif
 
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
@@ -248,14 +248,20 @@ static void pack(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t co
 ALWAYS void filter(const int count, const int kernel, const int stride, const int apart,
                    int first_row, const int first_column, const float *x, ptrdiff_t row,
                    ptrdiff_t pixel, const float *w, ptrdiff_t w_step, Vector *sum) {
-    for (int t = 0; t < count; t++) sum[t] = (Vector){0};
-    for (int i = first_row; i < kernel; i += apart)
-        for (int j = 0; j < kernel; j++) {
-            const Vector weight = load(w + (i * kernel + j) * w_step);
-            for (int t = 0; t < count; t++)
-                if (apart == 1 || (t + j + first_column) % 2 == 0)
-                    sum[t] += load(x + i * row + (t * stride + j) * pixel) * weight;
+    UNROLL for (int t = 0; t < count; t++) sum[t] = (Vector){0};
+    for (int i = first_row; i < kernel; i += apart) {
+        const float *from = x + i * row;
+        Vector weight[5];
+        UNROLL for (int j = 0; j < kernel; j++) weight[j] = load(w + (i * kernel + j) * w_step);
+        UNROLL for (int k = 0; k < (count - 1) * stride + kernel; k++, from += pixel) {
+            if (apart == 2 && (k + first_column) % 2) continue;
+            const Vector value = load(from);
+            UNROLL for (int t = 0; t < count; t++) {
+                const int j = k - t * stride;
+                if (0 <= j && j < kernel) sum[t] += value * weight[j];
+            }
         }
+    }
 }
 
 ALWAYS void filter_activate(const int count, const int kernel, const int stride, const float *x,
@@ -263,7 +269,8 @@ ALWAYS void filter_activate(const int count, const int kernel, const int stride,
                             float *y) {
     Vector sum[PIXELS];
     filter(count, kernel, stride, 1, 0, 0, x, row, pixel, w, pixel, sum);
-    for (int t = 0; t < count; t++) store(y + t * pixel, relu6(sum[t] + load(bias)));
+    const Vector shift = load(bias);
+    UNROLL for (int t = 0; t < count; t++) store(y + t * pixel, relu6(sum[t] + shift));
 }
 
 /* Rows of a unit's images that are computed together. In the numbering of the padded rows, the
@@ -303,7 +310,7 @@ ALWAYS Vector filter_mask(const int count, const int kernel, const int apart, in
                           ptrdiff_t step) {
     Vector sum[8], total = {0};
     filter(count, kernel, 1, apart, first_row, first_column, grad, row, pixel, w, -pixel, sum);
-    for (int t = 0; t < count; t++) {
+    UNROLL for (int t = 0; t < count; t++) {
         if (mask != NULL) sum[t] = passes(sum[t], load(mask + t * pixel));
         store(y + t * step, sum[t]);
         total += sum[t];
