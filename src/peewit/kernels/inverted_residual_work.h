@@ -145,22 +145,22 @@ ALWAYS void product(const int what, ptrdiff_t rows, ptrdiff_t depth, const float
 #endif
 }
 
-static void expand(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
+static void product_activate(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
                    const Result *to) {
     product(ACTIVATE, rows, depth, a, depth, 1, b, width, to);
 }
 
-static void masked(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
+static void product_mask(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
                    const Result *to) {
     product(MASK, rows, depth, a, depth, 1, b, width, to);
 }
 
-static void add(ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step,
+static void product_add(ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff_t row_step,
                 ptrdiff_t depth_step, const float *b, ptrdiff_t width, const Result *to) {
     product(ADD, rows, depth, a, row_step, depth_step, b, width, to);
 }
 
-static void set(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
+static void product_set(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
                 const Result *to) {
     product(SET, rows, depth, a, depth, 1, b, width, to);
 }
@@ -181,9 +181,9 @@ static void accumulate(const Block *p, ptrdiff_t pixels, const float *a, const f
         const ptrdiff_t some = block_width(width - c);
         const Result to = {sums + c, width, NULL, NULL, NULL};
         if (first)
-            set(pixels, depth, a, b, some, &to);
+            product_set(pixels, depth, a, b, some, &to);
         else
-            add(pixels, depth, a, depth, 1, b, some, &to);
+            product_add(pixels, depth, a, depth, 1, b, some, &to);
         b += depth * some;
         c += some;
     }
@@ -390,11 +390,11 @@ ALWAYS void depthwise_weights(const int kernel, const int stride, const int taps
                                           const Memory *m) {                                    \
         depthwise(KERNEL, STRIDE, p, s, w, m);                                                  \
     }                                                                                           \
-    static void weights##KERNEL##STRIDE(const Block *p, const Strip *s, const Memory *m,        \
+    static void depthwise_weights##KERNEL##STRIDE(const Block *p, const Strip *s, const Memory *m,        \
                                         float *sums, float *bias_sum) {                         \
         depthwise_weights(KERNEL, STRIDE, AT_ONCE(KERNEL), p, s, m, sums, bias_sum);            \
     }                                                                                           \
-    static void back##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,          \
+    static void depthwise_back##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,          \
                                      const Memory *m, float *y, ptrdiff_t step, float *bias_sum) { \
         if ((KERNEL - 1 - p->left) % 2 == 0)                                                    \
             depthwise_back(KERNEL, STRIDE, 0, p, s, w, m, y, step, bias_sum);                   \
@@ -472,7 +472,7 @@ static void fill_inner(const Block *p, const Strip *s, const float *x, const flo
     if (p->expands) {
         const Result result = {inner, p->group, m->inner_place, w->expand_bias, NULL};
         const ptrdiff_t depth = p->inputs / PAIRS;
-        expand(pixels, depth, x_rows + first * depth, w->expand, p->group, &result);
+        product_activate(pixels, depth, x_rows + first * depth, w->expand, p->group, &result);
         return;
     }
     for (ptrdiff_t i = 0; i < pixels; i++)
@@ -533,22 +533,22 @@ static void strip_backward(const Block *p, const Strip *s, const float *x, const
     move_spread(p, s, m);
     const Result to_spread = {m->spread + (p->kernel - 1) * p->columns * group, group,
                               m->spread_place, NULL, m->filtered};
-    masked(some, p->outputs / PAIRS, o->grad_rows + start * (p->outputs / PAIRS), w->project_back,
+    product_mask(some, p->outputs / PAIRS, o->grad_rows + start * (p->outputs / PAIRS), w->project_back,
            group, &to_spread);
     const Result to_project = {sums->project + g * p->outputs * group, group, NULL, NULL, NULL};
-    add(p->outputs, (some + PAIRS - 1) / PAIRS, o->grad_columns + start / PAIRS * p->outputs, 1,
+    product_add(p->outputs, (some + PAIRS - 1) / PAIRS, o->grad_columns + start / PAIRS * p->outputs, 1,
         p->outputs, as_columns(m->filtered, some, group, m->columns), group, &to_project);
-    CALL(weights, p, s, m, sums->filters + g * taps * group, sums->filter_bias + g * group);
+    CALL(depthwise_weights, p, s, m, sums->filters + g * taps * group, sums->filter_bias + g * group);
     const ptrdiff_t pixels = s->images * (s->to - s->from) * p->width, first = s->from * p->width;
     if (!p->expands) {
         float unused[MOST] = {0};
         if (grad_x != NULL)
-            CALL(back, p, s, w, m, grad_x + first * p->inputs + g * group, p->inputs, unused);
+            CALL(depthwise_back, p, s, w, m, grad_x + first * p->inputs + g * group, p->inputs, unused);
         return;
     }
-    CALL(back, p, s, w, m, m->grad_inner, group, sums->expand_bias + g * group);
+    CALL(depthwise_back, p, s, w, m, m->grad_inner, group, sums->expand_bias + g * group);
     const Result to_expand = {sums->expand + g * p->inputs * group, group, NULL, NULL, NULL};
-    add(p->inputs, (pixels + PAIRS - 1) / PAIRS, o->x_columns + first / PAIRS * p->inputs, 1,
+    product_add(p->inputs, (pixels + PAIRS - 1) / PAIRS, o->x_columns + first / PAIRS * p->inputs, 1,
         p->inputs, as_columns(m->grad_inner, pixels, group, m->columns), group, &to_expand);
     if (grad_x != NULL)
         accumulate(p, pixels, as_rows(m->grad_inner, pixels * group, m->rows), w->expand_back,
