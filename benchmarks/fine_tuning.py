@@ -124,7 +124,7 @@ class Subject:
             for part in (model.stem, *model.blocks[:halves]):
                 part.requires_grad_(False)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-5) if trained else None
+        optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True) if trained else None
         x, y = torch.randn(batch, 3, size, size), torch.arange(batch) % CLASSES
         if self.form != "keras contiguous":
             x = x.contiguous(memory_format=torch.channels_last)

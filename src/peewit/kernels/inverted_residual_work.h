@@ -20,13 +20,11 @@ typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alia
 typedef int32_t Bits __attribute__((vector_size(LANES * 4)));
 
 /* Sums that fit into the registers: 8 x 48 or 12 x 32 take 24 of the 32 registers of AVX-512, 6 x
- * 16 take 12 of the 16 of AVX2. PIXELS: of the depthwise convolution. */
+ * 16 take 12 of the 16 of AVX2. */
 #if LANES == 16
 #define VECTORS 3
-#define PIXELS 7
 #else
 #define VECTORS 2
-#define PIXELS 4
 #endif
 
 ALWAYS Vector load(const float *from) { return *(const Vector *)from; }
@@ -219,11 +217,14 @@ static void pack_pairs(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdif
         }
 }
 
+static inline void store_rounded(float *to, Vector value) {
+    _mm256_storeu_si256((__m256i *)(void *)to, (__m256i)_mm512_cvtneps_pbh((__m512)value));
+}
+
 /* Round to bfloat16, in the same order: pairs of columns. count is a multiple of 16. */
 static void pack_rows(const float *from, ptrdiff_t count, float *to) {
     for (ptrdiff_t i = 0; i < count; i += 16)
-        _mm256_storeu_si256((__m256i *)(void *)(to + i / 2),
-                            (__m256i)_mm512_cvtneps_pbh((__m512)load(from + i)));
+        store_rounded(to + i / 2, load(from + i));
 }
 #endif
 
@@ -264,13 +265,32 @@ ALWAYS void filter(const int count, const int kernel, const int stride, const in
     }
 }
 
-ALWAYS void filter_activate(const int count, const int kernel, const int stride, const float *x,
-                            ptrdiff_t row, ptrdiff_t pixel, const float *w, const float *bias,
-                            float *y) {
-    Vector sum[PIXELS];
-    filter(count, kernel, stride, 1, 0, 0, x, row, pixel, w, pixel, sum);
-    const Vector shift = load(bias);
-    UNROLL for (int t = 0; t < count; t++) store(y + t * pixel, relu6(sum[t] + shift));
+/* How results of the depthwise convolution are stored: as float32, or rounded to bfloat16 as a
+ * left-hand operand of products (pairs of channels) or a right-hand one (pairs of pixels) */
+enum { WHOLE = 1, ROWS = 2, COLUMNS = 4 };
+
+typedef struct {
+    float *whole;   /* `step` floats between the pixels */
+    ptrdiff_t step;
+    float *rows, *columns;
+} Target;
+
+/* Store the vectors at channel c of `count` pixels, an even number from an even one for COLUMNS */
+ALWAYS void emit(const int count, const int form, const Vector *value, const Target *to,
+                 ptrdiff_t group, ptrdiff_t pixel, ptrdiff_t c) {
+    if (form & WHOLE)
+        UNROLL for (int t = 0; t < count; t++)
+            store(to->whole + (pixel + t) * to->step + c, value[t]);
+#if defined(BFLOAT16)
+    if (form & ROWS)
+        UNROLL for (int t = 0; t < count; t++)
+            store_rounded(to->rows + ((pixel + t) * group + c) / 2, value[t]);
+    if (form & COLUMNS)
+        UNROLL for (int t = 0; t + 1 < count; t += 2)
+            store(to->columns + (pixel + t) / 2 * group + c, pair(value[t], value[t + 1]));
+#else
+    (void)group;
+#endif
 }
 
 /* Rows of a unit's images that are computed together. In the numbering of the padded rows, the
@@ -282,50 +302,48 @@ typedef struct {
     ptrdiff_t skip;         /* padded row of `from` within the window */
 } Strip;
 
-/* filtered = relu6(depthwise convolution of `inner` + bias) */
-ALWAYS void depthwise(const int kernel, const int stride, const Block *p, const Strip *s,
-                      const Weights *weights, const Memory *m) {
+/* Pixels computed at once: pairs need an even number, and so does a gradient with stride 2 */
+ALWAYS int at_once(const int stride, const int form) {
+    if (LANES < 16) return 4;
+    return stride == 2 || (form & COLUMNS) ? 8 : 7;
+}
+
+/* The depthwise convolution of `inner`, with bias and ReLU6 */
+ALWAYS void depthwise(const int kernel, const int stride, const int form, const Block *p,
+                      const Strip *s, const Weights *weights, const Memory *m, const Target *to) {
     const ptrdiff_t group = p->group, row = p->columns * group, image = p->rows * row;
+    const int most = at_once(1, form);
     for (ptrdiff_t n = 0; n < s->images; n++)
         for (ptrdiff_t i = 0; i < s->count; i++)
             for (ptrdiff_t c = 0; c < group; c += LANES) {
                 const float *x = m->inner + n * image + i * stride * row + c;
-                const float *w = weights->filters + c, *bias = weights->filter_bias + c;
-                float *y = m->filtered + (n * s->count + i) * p->out_width * group + c;
+                const float *w = weights->filters + c;
+                const Vector bias = load(weights->filter_bias + c);
+                const ptrdiff_t pixel = (n * s->count + i) * p->out_width;
                 ptrdiff_t j = 0;
-#define STEP(COUNT)                                                                            \
-    for (; j + COUNT <= p->out_width; j += COUNT)                                              \
-        filter_activate(COUNT, kernel, stride, x + j * stride * group, row, group, w, bias,    \
-                        y + j * group);
-                STEP(PIXELS)
+#define STEP(COUNT)                                                                               \
+    for (; j + COUNT <= p->out_width; j += COUNT) {                                               \
+        Vector sum[8];                                                                            \
+        filter(COUNT, kernel, stride, 1, 0, 0, x + j * stride * group, row, group, w, group, sum); \
+        UNROLL for (int t = 0; t < COUNT; t++) sum[t] = relu6(sum[t] + bias);                     \
+        emit(COUNT, form, sum, to, group, pixel + j, c);                                          \
+    }
+                STEP(most)
+                STEP(4)
                 STEP(2)
                 STEP(1)
 #undef STEP
             }
 }
 
-ALWAYS Vector filter_mask(const int count, const int kernel, const int apart, int first_row,
-                          const int first_column, const float *grad, ptrdiff_t row,
-                          ptrdiff_t pixel, const float *w, const float *mask, float *y,
-                          ptrdiff_t step) {
-    Vector sum[8], total = {0};
-    filter(count, kernel, 1, apart, first_row, first_column, grad, row, pixel, w, -pixel, sum);
-    UNROLL for (int t = 0; t < count; t++) {
-        if (mask != NULL) sum[t] = passes(sum[t], load(mask + t * pixel));
-        store(y + t * step, sum[t]);
-        total += sum[t];
-    }
-    return total;
-}
-
-/* y = the transposed depthwise convolution of `spread`, masked by `inner` if the block expands;
- * bias_sum += its sums over the pixels. `step` floats between the pixels of y. */
+/* The transposed depthwise convolution of `spread`, masked by `inner` if the block expands;
+ * bias_sum += its sums over the pixels */
 ALWAYS void depthwise_back(const int kernel, const int stride, const int first_column,
-                           const Block *p, const Strip *s, const Weights *weights, const Memory *m,
-                           float *y, ptrdiff_t step, float *bias_sum) {
+                           const int form, const Block *p, const Strip *s, const Weights *weights,
+                           const Memory *m, const Target *to, float *bias_sum) {
     const ptrdiff_t group = p->group, row = p->columns * group, image = p->rows * row;
     const ptrdiff_t rows = s->to - s->from;
-    const int most = stride == 1 ? PIXELS : LANES == 16 ? 8 : 4; /* even with stride 2 */
+    const int most = at_once(stride, form);
     for (ptrdiff_t n = 0; n < s->images; n++)
         for (ptrdiff_t i = 0; i < rows; i++)
             for (ptrdiff_t c = 0; c < group; c += LANES) {
@@ -334,16 +352,23 @@ ALWAYS void depthwise_back(const int kernel, const int stride, const int first_c
                 const float *mask = m->inner + n * image + at * row + p->left * group + c;
                 /* the filters rotated by 180 degrees */
                 const float *w = weights->filters + (kernel * kernel - 1) * group + c;
-                float *to = y + (n * rows + i) * p->width * step + c;
                 const int first_row = stride == 1 ? 0 : (int)(at % 2);
+                const ptrdiff_t pixel = (n * rows + i) * p->width;
                 Vector total = {0};
                 ptrdiff_t j = 0;
-#define STEP(COUNT)                                                                               \
-    for (; j + COUNT <= p->width; j += COUNT)                                                     \
-        total += filter_mask(COUNT, kernel, stride, first_row, first_column, from + j * group,    \
-                             row, group, w, p->expands ? mask + j * group : NULL, to + j * step, \
-                             step);
+#define STEP(COUNT)                                                                            \
+    for (; j + COUNT <= p->width; j += COUNT) {                                                \
+        Vector sum[8];                                                                         \
+        filter(COUNT, kernel, 1, stride, first_row, first_column, from + j * group, row, group, \
+               w, -group, sum);                                                                \
+        UNROLL for (int t = 0; t < COUNT; t++) {                                               \
+            if (p->expands) sum[t] = passes(sum[t], load(mask + (j + t) * group));             \
+            total += sum[t];                                                                   \
+        }                                                                                      \
+        emit(COUNT, form, sum, to, group, pixel + j, c);                                       \
+    }
                 STEP(most)
+                STEP(4)
                 STEP(2)
                 STEP(1)
 #undef STEP
@@ -385,21 +410,32 @@ ALWAYS void depthwise_weights(const int kernel, const int stride, const int taps
 #define AT_ONCE(KERNEL) (LANES == 16 ? KERNEL : KERNEL == 3 ? 3 : 1)
 
 /* The compiled variants */
-#define VARIANT(KERNEL, STRIDE)                                                                 \
-    static void depthwise##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,     \
-                                          const Memory *m) {                                    \
-        depthwise(KERNEL, STRIDE, p, s, w, m);                                                  \
-    }                                                                                           \
-    static void depthwise_weights##KERNEL##STRIDE(const Block *p, const Strip *s, const Memory *m,        \
-                                        float *sums, float *bias_sum) {                         \
-        depthwise_weights(KERNEL, STRIDE, AT_ONCE(KERNEL), p, s, m, sums, bias_sum);            \
-    }                                                                                           \
-    static void depthwise_back##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,          \
-                                     const Memory *m, float *y, ptrdiff_t step, float *bias_sum) { \
-        if ((KERNEL - 1 - p->left) % 2 == 0)                                                    \
-            depthwise_back(KERNEL, STRIDE, 0, p, s, w, m, y, step, bias_sum);                   \
-        else                                                                                    \
-            depthwise_back(KERNEL, STRIDE, 1, p, s, w, m, y, step, bias_sum);                   \
+#define VARIANT(KERNEL, STRIDE)                                                                   \
+    static void depthwise##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,       \
+                                          const Memory *m, const Target *to, int form) {          \
+        if (PAIRS == 2 && form == ROWS)                                                           \
+            depthwise(KERNEL, STRIDE, ROWS, p, s, w, m, to);                                      \
+        else if (PAIRS == 2 && form == (WHOLE | COLUMNS))                                         \
+            depthwise(KERNEL, STRIDE, WHOLE | COLUMNS, p, s, w, m, to);                           \
+        else                                                                                      \
+            depthwise(KERNEL, STRIDE, WHOLE, p, s, w, m, to);                                     \
+    }                                                                                             \
+    static void depthwise_weights##KERNEL##STRIDE(const Block *p, const Strip *s, const Memory *m, \
+                                                  float *sums, float *bias_sum) {                 \
+        depthwise_weights(KERNEL, STRIDE, AT_ONCE(KERNEL), p, s, m, sums, bias_sum);              \
+    }                                                                                             \
+    static void depthwise_back##KERNEL##STRIDE(const Block *p, const Strip *s, const Weights *w,  \
+                                               const Memory *m, const Target *to, int form,       \
+                                               float *sum) {                                      \
+        const int odd = (KERNEL - 1 - p->left) % 2 != 0;                                          \
+        if (PAIRS == 2 && form != WHOLE && odd)                                                   \
+            depthwise_back(KERNEL, STRIDE, 1, ROWS | COLUMNS, p, s, w, m, to, sum);               \
+        else if (PAIRS == 2 && form != WHOLE)                                                     \
+            depthwise_back(KERNEL, STRIDE, 0, ROWS | COLUMNS, p, s, w, m, to, sum);               \
+        else if (odd)                                                                             \
+            depthwise_back(KERNEL, STRIDE, 1, WHOLE, p, s, w, m, to, sum);                        \
+        else                                                                                      \
+            depthwise_back(KERNEL, STRIDE, 0, WHOLE, p, s, w, m, to, sum);                        \
     }
 VARIANT(3, 1)
 VARIANT(3, 2)
@@ -498,14 +534,15 @@ static void forward(const Block *p, ptrdiff_t images, const float *x, const Weig
     const ptrdiff_t out_pixels = images * p->out_height * p->out_width;
     const ptrdiff_t step = rounded(p->outputs);
     const float *x_rows = p->expands ? as_rows(x, pixels * p->inputs, m->x_rows) : NULL;
+    const Target to = {m->filtered, p->group, m->rows, NULL};
     for (ptrdiff_t g = 0; g < p->groups; g++) {
         Strip s = {0};
         for (next_strip(p, images, &s); s.images; next_strip(p, images, &s)) {
             const ptrdiff_t some = images * s.count * p->out_width;
             fill_inner(p, &s, x, x_rows, weights + g, g, m);
-            CALL(depthwise, p, &s, weights + g, m);
-            accumulate(p, some, as_rows(m->filtered, some * p->group, m->rows), weights[g].project,
-                       p->outputs, g == 0, m->sums + s.first * p->out_width * step);
+            CALL(depthwise, p, &s, weights + g, m, &to, PAIRS == 2 ? ROWS : WHOLE);
+            accumulate(p, some, PAIRS == 2 ? m->rows : m->filtered, weights[g].project, p->outputs,
+                       g == 0, m->sums + s.first * p->out_width * step);
         }
     }
     for (ptrdiff_t i = 0; i < out_pixels; i++) {
@@ -529,7 +566,9 @@ static void strip_backward(const Block *p, const Strip *s, const float *x, const
     const ptrdiff_t group = p->group, taps = p->kernel * p->kernel;
     const ptrdiff_t some = s->images * s->count * p->out_width, start = s->first * p->out_width;
     fill_inner(p, s, x, o->x_rows, w, g, m);
-    CALL(depthwise, p, s, w, m);
+    const int paired = PAIRS == 2 && p->out_width % 2 == 0;
+    const Target to_filtered = {m->filtered, group, NULL, m->columns};
+    CALL(depthwise, p, s, w, m, &to_filtered, paired ? WHOLE | COLUMNS : WHOLE);
     move_spread(p, s, m);
     const Result to_spread = {m->spread + (p->kernel - 1) * p->columns * group, group,
                               m->spread_place, NULL, m->filtered};
@@ -542,17 +581,23 @@ static void strip_backward(const Block *p, const Strip *s, const float *x, const
     const ptrdiff_t pixels = s->images * (s->to - s->from) * p->width, first = s->from * p->width;
     if (!p->expands) {
         float unused[MOST] = {0};
-        if (grad_x != NULL)
-            CALL(depthwise_back, p, s, w, m, grad_x + first * p->inputs + g * group, p->inputs, unused);
+        const Target to = {grad_x + first * p->inputs + g * group, p->inputs, NULL, NULL};
+        if (grad_x != NULL) CALL(depthwise_back, p, s, w, m, &to, WHOLE, unused);
         return;
     }
-    CALL(depthwise_back, p, s, w, m, m->grad_inner, group, sums->expand_bias + g * group);
+    const Target to_inner = {m->grad_inner, group, m->rows, m->columns};
+    const int both = PAIRS == 2 && p->width % 2 == 0;
+    CALL(depthwise_back, p, s, w, m, &to_inner, both ? ROWS | COLUMNS : WHOLE,
+         sums->expand_bias + g * group);
+    const float *columns =
+        both ? m->columns : as_columns(m->grad_inner, pixels, group, m->columns);
     const Result to_expand = {sums->expand + g * p->inputs * group, group, NULL, NULL, NULL};
-    product_add(p->inputs, (pixels + PAIRS - 1) / PAIRS, o->x_columns + first / PAIRS * p->inputs, 1,
-        p->inputs, as_columns(m->grad_inner, pixels, group, m->columns), group, &to_expand);
-    if (grad_x != NULL)
-        accumulate(p, pixels, as_rows(m->grad_inner, pixels * group, m->rows), w->expand_back,
-                   p->inputs, g == 0, m->sums + first * rounded(p->inputs));
+    product_add(p->inputs, (pixels + PAIRS - 1) / PAIRS, o->x_columns + first / PAIRS * p->inputs,
+                1, p->inputs, columns, group, &to_expand);
+    if (grad_x == NULL) return;
+    const float *rows = both ? m->rows : as_rows(m->grad_inner, pixels * group, m->rows);
+    accumulate(p, pixels, rows, w->expand_back, p->inputs, g == 0,
+               m->sums + first * rounded(p->inputs));
 }
 
 static void backward(const Block *p, ptrdiff_t images, const float *x, const Weights *weights,
