@@ -13,7 +13,16 @@ folded              normalisation folded into the convolutions, kernels off, cha
 ours, ours bfloat16 the same with Peewit's kernels
 
 Each form has a process of its own; in each round the processes take turns. `all`: everything is
-trained, `half`: stem and lower half of the blocks are frozen, `forward`: prediction. The table shows
+keras               as transfer guides train it: batch normalisation as layers, frozen; in
+                    channels_last memory
+keras contiguous    the same in PyTorch's default memory order
+keras bfloat16      the same in channels_last memory, under autocast to bfloat16
+folded              normalisation folded into the convolutions, kernels off, channels_last
+ours, ours bfloat16 the same with Peewit's kernels
+
+Each form has a process of its own; in each round the processes take turns. `all`: everything is
+keras               as transfer guides train it: batch normalisation as layers, frozen; in PyTorch's
+                    channels_last memory
 the median of pictures/s, and its ratio to the fastest of the first three in the same round with the
 range of the rounds. `--profile` samples a process of `ours` with Linux's `perf`, and prints the
 share of the products (1x1), of the depthwise convolutions, of the rest of the kernels and of
@@ -220,7 +229,9 @@ def profile(form, task, size, batch, threads):
         )
         report = subprocess.run(
             ["perf", "report", "-i", str(data), "--stdio", "-F", "overhead,dso,sym"],
-            **{"text": True, "check": True, "capture_output": True},
+            text=True,
+            check=True,
+            capture_output=True,
         ).stdout
     shares = dict.fromkeys([*(name for name, _ in PARTS), "everything else"], 0.0)
     for line in report.splitlines():

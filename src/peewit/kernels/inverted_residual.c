@@ -35,7 +35,7 @@ static ptrdiff_t rounded(ptrdiff_t count) { return ceil_div(count, 16) * 16; }
 /* The fastest version for float32 or bfloat16 on this processor; tests ask for the others */
 enum { FLOAT32, BFLOAT16, AVX2, PORTABLE };
 
-static const Work *work_for(int version) {
+const Work *inverted_residual_work(int version) {
 #if defined(WORK_BFLOAT16)
     if (version == BFLOAT16) return &inverted_residual_bfloat16;
 #endif
@@ -250,7 +250,7 @@ static int this_thread(void) {
 EXPORT void inverted_residual_forward(const ptrdiff_t *shape, const float *x, const Given *given,
                                       float *out, float *workspace, int version, int threads) {
     const Block p = plan(shape, version);
-    const Work *work = work_for(version);
+    const Work *work = inverted_residual_work(version);
     const Layout place = layout(&p, 0, threads, workspace);
 #pragma omp parallel num_threads(threads)
     {
@@ -297,7 +297,7 @@ EXPORT void inverted_residual_backward(const ptrdiff_t *shape, const float *x, c
                                        const float *grad, float *grad_x, const Result *result,
                                        float *workspace, int version, int threads) {
     const Block p = plan(shape, version);
-    const Work *work = work_for(version);
+    const Work *work = inverted_residual_work(version);
     const Layout place = layout(&p, 1, threads, workspace);
     const ptrdiff_t taps = p.kernel * p.kernel, out_pixels = p.out_height * p.out_width;
     ptrdiff_t none = 0;

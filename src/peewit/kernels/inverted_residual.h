@@ -52,6 +52,21 @@ typedef struct {
     int32_t *inner_place, *spread_place; /* where a pixel is in `inner` and `spread` */
 } Memory;
 
+/* The first convolution of the network: see first_convolution.c */
+typedef struct {
+    ptrdiff_t images, height, width, inputs, outputs, kernel, stride;
+    ptrdiff_t out_height, out_width, top, left;
+    ptrdiff_t depth; /* kernel * kernel * inputs, rounded up to an even number */
+} First;
+
+/* Memory of one thread, for one row of the output */
+typedef struct {
+    float *patches;  /* (out_width, depth) */
+    float *masked;   /* the gradient that ReLU6 passes: (out_width, outputs) */
+    float *operand, *columns; /* both in bfloat16 */
+    int32_t *place;  /* 0, 1, 2, ... */
+} FirstMemory;
+
 /* The functions compiled for a type of processor */
 typedef struct {
     void (*pack)(const float *from, ptrdiff_t step, ptrdiff_t rows, ptrdiff_t columns,
@@ -60,7 +75,14 @@ typedef struct {
                     const float *bias, float *out, const Memory *m);
     void (*backward)(const Block *p, ptrdiff_t images, const float *x, const Weights *weights,
                      const float *grad, float *grad_x, const Gradients *sums, const Memory *m);
+    void (*first_forward)(const First *p, const float *x, const float *filters, const float *bias,
+                          float *out, const FirstMemory *m);
+    void (*first_backward)(const First *p, const float *x, const float *out, const float *grad,
+                           float *sums, float *bias_sum, const FirstMemory *m);
 } Work;
+
+/* The functions for a version: FLOAT32 and BFLOAT16 are the fastest on this processor */
+const Work *inverted_residual_work(int version);
 
 extern const Work inverted_residual_portable;
 #if defined(__x86_64__) && defined(__GNUC__)

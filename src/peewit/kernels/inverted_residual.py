@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -187,16 +186,5 @@ class _Call:
     def workspace(self, back: bool) -> tuple[int, int, int]:
         """Return the last arguments: the address of the workspace, version and threads."""
         threads = torch.get_num_threads()
-        floats = library.loaded().inverted_residual_space(self.shape, back, self.version, threads)
-        if _memory.floats.numel() < floats:
-            _memory.floats = torch.empty(floats)
-        return _memory.floats.data_ptr(), self.version, threads
-
-
-class _Memory(threading.local):
-    """The memory of this thread's workspace; it grows to the largest size requested."""
-
-    floats = torch.empty(0)
-
-
-_memory = _Memory()
+        space = library.loaded().inverted_residual_space(self.shape, back, self.version, threads)
+        return library.workspace(space), self.version, threads

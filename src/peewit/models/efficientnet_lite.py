@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peewit.kernels import inverted_residual as kernels
+from peewit.kernels.first_convolution import conv_relu6
 
 FEATURES = 1280
 STEM = 32
@@ -78,6 +79,9 @@ class ConvRelu6(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features, (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        if self.kernel_size[0] > 1 and self.groups == 1 and not self.linear:
+            assert self.bias is not None
+            return conv_relu6(x, self.weight, self.bias, self.stride[0])
         if self.kernel_size[0] > 1:
             kernel, stride = self.kernel_size[0], self.stride[0]
             (top, bottom), (left, right) = kernels.same_padding(
