@@ -93,4 +93,9 @@ def _chosen(recipe: Recipe, dataset: Dataset, test: Dataset | None, note: Note) 
             return scratch
         size = fitting[0]
     kept = {name: value for name, value in changes.items() if name not in ("name", "model")}
-    return PRESETS["pretrained"].budgeted(**{"image_size": size, **kept})
+    chosen = PRESETS["pretrained"].budgeted(**{"image_size": size, **kept})
+    note(
+        f"starting from {network}, pretrained on ImageNet, at {chosen.image_size} x "
+        f"{chosen.image_size} pixels (--recipe fast trains from scratch)"
+    )
+    return chosen
