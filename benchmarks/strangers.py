@@ -138,7 +138,9 @@ def measure(name, start, options, seed, log):
             if other == name:
                 continue
             strange = load(str(options.photos / other)).train
-            strange = strange.take(np.random.default_rng(seed).permutation(len(strange))[:STRANGERS])
+            strange = strange.take(
+                np.random.default_rng(seed).permutation(len(strange))[:STRANGERS]
+            )
             strange = sized_for(strange, run.preprocessing, print)
             strangers = scores(outputs(run, strange.images), distances)
             row = {"set": name, "strangers": other, "start": start, "seed": seed}
