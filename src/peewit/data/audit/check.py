@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.data.audit.findings import KINDS, PARTS, Audit, Finding
+from peewit.data.audit.outliers import outliers
 from peewit.data.dataset import Dataset
 from peewit.data.listing import TEST, TRAIN, VALIDATION, Listing
 from peewit.data.near_duplicates import near_duplicates
@@ -187,7 +188,7 @@ def _again(row: int, others: list[int], what: str) -> Finding | None:
 
 
 def _pixels(rows: npt.NDArray[np.int64], decoded: Dataset) -> Iterator[Finding]:
-    """Yield constant, dark and blurred pictures."""
+    """Yield constant, dark and blurred pictures, and outliers that are none of these."""
     details = np.empty(len(rows))
     plain: set[int] = set()
     for start in range(0, len(rows), AT_ONCE):
@@ -205,7 +206,12 @@ def _pixels(rows: npt.NDArray[np.int64], decoded: Dataset) -> Iterator[Finding]:
     least = BLURRED * float(np.median(details))
     for place in np.flatnonzero(details < least).tolist():
         if place not in plain:
+            plain.add(place)
             yield Finding(kind="blurred", row=int(rows[place]))
+    for place, times in outliers(decoded.images).items():
+        if place not in plain:
+            detail = f"{times:.1f} times as far from similar pictures as usual"
+            yield Finding(kind="outlier", row=int(rows[place]), detail=detail)
 
 
 def _suspicious(

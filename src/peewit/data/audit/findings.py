@@ -25,6 +25,7 @@ KINDS: Mapping[str, str] = {
     "constant": "all pixels have nearly the same colour",
     "dark": "nearly black",
     "blurred": "far fewer details than in the other pictures",
+    "outlier": "unlike all others in layout, edges and colours",
 }
 # The parts of a data set by their numbers in a listing
 PARTS = ("", "train", "validation", "test")
