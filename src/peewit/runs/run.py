@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,9 @@ class Run:
         Images whose most probable class has a lower probability get test-time augmentation
         (``peewit.evaluation.inference.augment_uncertain``). 0, for none, unless the recipe says
         ``tta`` and the run is finished.
+    findings : dict
+        What the start of the training found in its pictures: notes, imbalance, and kinds as in
+        ``peewit data check``. Empty for a run that was trained on arrays.
     """
 
     path: Path
@@ -85,6 +88,7 @@ class Run:
     dataset: dict[str, Any]
     status: str
     unsure_below: float = 0.0
+    findings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -128,6 +132,7 @@ class Run:
             dataset=dict(facts["dataset"]),
             status=status,
             unsure_below=facts.get("unsure_below", 0.0) if finished else 0.0,
+            findings=dict(facts.get("findings", {})),
         )
 
     @property

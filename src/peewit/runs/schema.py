@@ -46,6 +46,18 @@ class _Dataset(TypedDict):
     fingerprints: NotRequired[dict[str, str]]
 
 
+class _Kind(TypedDict):
+    kind: str
+    pictures: Images
+    sets: list[list[str]]
+
+
+class _Findings(TypedDict):
+    notes: list[str]
+    imbalance: Quantity
+    kinds: list[_Kind]
+
+
 class Facts(TypedDict):
     """The contents of ``run.json``."""
 
@@ -56,6 +68,8 @@ class Facts(TypedDict):
     dataset: _Dataset
     environment: dict[str, str | int | float | bool | None]
     unsure_below: NotRequired[Share]
+    # Missing in older runs, and in those trained on arrays
+    findings: NotRequired[_Findings]
     imported: NotRequired[dict[str, Any]]
 
 
