@@ -9,6 +9,7 @@ from peewit.data.duplicates import also_training
 from peewit.evaluation.metrics import imbalance
 from peewit.models.registry import MODELS
 from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
+from peewit.runs.folder import SPLIT
 from peewit.runs.run import Run
 from peewit.system import text
 from peewit.system.text import counted, duration, minutes
@@ -26,6 +27,8 @@ FITTED = {
 # From this ratio of the largest class to the smallest on, the accuracy mainly tells about the
 # larger classes, and the balanced accuracy is shown as well
 IMBALANCED = 1.5
+# Unreadable pictures that a sentence names
+NAMED = 10
 
 
 def percent(value: float) -> str:
@@ -133,6 +136,18 @@ def cautions(run: Run) -> list[str]:
         split, images = run.metrics["split"], run.metrics["images"]
         found.append(f"Caution: {copies_sentence(split, copies, images)}.")
     return found
+
+
+def unreadable(run: Run) -> str:
+    """Return which pictures could not be read; empty if all could, or the run does not record it."""
+    for found in run.findings.get("kinds", []):
+        if found["kind"] == "unreadable":
+            names = [text.printable(name) for one in found["sets"] for name in one][:NAMED]
+            more = f", ... (all are in {SPLIT})" if found["pictures"] > len(names) else ""
+            were = "was" if found["pictures"] == 1 else "were"
+            count = counted(found["pictures"], "picture")
+            return f"{count} could not be read and {were} left out: {', '.join(names)}{more}"
+    return ""
 
 
 def no_better_than_baseline(

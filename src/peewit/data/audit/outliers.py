@@ -118,12 +118,14 @@ def _parts(pixels: npt.NDArray[np.uint8]) -> dict[str, Floats]:
 def _reduced(plane: Floats, side: int) -> Floats:
     count, height, width = plane.shape
     blocks = plane.reshape(count, side, height // side, side, width // side)
-    return blocks.mean((2, 4)).reshape(count, -1)
+    means: Floats = blocks.mean((2, 4))
+    return means.reshape(count, -1)
 
 
 def _quantiles(values: Floats, shares: tuple[float, ...]) -> Floats:
     flat = np.sort(values.reshape(len(values), -1)[:, ::3], axis=1)
-    return np.log1p(flat[:, [int(share * (flat.shape[1] - 1)) for share in shares]])
+    chosen: Floats = flat[:, [int(share * (flat.shape[1] - 1)) for share in shares]]
+    return np.log1p(chosen)
 
 
 def _standardised(values: Floats) -> Floats:
