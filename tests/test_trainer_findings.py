@@ -15,7 +15,7 @@ from peewit.__main__ import main
 from peewit.report import write_report
 from peewit.runs import folder as runfolder
 
-OPTIONS = "--model fast-xs --epochs 1 --image-size 16 --threads 1".split()
+OPTIONS = ["--model", "fast-xs", "--epochs", "1", "--image-size", "16", "--threads", "1"]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_findings_are_recorded_and_unreadable_files_named_at_the_end(
     assert page.count(f'<span class="file">{pair[0]}</span>') == 1  # below its picture
 
 
-def test_a_report_without_data_names_the_findings_without_pictures(
+def test_a_report_without_data_or_without_findings_has_no_pictures_of_them(
     folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -69,10 +69,7 @@ def test_a_report_without_data_names_the_findings_without_pictures(
     assert "broken.jpg" in page
     assert '<span class="file">' not in page
 
-
-def test_a_run_without_findings_opens(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    assert main(["train", str(folder), "--out", str(out), *OPTIONS]) == 0
+    # as written by an older version
     facts = json.loads((out / runfolder.FACTS).read_text(encoding="utf-8"))
     del facts["findings"]
     (out / runfolder.FACTS).write_text(json.dumps(facts), encoding="utf-8")

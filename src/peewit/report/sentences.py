@@ -139,11 +139,12 @@ def cautions(run: Run) -> list[str]:
 
 
 def unreadable(run: Run) -> str:
-    """Return which pictures could not be read; empty if all could, or the run does not record it."""
+    """Return which pictures could not be read; empty if all could, or if nothing is recorded."""
     for found in run.findings.get("kinds", []):
         if found["kind"] == "unreadable":
             names = [text.printable(name) for one in found["sets"] for name in one][:NAMED]
-            more = f", ... (all are in {SPLIT})" if found["pictures"] > len(names) else ""
+            rest = found["pictures"] > len(names)
+            more = f", ... (all are in {SPLIT})" if rest else ""
             were = "was" if found["pictures"] == 1 else "were"
             count = counted(found["pictures"], "picture")
             return f"{count} could not be read and {were} left out: {', '.join(names)}{more}"

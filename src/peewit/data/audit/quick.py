@@ -11,7 +11,7 @@ import numpy.typing as npt
 from peewit.data.audit.copies import copies
 from peewit.data.audit.findings import KINDS, Finding
 from peewit.data.dataset import Dataset
-from peewit.data.listing import TEST, TRAIN, UNKNOWN
+from peewit.data.listing import TEST, TRAIN, UNKNOWN, VALIDATION
 
 # Sets of pictures that are recorded of each kind, and pictures of each set
 SETS, PER_SET = 20, 10
@@ -52,12 +52,16 @@ def quick_findings(
     """
     both = [part for part in (dataset, test) if part is not None]
     names = [name for part in both for name in part.names or ()]
-    parts = [UNKNOWN] * len(names)
-    if test is not None:
-        parts = [TRAIN] * len(dataset) + [TEST] * len(test)
+    # the parts of the source: those that are drawn later keep copies on one side
+    parts = np.full(len(names), UNKNOWN)
+    if dataset.validation is not None or test is not None:
+        parts[: len(dataset)] = TRAIN
+        parts[len(dataset) :] = TEST
+    if dataset.validation is not None:
+        parts[: len(dataset)][dataset.validation] = VALIDATION
     labels = np.concatenate([part.labels for part in both])
     hashes = np.concatenate([part.image_hashes for part in both])
-    pictures = _Pictures(labels, np.array(parts, np.int64), dataset.class_names)
+    pictures = _Pictures(labels, parts, dataset.class_names)
     found: dict[str, list[Finding]] = {}
     for finding in copies(pictures, np.arange(len(names)), hashes, near):
         found.setdefault(finding.kind, []).append(finding)
