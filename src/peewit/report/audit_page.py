@@ -37,7 +37,7 @@ def contents(audit: Audit) -> dict[str, Any]:
         "tiles": [
             ("pictures", f"{len(listing):,}", ""),
             ("classes", f"{len(listing.class_names):,}", _imbalance(audit)),
-            ("shorter side", f"{min(sides):,} to {max(sides):,}", "pixels"),
+            ("shorter side", _between(min(sides), max(sides)), "pixels"),
             ("formats", ", ".join(audit.formats) or "-", ""),
             ("pixel formats", ", ".join(audit.modes) or "-", "as Pillow names them"),
         ],
@@ -50,6 +50,7 @@ def contents(audit: Audit) -> dict[str, Any]:
                 "kind": kind,
                 "meaning": KINDS[kind],
                 "count": counted(count, "picture"),
+                "single": not any(finding.others for finding in audit.of(kind)),
                 "hidden": max(0, len(together(audit.of(kind))) - SHOWN),
                 "rows": [
                     _row(audit, finding, thumbnails) for finding in together(audit.of(kind))[:SHOWN]
@@ -58,6 +59,10 @@ def contents(audit: Audit) -> dict[str, Any]:
             for kind, count in audit.counts.items()
         ],
     }
+
+
+def _between(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _imbalance(audit: Audit) -> str:

@@ -160,7 +160,7 @@ def _pixels(rows: npt.NDArray[np.int64], decoded: Dataset) -> Iterator[Finding]:
             yield Finding(kind="blurred", row=int(rows[place]))
     for place, times in outliers(decoded.images).items():
         if place not in plain:
-            detail = f"{times:.1f} times as far from similar pictures as usual"
+            detail = f"{times:.1f} times the usual distance from others"
             yield Finding(kind="outlier", row=int(rows[place]), detail=detail)
 
 
