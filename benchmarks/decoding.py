@@ -7,7 +7,7 @@ temporary folder: each is a mixture of two pictures in --photos, enlarged, with 
 sensor; without --photos, of random textures. All methods decode the same files, which are in the
 page cache, to the centre crop of the same size, on all cores:
 
-- "peewit": ``decode_many``, with simplejpeg if it is installed;
+- "peewit": ``read_sized`` in threads, with simplejpeg if it is installed;
 - "peewit, Pillow only": the same without simplejpeg;
 - "simplejpeg", "OpenCV", "Pillow draft": what the fastest decoders do used by hand in a thread
   pool: no check of the file, no EXIF orientation, the smallest scale of the decoder with at least
@@ -35,7 +35,7 @@ from rawlog import append, machine, today
 from torch.utils.data import DataLoader, Dataset
 
 from peewit.images import scaled
-from peewit.images.scaled import MARGIN, decode_many
+from peewit.images.scaled import MARGIN, read_sized
 from peewit.system.cpu import usable_cores
 
 try:
@@ -137,14 +137,12 @@ class Whole(Dataset):
 
 def methods(paths, size, cores):
     """Return a function for each method, which decodes all pictures: (N, size, size, 3)."""
-    names = [path.name for path in paths]
 
-    def read(number):  # as training reads them
-        return paths[number].read_bytes()
+    def ours(path, size):  # as training reads them
+        return read_sized(path.read_bytes(), path.name, height=size, width=size)
 
     def peewit():
-        found = decode_many(read, range(len(paths)), names, height=size, width=size)
-        return np.stack([pixels for _, pixels in found])
+        return pooled(ours)()
 
     def pillow_only():
         usual, scaled._simplejpeg = scaled._simplejpeg, lambda: None

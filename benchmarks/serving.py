@@ -121,20 +121,19 @@ def measure_engine(connection, run, folder):
     Runs in its own process and ends when it receives None.
     """
     from peewit.evaluation.inference import BATCH
-    from peewit.images.reader import read_picture
     from peewit.prediction.engines import fastest
     from peewit.runs.run import Run
 
     engine = fastest(Run.open(run), BATCH)
     files = [file.read_bytes() for file in sorted(Path(folder).iterdir())]
-    pixels = np.stack([engine.prepare(read_picture(file)) for file in files])
+    pixels = np.stack([engine.read(file, "picture") for file in files])
 
     def network():
         engine.probabilities(pixels)
 
     def decoding_too():
         for first in range(0, len(files), BATCH):
-            part = [engine.prepare(read_picture(file)) for file in files[first : first + BATCH]]
+            part = [engine.read(file, "picture") for file in files[first : first + BATCH]]
             engine.probabilities(np.stack(part))
 
     while (seconds := connection.recv()) is not None:

@@ -6,7 +6,6 @@ import builtins
 import io
 import struct
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from functools import cache
@@ -21,8 +20,8 @@ from PIL import Image, ImageFilter
 from peewit.errors import PeewitError
 from peewit.images import reader, scaled
 from peewit.images.fitting import PADDING, fit_picture
-from peewit.images.reader import NotAPicture, TooManyPixels, read_picture
-from peewit.images.scaled import PictureInfo, decode_many, probe, read_sized
+from peewit.images.reader import TooManyPixels, read_picture
+from peewit.images.scaled import PictureInfo, probe, read_sized
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -286,13 +285,12 @@ def test_bombs_are_refused_before_decoding(
 
 def test_jpegs_beyond_the_limit_are_decoded_at_a_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = decoded_sizes(monkeypatch)
-    monkeypatch.setattr(scaled, "PIXEL_LIMIT", 10_000)
     monkeypatch.setattr(scaled, "LARGE", 1_000)
     content = encoded(photograph(160, 80), progressive=True)
-    assert read_sized(content, height=150, width=150).shape == (150, 150, 3)
+    assert read_sized(content, height=150, width=150, limit=10_000).shape == (150, 150, 3)
     monkeypatch.setattr(reader, "LARGEST_JPEG", 12_000)
     with pytest.raises(TooManyPixels, match="declares 160 x 80 pixels"):
-        read_sized(content, height=150, width=150)
+        read_sized(content, height=150, width=150, limit=10_000)
     scaled._simplejpeg.cache_clear()
     assert sizes == [(40, 20)]
 
@@ -324,59 +322,6 @@ def test_threads_take_turns_with_pictures_that_need_much_memory(
         taken.clear()
         read_sized(content, height=8, width=8)
         assert len(taken) == turns
-
-
-def test_many_pictures_in_order_with_errors(tmp_path: Path) -> None:
-    contents = [encoded(photograph(90 + number, 60, number)) for number in range(40)]
-    contents[7] = b"nothing"
-    names = [f"{number}.jpg" for number in range(40)]
-    numbers = [*range(39, 0, -2), *range(0, 40, 2)]
-    results = {}
-    for threads in (1, 2, 5):
-        found = list(
-            decode_many(
-                contents.__getitem__, iter(numbers), names, height=16, width=24, threads=threads
-            )
-        )
-        assert [number for number, _ in found] == numbers
-        results[threads] = {
-            number: pixels for number, pixels in found if not isinstance(pixels, PeewitError)
-        }
-        errors = [error for _, error in found if isinstance(error, PeewitError)]
-        assert len(errors) == 1
-        assert isinstance(errors[0], NotAPicture)
-        assert "7.jpg" in str(errors[0])
-    for number, pixels in results[1].items():
-        assert (pixels == read_sized(contents[number], height=16, width=24)).all()
-        assert all((pixels == results[threads][number]).all() for threads in (2, 5))
-
-
-def test_many_pictures_are_not_read_far_ahead() -> None:
-    content = encoded(photograph(20, 20))
-    read: list[int] = []
-    lock = threading.Lock()
-
-    def reading(number: int) -> bytes:
-        with lock:
-            read.append(number)
-        return content
-
-    pictures = decode_many(reading, range(10_000), ["x"] * 10_000, height=4, width=4, threads=2)
-    next(pictures)
-    pictures.close()  # type: ignore[attr-defined]
-    assert len(read) < 100
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith("peewit-decoder")]
-
-
-def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{number}.png" for number in range(3)]
-    for path in paths[::2]:
-        path.write_bytes(encoded(photograph(9, 9), "PNG"))
-    found = dict(decode_many(paths.__getitem__, range(3), [*map(str, paths)], height=4, width=4))
-    assert isinstance(found[1], PeewitError)
-    assert isinstance(found[0], np.ndarray)
-    assert isinstance(found[2], np.ndarray)
 
 
 def test_probing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -13,10 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from made_runs import make_run, pictures
 from peewit.errors import PeewitError
+from peewit.images.fitting import Fit
+from peewit.images.scaled import read_sized
 from peewit.prediction import engines
+from peewit.prediction.predict import Prediction, predict
 from peewit.runs.folder import WEIGHTS
 from peewit.runs.run import Run
 
@@ -59,19 +64,23 @@ def test_every_engine_gives_the_same_predictions(name: str, many: bool, run: Run
         )
 
 
-@pytest.mark.parametrize("name", ["PyTorch", *engines.PACKAGES])
-def test_individually_prepared_pictures_get_the_same_predictions(name: str, run: Run) -> None:
-    engine = engines.Torch(run) if name == "PyTorch" else engines.runtime(name, run)
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_file_is_read_as_for_training(fit: Fit, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run = dataclasses.replace(run, preprocessing=dataclasses.replace(run.preprocessing, fit=fit))
     rule = run.preprocessing
-    shape = (rule.height, rule.width, rule.channels)
-    for size in ((32, 32), (41, 29), (300, 200)):
-        for channels in (1, 3):
-            images = pictures(7, *size, channels)
-            prepared = [engine.prepare(image) for image in images]
-            fits = images.shape[1:] == shape
-            assert {part.dtype.name for part in prepared} == {"uint8" if fits else "float32"}
-            found = engine.logits(np.stack(prepared))
-            np.testing.assert_allclose(found, run.logits(images), atol=1e-4)
+    file = tmp_path / "picture.jpg"
+    Image.fromarray(pictures(1, 300, 200, 3)[0]).save(file)
+    wanted = read_sized(file, height=rule.height, width=rule.width, fit=fit)
+    engine = engines.Torch(run)
+    np.testing.assert_array_equal(engine.read(file, "picture"), wanted)
+    np.testing.assert_array_equal(engine.read(file.read_bytes(), "picture"), wanted)
+    (found,) = predict(run, [file], top=3)
+    assert isinstance(found, Prediction)
+    probabilities = run.probabilities(wanted[None])[0]
+    assert dict(found.labels) == pytest.approx(
+        dict(zip(run.class_names, probabilities.tolist(), strict=True)), abs=1e-6
+    )
 
 
 def test_many_pictures_are_distributed_and_returned_in_order(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from peewit.data.dataset import Dataset
 from peewit.errors import PeewitError, UsageError
-from peewit.images.reader import read_picture
+from peewit.images.scaled import read_sized
 from peewit.prediction.predict import (
     BATCH,
     LARGEST_PIPED,
@@ -38,9 +38,8 @@ class Brightness:
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
 
-    def prepare(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        shape = (6, 8, 3)
-        return image if image.shape == shape else np.full(shape, image.mean(), np.float32)
+    def read(self, content: Any, name: str) -> npt.NDArray[np.uint8]:
+        return read_sized(content, name, height=6, width=8)
 
     def probabilities(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         self.batches.append(images.shape)
@@ -121,12 +120,12 @@ def test_a_bad_picture_does_not_stop_the_others(run: Run, tmp_path: Path) -> Non
     assert "d.png: it is empty" in str(answers[3])
 
 
-def test_pictures_are_resized_and_batched_in_bounded_memory(tmp_path: Path) -> None:
+def test_pictures_are_batched_in_bounded_memory(tmp_path: Path) -> None:
     run = Brightness()
     small = paint(tmp_path / "small.png", 255)
     others = [paint(tmp_path / f"{size}.png", 0, (size, size)) for size in (9, 20, 300)]
     answers = list(predict(cast(Run, run), [small] * (BATCH + 6) + [*others, small]))
-    assert run.batches == [(count, 6, 8, 3) for count in (BATCH, 6, 3, 1)]
+    assert run.batches == [(count, 6, 8, 3) for count in (BATCH, 10)]
     names = [cast(Prediction, answer).labels[0][0] for answer in answers]
     assert names == ["day"] * (BATCH + 6) + ["night"] * 3 + ["day"]
 
@@ -144,13 +143,13 @@ def test_results_are_yielded_before_all_pictures_are_read(run: Run, tmp_path: Pa
 def test_large_pictures_are_read_in_parallel(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = threading.Barrier(2)
+    both, alone = threading.Barrier(2), run.read  # type: ignore[attr-defined]
 
-    def read(source: Any, name: str, *, limit: int) -> npt.NDArray[np.uint8]:
+    def read(content: Any, name: str) -> npt.NDArray[np.uint8]:
         both.wait(60)  # times out if pictures are read one after another
-        return read_picture(source, name, limit=limit)
+        return alone(content, name)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("peewit.prediction.predict.read_picture", read)
+    monkeypatch.setattr(run, "read", read, raising=False)
     monkeypatch.setattr("peewit.prediction.predict.usable_cores", lambda: 2)
     monkeypatch.setattr("peewit.prediction.predict.SMALL", 0)  # treat all of them as large
     files = [paint(tmp_path / f"{number}.png", 25 * number) for number in range(10)]

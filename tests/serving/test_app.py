@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 
 from made_runs import make_run
 from peewit.images.reader import read_picture
+from peewit.images.scaled import read_sized
 from peewit.runs.run import Run
 from peewit.serving.app import create_app
 from peewit.serving.limits import Limits
@@ -168,16 +170,16 @@ def test_large_pictures_are_decoded_one_at_a_time(
     busy = threading.Lock()
     found = []
 
-    def decode(content: bytes, name: str, *, limit: int) -> np.ndarray:
+    def decode(content: bytes, name: str, *, limit: int, **size: Any) -> np.ndarray:
         if limit > 2000:
             alone = busy.acquire(blocking=False)
             found.append(alone)
             time.sleep(0.05)
             if alone:
                 busy.release()
-        return read_picture(content, name, limit=limit)
+        return read_sized(content, name, limit=limit, **size)
 
-    monkeypatch.setattr("peewit.serving.engine.read_picture", decode)
+    monkeypatch.setattr("peewit.prediction.engines.read_sized", decode)
 
     def ask() -> None:
         client.post("/api/predict", content=encode(5, (60, 60)), headers=PNG).raise_for_status()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from peewit.__main__ import main
-from peewit.images.reader import read_picture
+from peewit.images.scaled import read_sized
 from peewit.runs.run import Run
 from peewit.serving.app import create_app
 from peewit.serving.limits import Limits
@@ -196,12 +196,12 @@ def test_pictures_of_disconnected_clients_are_dropped(
     monkeypatch.setattr("peewit.serving.service.WATCH_AFTER_SECONDS", 0.05)
     seen = []
 
-    def decode(content: bytes, name: str, *, limit: int) -> np.ndarray:
+    def decode(content: bytes, name: str, **options: Any) -> np.ndarray:
         seen.append(name)
         time.sleep(0.1)
-        return read_picture(content, name, limit=limit)
+        return read_sized(content, name, **options)
 
-    monkeypatch.setattr("peewit.serving.engine.read_picture", decode)
+    monkeypatch.setattr("peewit.prediction.engines.read_sized", decode)
     part = b'--b\r\nContent-Disposition: form-data; name="x"; filename="a"\r\n\r\n'
     body = (part + encode() + b"\r\n") * 40 + b"--b--\r\n"
     head = b"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n" % len(body)
@@ -323,14 +323,14 @@ def test_requests_that_were_cut_off_are_reported(
 
 STUCK = """
 import sys, threading
-import peewit.serving.engine, peewit.serving.server
+import peewit.prediction.engines, peewit.serving.server
 from peewit.__main__ import main
 
-def read_picture(*arguments, **options):
+def read_sized(*arguments, **options):
     print("decoding", flush=True)
     threading.Event().wait()
 
-peewit.serving.engine.read_picture = read_picture
+peewit.prediction.engines.read_sized = read_sized
 peewit.serving.server.SHUTDOWN_SECONDS = int(sys.argv[2])
 peewit.serving.server.CLOSING_SECONDS = 1
 sys.exit(main(["serve", sys.argv[1], "--port", "0"]))

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -197,18 +197,6 @@ def read_picture(
         return to_pixels(picture if method is None else picture.transpose(method), name)
 
 
-def each_in_turn(work: Callable[[int], T], limit: int = PIXEL_LIMIT) -> T:
-    """Return ``work(n)``, which reads and resizes a picture of at most ``n`` pixels.
-
-    If several threads call it, only one at a time works on a large picture.
-    """
-    try:
-        return work(min(LARGE, limit))
-    except TooManyPixels:  # raised before anything is decoded
-        with ONE_LARGE:
-            return work(limit)
-
-
 @contextmanager
 def opened(source: str | Path | bytes, name: str = "") -> Iterator[ImageFile]:
     """Open a picture file after checking its structure. Its pixels are not decoded yet.
@@ -240,9 +228,9 @@ def opened(source: str | Path | bytes, name: str = "") -> Iterator[ImageFile]:
             metered.reads = MOST_READS
             yield picture
     except Image.DecompressionBombError as error:
-        raise _too_large(name, "it declares more pixels than Pillow decodes") from error
+        raise too_large(name, "it declares more pixels than Pillow decodes") from error
     except MemoryError as error:
-        raise _too_large(name, "it does not fit into memory") from error
+        raise too_large(name, "it does not fit into memory") from error
     except TooMuchWork as error:
         raise PeewitError(f"cannot read {name}", str(error), "save it again as PNG") from error
     except PeewitError:
@@ -265,9 +253,9 @@ def check_size(picture: ImageFile, name: str, limit: int) -> None:
     """Raise TooManyPixels if a picture is too large to decode at its present scale."""
     width, height = picture.size
     if is_too_large(picture, limit):
-        raise _too_large(name, f"it declares {width:,} x {height:,} pixels")
+        raise too_large(name, f"it declares {width:,} x {height:,} pixels")
     if picture.tile and picture.tile[0][0] in Image.DECODERS and width * height > LARGEST_SLOW:
-        raise _too_large(name, f"in its encoding, more than {LARGEST_SLOW:,} pixels take long")
+        raise too_large(name, f"in its encoding, more than {LARGEST_SLOW:,} pixels take long")
 
 
 class Jpeg(JpegImageFile):
@@ -459,5 +447,5 @@ def _high_bit_depth_grey(picture: Image.Image, name: str) -> npt.NDArray[np.uint
     return np.asarray(np.rint(values * (255 / top)), dtype=np.uint8)[:, :, None]
 
 
-def _too_large(name: str, why: str) -> TooManyPixels:
+def too_large(name: str, why: str) -> TooManyPixels:
     return TooManyPixels(f"cannot read {name}", why, "reduce its size first")

@@ -6,13 +6,9 @@ libjpeg leaves out the high frequencies, which resizing would remove anyway.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, cast
@@ -22,7 +18,6 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from peewit.errors import PeewitError
 from peewit.images.fitting import Fit, Region, region, resize_region
 from peewit.images.reader import (
     BYTES_PER_PIXEL,
@@ -41,9 +36,9 @@ from peewit.images.reader import (
     reduce,
     scale_for,
     to_pixels,
+    too_large,
 )
 from peewit.images.work import LARGEST_PARSED
-from peewit.system.cpu import usable_cores
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -52,11 +47,6 @@ Pixels = npt.NDArray[np.uint8]
 # by 0.48 and 0.31 of 255 on average, and by 1.7 at most; with 1 they differ by 1.27 and 0.95. When
 # JPEGs are decoded at full size, rounding alone makes 0.26.
 MARGIN = 2
-# Pictures handed to a thread at once in `decode_many`. One at a time takes 30 us more for each;
-# a picture of 40 x 40 pixels is decoded in 160 us.
-_CHUNK = 4
-# chunks for each thread that are decoded before they are asked for
-_AHEAD = 2
 # bytes of memory that each thread may use at the same time as others
 MOST_SHARED = LARGE * BYTES_PER_PIXEL
 # EXIF orientations of pictures that are stored on their side, and with which edges first
@@ -118,6 +108,7 @@ def read_sized(
     width: int,
     channels: int = 3,
     fit: str = "crop",
+    limit: int = PIXEL_LIMIT,
 ) -> Pixels:
     """Decode a picture to ``height`` x ``width`` pixels.
 
@@ -137,6 +128,9 @@ def read_sized(
     fit : {"crop", "pad", "stretch"}
         What happens to a picture with another aspect ratio: its longer side is cropped, it is
         padded with grey, or it is distorted; see `peewit.images.fitting`.
+    limit : int
+        The most pixels to decode; see `read_picture`. With at most ``LARGE``, files are also
+        refused that would have to wait for their turn.
 
     Returns
     -------
@@ -152,9 +146,12 @@ def read_sized(
         size, scale = picture.size, 1
         if isinstance(picture, Jpeg):
             part, rows, columns = _stored_region(size, orientation(picture), height, width, fit)
-            scale = _reduce(picture, min(part.height / rows, part.width / columns) / MARGIN)
-        check_size(picture, name, PIXEL_LIMIT)
-        with ONE_LARGE if _is_large(picture, size) else nullcontext():
+            scale = _reduce(picture, min(part.height / rows, part.width / columns) / MARGIN, limit)
+        check_size(picture, name, limit)
+        large = _is_large(picture, size)
+        if large and limit <= LARGE:
+            raise too_large(name, "its encoding needs much memory")
+        with ONE_LARGE if large else nullcontext():
             image = _load(picture)
             turned = orientation(picture)  # a PNG may have it after the pixels
             part, rows, columns = _stored_region(size, turned, height, width, fit)
@@ -164,67 +161,6 @@ def read_sized(
     mode = "L" if channels == 1 else "RGB"
     pixels = np.array(upright if upright.mode == mode else upright.convert(mode))
     return pixels.reshape(height, width, channels)
-
-
-def decode_many(
-    read: Callable[[int], bytes | Path],
-    numbers: Iterable[int],
-    names: Sequence[str],
-    *,
-    height: int,
-    width: int,
-    channels: int = 3,
-    fit: str = "crop",
-    threads: int | None = None,
-) -> Iterator[tuple[int, Pixels | PeewitError]]:
-    """Decode pictures with several threads.
-
-    A few dozen pictures are read ahead, so memory does not grow with their number.
-
-    Parameters
-    ----------
-    read : callable
-        Returns the content, or the path, of the picture with this number; called by the threads.
-    numbers : iterable of int
-        The pictures to decode.
-    names : sequence of str
-        What picture ``number`` is called in errors, ``names[number]``.
-    height, width, channels, fit
-        As for `read_sized`.
-    threads : int, optional
-        By default, one for each core.
-
-    Yields
-    ------
-    int
-        Number of the picture, in the order of ``numbers``.
-    uint8 array, shape (height, width, channels), or PeewitError
-        Its pixels, or why it cannot be read. The pixels do not depend on ``threads``.
-    """
-    threads = threads or usable_cores()
-
-    def decoded(number: int) -> tuple[int, Pixels | PeewitError]:
-        size = {"height": height, "width": width, "channels": channels}
-        try:
-            return number, read_sized(read(number), names[number], **size, fit=fit)
-        except PeewitError as error:
-            return number, error
-
-    def decoded_chunk(chunk: list[int]) -> list[tuple[int, Pixels | PeewitError]]:
-        return [decoded(number) for number in chunk]
-
-    rest = iter(numbers)
-    waiting: deque[Future[list[tuple[int, Pixels | PeewitError]]]] = deque()
-    pool = ThreadPoolExecutor(threads, "peewit-decoder")
-    try:
-        while chunk := list(islice(rest, _CHUNK)):
-            waiting.append(pool.submit(decoded_chunk, chunk))
-            if len(waiting) > _AHEAD * threads:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:  # also if the caller stops iterating
-        pool.shutdown(cancel_futures=True)
 
 
 def _stored_region(
@@ -257,10 +193,10 @@ def _stored_region(
     return Region(top, left, kept_rows, kept_columns), height, width
 
 
-def _reduce(picture: Jpeg, most: float) -> int:
+def _reduce(picture: Jpeg, most: float, limit: int) -> int:
     """Set and return the scale at which a JPEG is decoded: ``most``, or more if it is too large."""
     scale = next((scale for scale in (8, 4, 2) if scale <= most), 1)
-    if is_too_large(picture, PIXEL_LIMIT):
+    if limit > LARGE and is_too_large(picture, limit):
         scale = max(scale, scale_for(picture, LARGE))
     return reduce(picture, scale) if scale > 1 else 1
 

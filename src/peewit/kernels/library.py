@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import threading
 from functools import cache
 
 # imported before the kernels are loaded, so that both use the same pool of OpenMP threads
@@ -46,12 +47,19 @@ _ARGUMENTS = {
         *[_ADDRESS] * 2,
         _INT,
     ],
+    # shape, x, weights, then outputs and the workspace
+    "inverted_residual_forward": [*[_ADDRESS] * 5, *[_INT] * 2],
+    "inverted_residual_backward": [*[_ADDRESS] * 7, *[_INT] * 2],
+    "first_convolution_forward": [*[_ADDRESS] * 6, *[_INT] * 2],
+    "first_convolution_backward": [*[_ADDRESS] * 7, *[_INT] * 2],
 }
 # functions that return the size of a workspace in floats
 _SIZES = {
     "winograd_filters_space": [_SIZE] * 2,
     "winograd_convolve_space": [*[_SIZE] * 4, _INT],
     "winograd_gradient_space": [_SIZE] * 5,
+    "inverted_residual_space": [_ADDRESS, *[_INT] * 3],
+    "first_convolution_space": [_ADDRESS, _INT],
 }
 
 
@@ -134,3 +142,19 @@ def empty(n: int, channels: int, height: int, width: int) -> torch.Tensor:
 def address(tensor: torch.Tensor | None) -> int | None:
     """Return the address of the tensor's data for the C functions, or None for NULL."""
     return None if tensor is None else tensor.data_ptr()
+
+
+class _Memory(threading.local):
+    """The memory of this thread's workspace; it grows to the largest size requested."""
+
+    floats = torch.empty(0)
+
+
+_memory = _Memory()
+
+
+def workspace(floats: int) -> int:
+    """Return the address of memory for a C function to work in, valid until the next call."""
+    if _memory.floats.numel() < floats:
+        _memory.floats = torch.empty(floats)
+    return _memory.floats.data_ptr()

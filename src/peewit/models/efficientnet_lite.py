@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peewit.kernels import inverted_residual as kernels
+from peewit.kernels.first_convolution import conv_relu6
+
 FEATURES = 1280
 STEM = 32
 MULTIPLE = 8  # of the numbers of channels
@@ -76,21 +79,17 @@ class ConvRelu6(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features, (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        if self.kernel_size[0] > 1 and self.groups == 1 and not self.linear:
+            assert self.bias is not None
+            return conv_relu6(x, self.weight, self.bias, self.stride[0])
         if self.kernel_size[0] > 1:
-            (top, bottom), (left, right) = self.same_padding(x.shape[2], x.shape[3])
+            kernel, stride = self.kernel_size[0], self.stride[0]
+            (top, bottom), (left, right) = kernels.same_padding(
+                x.shape[2], x.shape[3], kernel, stride
+            )
             x = F.pad(x, (left, right, top, bottom))
         x = super().forward(x)
         return x if self.linear else F.relu6(x)
-
-    def same_padding(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the padding above and below, and at the left and right, of an input's size."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        totals = [
-            max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-            for size in (height, width)
-        ]
-        rows, columns = ((total // 2, total - total // 2) for total in totals)
-        return rows, columns
 
 
 class InvertedResidual(nn.Module):
@@ -117,9 +116,27 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features, (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
-        inner = x if self.expand is None else self.expand(x)
-        out: torch.Tensor = self.project(self.depthwise(inner))
-        return x + out if self.residual else out
+        out: torch.Tensor = kernels.inverted_residual(*self._arguments(x))
+        return out
+
+    def reference(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute ``forward`` layer by layer, as a reference for tests."""
+        return kernels.reference(*self._arguments(x))
+
+    def parts(self) -> list[nn.Module]:
+        """Return the layers in execution order, for the layer table."""
+        return [part for part in (self.expand, self.depthwise, self.project) if part is not None]
+
+    def _arguments(self, x: torch.Tensor) -> tuple[torch.Tensor, kernels.Weights, int, bool]:
+        expand, depthwise, project = self.expand, self.depthwise, self.project
+        assert depthwise.bias is not None and project.bias is not None
+        weights = kernels.Weights(
+            None if expand is None else expand.weight,
+            None if expand is None else expand.bias,
+            *(depthwise.weight, depthwise.bias),
+            *(project.weight, project.bias),
+        )
+        return x, weights, depthwise.stride[0], self.residual
 
 
 class EfficientNetLite(nn.Module):

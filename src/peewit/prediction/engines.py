@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Barrier
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError
 from peewit.evaluation.inference import BATCH, augment_uncertain, softmax
+from peewit.images.reader import PIXEL_LIMIT
+from peewit.images.scaled import read_sized
 from peewit.prediction.runtimes import LOADERS, PACKAGES, Floats, Forward, write_network
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -65,20 +68,23 @@ class Engine(Protocol):
     streams: int  # how many threads may call it at a time for the highest throughput
     piece: int  # how many pictures each of those calls should have
 
-    def prepare(self, image: Images) -> Pictures:
-        """Reduce a picture to the network's input size, so that many fit into memory.
+    def read(self, content: str | Path | bytes, name: str, limit: int = PIXEL_LIMIT) -> Images:
+        """Decode a picture at the network's input size, as for training.
+
+        Parameters
+        ----------
+        content, name, limit
+            As for ``peewit.images.scaled.read_sized``.
 
         Returns
         -------
-        array, shape (height, width, C)
-            The uint8 ``image`` (H, W, C) itself if it has the network's size; else float32, resized
-            and normalised.
+        uint8 array, shape (height, width, C)
         """
 
     def logits(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return the logits of images (N, H, W, C): float32 (N, classes).
 
-        They are uint8, of any size; or float32, as ``prepare`` returns them.
+        They are uint8, of any size; or float32, as ``Preprocessing.array`` returns them.
         """
 
     def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
@@ -97,12 +103,11 @@ class _OfRun(ABC):
             ThreadPoolExecutor(streams, "peewit-network", initializer) if streams > 1 else None
         )
 
-    def prepare(self, image: Images) -> Pictures:
-        """Prepare ``image`` for the network."""
+    def read(self, content: str | Path | bytes, name: str, limit: int = PIXEL_LIMIT) -> Images:
+        """Decode a picture at the network's input size."""
         rule = self.run.preprocessing
-        fits = image.shape == (rule.height, rule.width, rule.channels)
-        # not with PyTorch, even if that is the engine: it takes twice as long for one picture
-        return image if fits else rule.array(image[None])[0]
+        size = {"height": rule.height, "width": rule.width, "channels": rule.channels}
+        return read_sized(content, name, **size, fit=rule.fit, limit=limit)
 
     def probabilities(self, images: Pictures, batch_size: int = BATCH) -> Floats:
         """Return each class's probability."""

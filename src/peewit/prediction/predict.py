@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.evaluation.inference import BATCH
-from peewit.images.reader import SUFFIXES, each_in_turn, read_picture
+from peewit.images.reader import SUFFIXES
 from peewit.system.cpu import usable_cores
 from peewit.system.text import printable
 
@@ -150,7 +149,7 @@ def _predict(
     engine = Torch(run) if isinstance(run, Run) else run
     # the next batch: pictures already resized to the network's input
     names: list[str] = []
-    images: list[npt.NDArray[Any]] = []
+    images: list[npt.NDArray[np.uint8]] = []
 
     def predict_batch() -> Iterator[Prediction]:
         if images:
@@ -160,12 +159,9 @@ def _predict(
             names.clear()
             images.clear()
 
-    def read(source: Source, limit: int) -> npt.NDArray[Any]:
-        return engine.prepare(read_picture(source.content, source.name, limit=limit))
-
-    def prepared(source: Source) -> tuple[str, npt.NDArray[Any] | PeewitError]:
+    def prepared(source: Source) -> tuple[str, npt.NDArray[np.uint8] | PeewitError]:
         try:
-            return source.name, each_in_turn(partial(read, source))
+            return source.name, engine.read(source.content, source.name)
         except PeewitError as error:
             return source.name, error
 
@@ -177,8 +173,7 @@ def _predict(
             yield from predict_batch()
             yield image
             continue
-        # resized pictures (float32) and others (uint8) cannot share a batch
-        if len(images) == BATCH or (images and image.dtype != images[0].dtype):
+        if len(images) == BATCH:
             yield from predict_batch()
         names.append(name)
         images.append(image)

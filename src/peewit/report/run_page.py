@@ -64,6 +64,8 @@ def contents(
         "metrics": run.metrics,
         "untested": sentences.untested(run),
         "trained": run.status != "imported",
+        # the only row of a pretrained network whose last layer was fitted is no curve
+        "drawn_curves": run.status != "imported" and [row["epoch"] for row in run.history] != [0],
         "names": run.class_names,
         "recipe": sentences.recipe(run, parameters),
         "cost": sentences.cost(run),
@@ -311,7 +313,7 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     tested = bool(values["metrics"])
     sections = [
         ("recipe", "Training" if values["trained"] else "Model", True),
-        ("curves", "Curves", values["trained"]),
+        ("curves", "Curves", values["drawn_curves"]),
         ("confusion", "Confusion matrix", tested),
         ("classes", "Classes", tested),
         ("mistakes", "Mistakes", tested),

@@ -13,7 +13,7 @@ from peewit.errors import PeewitError
 from peewit.evaluation.gradcam import heat_maps
 from peewit.evaluation.inference import BATCH
 from peewit.images.preprocessing import from_prepared
-from peewit.images.reader import read_picture
+from peewit.images.scaled import probe
 from peewit.prediction.engines import fastest
 from peewit.serving.body import Upload
 
@@ -102,14 +102,11 @@ class Engine:
         PeewitError
             The file cannot be read.
         """
-        image = read_picture(upload.content, upload.name, limit=limit)
-        height, width = image.shape[:2]
-        # Resized here and not in the computing thread, which a photograph would hold up; and many
-        # photographs at full size would not fit into memory.
-        pixels = self._fast.prepare(image)
-        if explain and pixels.dtype == np.uint8:
-            pixels = self.run.preprocessing.array(image[None])[0]
-        return Prepared(pixels, width, height, explain)
+        size = probe(upload.content, upload.name)
+        pixels: npt.NDArray[Any] = self._fast.read(upload.content, upload.name, limit)
+        if explain:
+            pixels = self.run.preprocessing.array(pixels[None])[0]
+        return Prepared(pixels, size.width, size.height, explain)
 
     def classify(self, pictures: Sequence[Prepared]) -> list[Output]:
         """Return the network's output for a batch. Not for several threads at a time."""
