@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 FEATURES = 1280
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 EVALUATION_BATCH = 64
 # of the measured test time, for what else happens: background load, and the end of the process
 RESERVE, RESERVE_SECONDS = 1.2, 1.5
@@ -150,7 +151,7 @@ class Job:
             batch,
             shuffle=True,
             drop_last=len(found) > batch,
-            num_workers=os.cpu_count(),
+            num_workers=CORES,
             persistent_workers=True,
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -216,7 +217,7 @@ def channels_last(x):
 def plain_loader(part, method):
     """Yield batches in order, not augmented."""
     found = pictures.Pictures(part, pictures.PLAIN[method])
-    return DataLoader(found, EVALUATION_BATCH, num_workers=os.cpu_count())
+    return DataLoader(found, EVALUATION_BATCH, num_workers=CORES)
 
 
 def keras(job):
@@ -440,7 +441,7 @@ def measured(folder, method, minutes, seed, started):
     """Train and test once; return the results for the log."""
     torch.manual_seed(seed)
     random.seed(seed)
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(CORES)
     if method == "probe":
         training, validation, test, _ = pictures.listed(folder, seed)
         # nothing is chosen, so nothing has to be held out
