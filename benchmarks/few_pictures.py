@@ -4,9 +4,9 @@ usage: python benchmarks/few_pictures.py [--cifar10 cifar-10-python.tar.gz] [--p
            [--methods NAME ...] [--minutes 5] [--seeds 3] [--work FOLDER] [--log FILE]
        python benchmarks/few_pictures.py --table [--log FILE]
 
-The pictures of each class are chosen by the seed; all methods get the same ones, and are tested on
-the whole test part, which nothing is chosen on. ``knn`` and ``probe`` are made by hand on the frozen
-features of EfficientNet-Lite0 (``transfer_by_hand.py``): the nearest neighbours by cosine
+The pictures of each class are chosen by the seed; all methods get the same ones, and are tested
+on the whole test part, which nothing is chosen on. ``knn`` and ``probe`` are made by hand on the
+frozen features of EfficientNet-Lite0 (``transfer_by_hand.py``): the nearest neighbours by cosine
 similarity, and logistic regression with one fixed C on standardised features. ``scratch`` and
 ``pretrained`` are `peewit train FOLDER --minutes M --start ...`. Each run appends one line to the
 log; runs that are in the log are skipped.
@@ -14,7 +14,6 @@ log; runs that are in the log are skipped.
 
 import argparse
 import json
-import os
 import random
 import shutil
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 import child
 import numpy as np
 import rawlog
+
 from transfer import cell, peewit, prepared
 
 COUNTS = {"cifar10": (10, 50, 100, 500, 5000), "flowers": (5, 20, 100)}
@@ -40,7 +40,7 @@ def whole(name, options):
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(dir=options.work) as made:
             write_pictures(options.cifar10, Path(made, name))
-            os.rename(Path(made, name), folder)
+            Path(made, name).rename(folder)
     return folder
 
 
@@ -83,7 +83,7 @@ def features(folder, work):
         found, _ = transfer_by_hand.features([(path, 0) for path in paths])
         part = saved.with_suffix(".part.npz")
         np.savez(part, paths=np.array(paths), features=found)
-        os.replace(part, saved)
+        part.replace(saved)
     with np.load(saved) as file:
         return dict(zip(file["paths"].tolist(), file["features"], strict=True))
 

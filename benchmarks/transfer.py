@@ -4,18 +4,18 @@ usage: python benchmarks/transfer.py --photos FOLDER [--sets NAME ...] [--method
            [--minutes 1 5 15] [--seeds 3] [--work FOLDER] [--log FILE]
        python benchmarks/transfer.py --table [--log FILE]
 
-FOLDER contains a tar file of class folders for each set. They are extracted into the folder --work;
-where a set has no test part, a fifth of each class becomes one, chosen by the seed, the same for all
-methods. The methods ``keras``, ``fastai`` and ``autogluon`` fine-tune the same ImageNet weights in
-plain PyTorch as those libraries recommend (``transfer_by_hand.py``); ``probe`` is logistic regression
-on frozen features and takes the time it takes. The minutes are wall-clock time from the start of the
-process to the tested result. Peewit starts without cached pictures and features. Each run is a
-process of its own; runs that are in the log are skipped. Run it on an otherwise idle machine.
+FOLDER contains a tar file of class folders for each set. They are extracted into the folder
+--work; where a set has no test part, a fifth of each class becomes one, chosen by the seed, the
+same for all methods. The methods ``keras``, ``fastai`` and ``autogluon`` fine-tune the same
+ImageNet weights in plain PyTorch as those libraries recommend (``transfer_by_hand.py``);
+``probe`` is logistic regression on frozen features and takes the time it takes. The minutes are
+wall-clock time from the start of the process to the tested result. Peewit starts without cached
+pictures and features. Each run is a process of its own; runs that are in the log are skipped. Run
+it on an otherwise idle machine.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
 import sys
@@ -40,14 +40,14 @@ def prepared(photos, name, seed, work):
         with tempfile.TemporaryDirectory(dir=work) as made:
             with tarfile.open(Path(photos, f"{name}.tar")) as tar:
                 tar.extractall(made, filter="data")
-            os.rename(Path(made, name), whole)
+            Path(made, name).rename(whole)
     if Path(whole, "test").is_dir():
         return whole
     folder = Path(work, f"{name}-{seed}")
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(dir=work) as made:
             split(whole, Path(made, "split"), seed)
-            os.rename(Path(made, "split"), folder)
+            Path(made, "split").rename(folder)
     return folder
 
 

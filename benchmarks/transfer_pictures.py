@@ -184,7 +184,12 @@ OPERATIONS = (
     lambda p, s, sign: ImageOps.posterize(p, max(1, 4 - int(4 * s))),
     *map(
         enhanced,
-        (ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness, ImageEnhance.Sharpness),
+        (
+            ImageEnhance.Color,
+            ImageEnhance.Contrast,
+            ImageEnhance.Brightness,
+            ImageEnhance.Sharpness,
+        ),
     ),
     affine(one, lambda x: 0.3 * x, zero, zero, one, zero),
     affine(one, zero, zero, lambda x: 0.3 * x, one, zero),
