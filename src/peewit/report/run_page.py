@@ -185,6 +185,7 @@ def _test_results(run: Run, evidence: Evidence | None) -> dict[str, Any]:
         values["reliability"] = reliability_chart(bins)
         values["calibration"] = sentences.calibration(bins)
         values["temperature"] = sentences.temperature(run)
+        values["rejection"] = sentences.rejection(run.metrics)
         width = 100 / len(bins)
         values["bins"] = [
             {

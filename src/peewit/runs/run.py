@@ -19,6 +19,7 @@ from peewit.evaluation.inference import (
     logits_in_batches,
     softmax,
 )
+from peewit.evaluation.rejection import FEWEST
 from peewit.images.preprocessing import Preprocessing, from_prepared
 from peewit.runs import folder as runfolder
 from peewit.runs import schema
@@ -166,6 +167,26 @@ class Run:
             except PeewitError as error:
                 broken.append(error)
         return runs, broken
+
+    @property
+    def reject_below(self) -> float:
+        """The probability that the most probable class of a picture of no class does not reach.
+
+        It comes from held-out images, of which 95 % reach it.
+
+        Raises
+        ------
+        PeewitError
+            The run has no such threshold.
+        """
+        if "rejection" not in self.metrics:
+            raise PeewitError(
+                f"the run {self.path} cannot reject pictures",
+                "it has no threshold: that needs a finished training by this version, with at "
+                f"least {FEWEST} held-out images",
+                "train it again",
+            )
+        return float(self.metrics["rejection"]["threshold"])
 
     def model(self) -> nn.Module:
         """Return a new network with the trained weights, in evaluation mode.

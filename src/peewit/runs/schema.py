@@ -95,6 +95,13 @@ class _Scaling(TypedDict):
     error_after: Quantity
 
 
+class _Rejection(TypedDict):
+    threshold: Share
+    images: Count
+    rejected: Share
+    accuracy: Share | None
+
+
 class _Copies(TypedDict):
     images: Images
     indices: list[Count]
@@ -128,6 +135,7 @@ class Metrics(TypedDict):
     share_of_best: NotRequired[Quantity]
     single_view_accuracy: NotRequired[Share]
     temperature_scaling: NotRequired[_Scaling]
+    rejection: NotRequired[_Rejection]
     also_in_training: NotRequired[_Copies]
     fold_accuracies: NotRequired[list[Share]]
 
