@@ -42,10 +42,18 @@ def test_few_of_clean_pictures_are_outliers() -> None:
     assert len(outliers(photographs(300))) <= 6
 
 
-def test_pictures_of_which_there_are_many_are_no_outliers() -> None:
+@pytest.mark.parametrize("alike", [NEIGHBOURS, NEIGHBOURS + 1])
+def test_pictures_with_as_many_like_them_as_neighbours_count_are_no_outliers(alike: int) -> None:
     images = photographs(150)
-    images[: 3 * NEIGHBOURS] = [icon(15 + number % 2) for number in range(3 * NEIGHBOURS)]
-    assert not set(outliers(images)) & set(range(3 * NEIGHBOURS))
+    images[:alike] = icon(20)
+    found = set(outliers(images)) & set(range(alike))
+    assert found == (set(range(alike)) if alike == NEIGHBOURS else set())
+
+
+def test_a_faint_icon_in_a_photograph_is_found() -> None:
+    images = photographs(150)
+    images[5] = (0.85 * images[5] + 0.15 * icon(20)).astype(np.uint8)
+    assert 5 in outliers(images)
 
 
 def test_few_and_equal_pictures_have_no_outliers() -> None:
