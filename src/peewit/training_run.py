@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from peewit import plots, report
 from peewit.cross_validation import cross_validate, metrics_of, pooled_logits
+from peewit.data.dataset import Dataset
 from peewit.data.division import Division
 from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted
-from peewit.evaluation.rejection import rejection
+from peewit.evaluation.distance import ClassDistances
+from peewit.evaluation.rejection import by_score, rejection
 from peewit.report.final_test import (
     final_logits,
     training_costs,
@@ -140,6 +144,32 @@ def _cross_validate(
         raise _stopped(path) from None
 
 
+def _reject_by_features(
+    path: Path,
+    setup: TrainSetup,
+    division: Division,
+    data: Dataset,
+    right: npt.NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Write the distributions of the features of the training images; return their threshold."""
+    assert setup.features is not None
+    features, labels = setup.features(setup.training), setup.training.labels
+    distances = ClassDistances.fit(features, labels)
+    tensors = {name: torch.from_numpy(one) for name, one in distances.to_tensors().items()}
+    checkpoint.write_tensors(path / runfolder.DISTANCES, tensors, {})
+    if division.folds is None:
+        held_out, tested = (
+            distances.scores(setup.features(part)) for part in (setup.validation, data)
+        )
+        return by_score(held_out, tested, right)
+    features, labels = setup.features(data), data.labels
+    scores = np.empty(len(data), np.float32)
+    for number in np.unique(division.folds):
+        held = division.folds == number
+        scores[held] = ClassDistances.fit(features[~held], labels[~held]).scores(features[held])
+    return by_score(scores, scores, right)
+
+
 def _stopped(path: Path) -> Interrupted:
     todo = f"resume it: {resuming(path)}"
     return Interrupted("the training was stopped", "everything is saved", todo)
@@ -185,10 +215,14 @@ def _test(
         more["batch_norm_images"] = found.estimated_from
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
+    (path / runfolder.DISTANCES).unlink(missing_ok=True)
     if found.held_out is not None and (
         rule := rejection(found.held_out, found.logits, data.labels)
     ):
         more["rejection"] = rule
+        if setup.features is not None:
+            right = found.logits.argmax(1) == data.labels
+            rule["by_features"] = _reject_by_features(path, setup, division, data, right)
     more |= without_copies(found.logits, data, split, setup.copies, callbacks.note)
     drawn = schedules.illustrated
     evaluation = write_result(path, data, found.logits, split, more, drawn=drawn)

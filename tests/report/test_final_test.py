@@ -212,3 +212,21 @@ def test_the_accuracy_without_copies_of_training_images() -> None:
     assert notes[1].startswith("all test images are also training images, so the accuracy does not")
     assert without_copies(logits, TEST, "test", [], notes.append) == {}
     assert len(notes) == 2
+
+
+@pytest.mark.parametrize("flip", ["none", "alternating"])
+@pytest.mark.parametrize("tta", [False, True])
+def test_held_out_logits_are_computed_like_those_of_the_test(tta: bool, flip: str) -> None:
+    setup = job(tta=tta, flip=flip)
+    result = run_test(setup, TEST)
+    held_out = single(setup, setup.validation)
+    assert result.held_out is not None
+    assert np.array_equal(result.held_out, held_out) != tta
+    again = run_test(setup, setup.validation)
+    assert again.held_out is again.logits
+    assert np.array_equal(result.held_out, again.logits)
+
+
+def test_the_test_set_gives_no_held_out_logits() -> None:
+    for tta in (False, True):
+        assert run_test(job(tta=tta, validate_on="test"), TEST).held_out is None

@@ -20,6 +20,7 @@ from peewit.cli.usage import Command
 if TYPE_CHECKING:
     from peewit.errors import PeewitError
     from peewit.prediction.predict import Prediction, Source
+    from peewit.prediction.rejecting import Rejector
     from peewit.prediction.sorting import Sorter
 
     Row = Callable[[Sequence[object]], None]
@@ -69,8 +70,8 @@ if TYPE_CHECKING:
 @click.option(
     "--reject",
     is_flag=True,
-    help='Answer "none of these classes" for images whose most probable class is less probable '
-    "than that of 95% of the held-out images. With --sort-into, they go to none-of-these.",
+    help='Answer "none of these classes" for images that are less like any class than 95% of the '
+    "held-out images. With --sort-into, they go to none-of-these.",
 )
 @json_option
 @click.pass_context
@@ -94,6 +95,7 @@ def predict(
     from peewit.errors import Interrupted, PeewitError
     from peewit.prediction.engines import fastest
     from peewit.prediction.predict import STDIN, find_pictures
+    from peewit.prediction.rejecting import Rejector
     from peewit.prediction.sorting import Sorter
     from peewit.runs.run import Run
 
@@ -104,13 +106,13 @@ def predict(
     if sort_into is not None and STDIN in images:
         raise click.UsageError("--sort-into cannot sort standard input: name files")
     run = Run.open(folder)
-    reject_below = run.reject_below if reject else None
+    rejector = Rejector(run) if reject else None
     pictures = find_pictures(images, sys.stdin.buffer, note)
     # few images: lowest latency; many: highest throughput
     engine = fastest(run, 1 if len(pictures) < 32 else 64)
     sorter = None if sort_into is None else Sorter(sort_into, run.class_names, move)
     listed = csv_file is None and sorter is None and not as_json
-    job = _Job(sorter, min(top, len(run.class_names)), as_json, listed, reject_below)
+    job = _Job(sorter, min(top, len(run.class_names)), as_json, listed, rejector)
     stopped: BaseException | None = None
     with ExitStack() as stack:
         if csv_file is not None:
@@ -165,10 +167,10 @@ class _Job:
         top: int,
         as_json: bool,
         listed: bool,
-        reject_below: float | None,
+        rejector: Rejector | None,
     ) -> None:
         self.sorter, self.top, self.as_json, self.listed = sorter, top, as_json, listed
-        self.reject_below = reject_below
+        self.rejector = rejector
         self.write_row: Row | None = None
         self.classes: Sequence[str] = ()  # whose probabilities are in the table
         self.answers: list[dict[str, Any]] = []
@@ -181,7 +183,7 @@ class _Job:
         from peewit.prediction.predict import predict as predict_pictures
 
         top = len(self.classes) or self.top
-        answers = predict_pictures(engine, pictures, top, self.reject_below)
+        answers = predict_pictures(engine, pictures, top, self.rejector)
         with contextlib.closing(answers):  # type: ignore[type-var]
             for picture, answer in zip(pictures, answers, strict=True):
                 if isinstance(answer, PeewitError):
@@ -204,7 +206,7 @@ class _Job:
         if self.write_row is not None:
             from peewit.system.tables import file_cell, text_cell
 
-            rejecting = self.reject_below is not None
+            rejecting = self.rejector is not None
             empty = [""] * (2 * self.top + rejecting + len(self.classes))
             self.write_row([file_cell(picture.name), *empty, text_cell(str(error))])
 

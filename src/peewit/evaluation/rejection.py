@@ -54,12 +54,32 @@ def rejection(held_out: Floats, logits: Floats, labels: npt.NDArray[np.int64]) -
     """
     if len(held_out) < FEWEST:
         return {}
-    threshold = float(np.quantile(softmax(held_out).max(axis=1), 1 - ACCEPTED))
-    rejected = softmax(logits).max(axis=1) < threshold
-    right = (logits.argmax(axis=1) == labels)[~rejected]
+    surest, tested = (softmax(one).max(axis=1) for one in (held_out, logits))
+    found = by_score(surest, tested, logits.argmax(axis=1) == labels)
+    return {"images": len(held_out), **found}
+
+
+def by_score(held_out: Floats, scores: Floats, right: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the threshold that accepts 95 % of the held-out images, and what it does to others.
+
+    Parameters
+    ----------
+    held_out : float32 array, shape (M,)
+        Scores of held-out images; lower ones are rejected.
+    scores : float32 array, shape (N,)
+        Those of the images of the final test.
+    right : bool array, shape (N,)
+        Whether they are classified correctly.
+
+    Returns
+    -------
+    dict
+        ``threshold``, ``rejected`` and ``accuracy``, as for ``rejection``.
+    """
+    threshold = float(np.quantile(held_out, 1 - ACCEPTED))
+    accepted = scores >= threshold
     return {
         "threshold": threshold,
-        "images": len(held_out),
-        "rejected": float(rejected.mean()),
-        "accuracy": float(right.mean()) if len(right) else None,
+        "rejected": float(1 - accepted.mean()),
+        "accuracy": float(right[accepted].mean()) if accepted.any() else None,
     }

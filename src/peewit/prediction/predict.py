@@ -24,6 +24,7 @@ from peewit.system.text import printable
 
 if TYPE_CHECKING:
     from peewit.prediction.engines import Engine
+    from peewit.prediction.rejecting import Rejector
     from peewit.runs.run import Run
 
 R = TypeVar("R")
@@ -120,7 +121,7 @@ def predict(
     run: Run | Engine,
     sources: Iterable[Source | str | Path],
     top: int = 1,
-    reject_below: float | None = None,
+    reject: Rejector | None = None,
 ) -> Iterator[Prediction | PeewitError]:
     """Predict the classes of pictures, and yield each result as soon as it is available.
 
@@ -135,9 +136,8 @@ def predict(
         Pictures, as :func:`find_pictures` returns them, or their paths.
     top : int
         Number of classes to return for each picture; all classes if there are fewer.
-    reject_below : float, optional
-        The probability that the most probable class must have, or else the picture is rejected as
-        one of none of the classes: ``Run.reject_below``.
+    reject : Rejector, optional
+        Tells which pictures are of none of the classes: ``Rejector(run)``.
 
     Returns
     -------
@@ -151,14 +151,14 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"top is {top}", "it must be at least 1")
-    return _predict(run, sources, top, reject_below)
+    return _predict(run, sources, top, reject)
 
 
 def _predict(
     run: Run | Engine,
     sources: Iterable[Source | str | Path],
     top: int,
-    reject_below: float | None,
+    reject: Rejector | None,
 ) -> Iterator[Prediction | PeewitError]:
     from peewit.prediction.engines import Torch
     from peewit.runs.run import Run
@@ -170,10 +170,11 @@ def _predict(
 
     def predict_batch() -> Iterator[Prediction]:
         if images:
-            probabilities = engine.probabilities(np.stack(images))
-            for name, row in zip(names, probabilities, strict=True):
-                rejected = None if reject_below is None else bool(row.max() < reject_below)
-                yield Prediction(name, _most_likely(row, engine.class_names, top), rejected)
+            pixels = np.stack(images)
+            probabilities = engine.probabilities(pixels)
+            rejected = reject(pixels, probabilities) if reject else [None] * len(pixels)
+            for name, row, strange in zip(names, probabilities, rejected, strict=True):
+                yield Prediction(name, _most_likely(row, engine.class_names, top), strange)
             names.clear()
             images.clear()
 

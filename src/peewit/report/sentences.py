@@ -464,10 +464,15 @@ def rejection(metrics: Mapping[str, Any]) -> str:
     found = metrics.get("rejection")
     if not found:
         return ""
+    rule = found.get("by_features")
+    which = f"whose most probable class has less than {percent(found['threshold'])}, which 95% of"
+    if rule:
+        which = "whose features are further from those of every class than those of 95% of"
+    found = found | (rule or {})
+    reached = "" if rule else " reach"
     sentence = (
-        "Pictures of none of the classes: with --reject, peewit predict rejects those whose most "
-        f"probable class has less than {percent(found['threshold'])}, which 95% of the "
-        f"{found['images']:,} held-out images reach. {percent(found['rejected'])} of the "
+        f"Pictures of none of the classes: with --reject, peewit predict rejects those {which} the "
+        f"{found['images']:,} held-out images{reached}. {percent(found['rejected'])} of the "
         f"{images_tested(metrics)} would be rejected"
     )
     if found["accuracy"] is not None:

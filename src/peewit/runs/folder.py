@@ -44,6 +44,7 @@ FILTERS, HEAT_MAPS = "filters.png", "heatmaps.png"
 PICTURES = (CURVES, CONFUSION, MISTAKES, UNCERTAIN, RELIABILITY, SAMPLES, FILTERS, HEAT_MAPS)
 REPORT = "report.html"
 SPLIT, FOLDS = "split.csv", "folds.safetensors"
+DISTANCES = "distances.safetensors"
 PREDICTIONS, MISTAKES_TABLE = "predictions.csv", "mistakes.csv"
 LOCK, PARTIAL = ".lock", ".part"
 # 160,000 rows, and a fraction of the memory of a small machine
@@ -304,5 +305,5 @@ def sweep(path: Path) -> None:
 
 def remove_results(path: Path) -> None:
     """Remove metrics, report, tables and pictures: further training makes them out of date."""
-    for name in (METRICS, REPORT, PREDICTIONS, MISTAKES_TABLE, *PICTURES):
+    for name in (METRICS, DISTANCES, REPORT, PREDICTIONS, MISTAKES_TABLE, *PICTURES):
         (path / name).unlink(missing_ok=True)

@@ -95,11 +95,18 @@ class _Scaling(TypedDict):
     error_after: Quantity
 
 
+class _ByFeatures(TypedDict):
+    threshold: Annotated[float, Meta(ge=-1e9, le=1e9)]
+    rejected: Share
+    accuracy: Share | None
+
+
 class _Rejection(TypedDict):
     threshold: Share
     images: Count
     rejected: Share
     accuracy: Share | None
+    by_features: NotRequired[_ByFeatures]
 
 
 class _Copies(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from peewit.errors import PeewitError
 from peewit.evaluation.gradcam import heat_maps
 from peewit.evaluation.inference import BATCH
-from peewit.images.preprocessing import from_prepared
 from peewit.images.scaled import probe
 from peewit.prediction.engines import fastest
+from peewit.prediction.rejecting import Rejector
 from peewit.serving.body import Upload
 
 if TYPE_CHECKING:
@@ -32,16 +32,14 @@ class Prepared:
 
     Attributes
     ----------
-    pixels : array, shape (H, W, C)
-        uint8, unchanged, if the file had the input size and no heat map is requested; otherwise
-        float32, preprocessed.
+    pixels : uint8 array, shape (H, W, C)
     width, height : int
         Size of the file's picture.
     explain : bool
         Whether a heat map is requested.
     """
 
-    pixels: npt.NDArray[Any]
+    pixels: npt.NDArray[np.uint8]
     width: int
     height: int
     explain: bool
@@ -56,10 +54,13 @@ class Output:
     probabilities : float32 array, shape (classes,)
     heat : float32 array, shape (H, W), or None
         Heat map for the most probable class, 0 to 1, at the network's input size.
+    rejected : bool or None
+        Whether it is probably a picture of none of the classes; None if the run has no threshold.
     """
 
     probabilities: npt.NDArray[np.float32]
     heat: npt.NDArray[np.float32] | None
+    rejected: bool | None
 
 
 class Engine:
@@ -75,6 +76,7 @@ class Engine:
         self.run = run
         rule = run.preprocessing
         self._network = run.model()
+        self._reject = Rejector(run) if "rejection" in run.metrics else None
         self._fast, self._one = fastest(run, BATCH), fastest(run, 1)
         # One thread calls the engine with large batches, and the engine splits them among its
         # streams: 896 pictures/s with 8 clients and 64 pictures per request, where two threads with
@@ -85,7 +87,7 @@ class Engine:
             engine.probabilities(np.zeros((1, rule.height, rule.width, rule.channels), np.uint8))
 
     def prepare(self, upload: Upload, explain: bool, limit: int) -> Prepared:
-        """Decode and preprocess a picture.
+        """Decode a picture at the network's input size.
 
         Parameters
         ----------
@@ -103,33 +105,27 @@ class Engine:
             The file cannot be read.
         """
         size = probe(upload.content, upload.name)
-        pixels: npt.NDArray[Any] = self._fast.read(upload.content, upload.name, limit)
-        if explain:
-            pixels = self.run.preprocessing.array(pixels[None])[0]
+        pixels = self._fast.read(upload.content, upload.name, limit)
         return Prepared(pixels, size.width, size.height, explain)
 
     def classify(self, pictures: Sequence[Prepared]) -> list[Output]:
         """Return the network's output for a batch. Not for several threads at a time."""
-        rows = np.empty((len(pictures), len(self.run.class_names)), np.float32)
-        for kind in (np.uint8, np.float32):
-            indices = [i for i, picture in enumerate(pictures) if picture.pixels.dtype == kind]
-            if indices:
-                images = np.stack([pictures[i].pixels for i in indices])
-                engine = self._one if len(indices) <= SMALL_BATCH else self._fast
-                rows[indices] = engine.probabilities(images)
+        images = np.stack([picture.pixels for picture in pictures])
+        engine = self._one if len(images) <= SMALL_BATCH else self._fast
+        rows = engine.probabilities(images)
+        rejected = self._reject(images, rows) if self._reject else [None] * len(images)
         explained = [i for i, picture in enumerate(pictures) if picture.explain]
-        heat = dict(zip(explained, self._heat(pictures, rows, explained), strict=True))
-        return [Output(row, heat.get(i)) for i, row in enumerate(rows)]
+        heat = dict(zip(explained, self._heat(images, rows, explained), strict=True))
+        return [Output(rows[i], heat.get(i), rejected[i]) for i in range(len(rows))]
 
     def _heat(
-        self, pictures: Sequence[Prepared], rows: npt.NDArray[np.float32], indices: list[int]
+        self, images: npt.NDArray[np.uint8], rows: npt.NDArray[np.float32], indices: list[int]
     ) -> Iterator[npt.NDArray[np.float32] | None]:
         """Yield the heat map of each picture of ``indices`` for its most probable class."""
         if not indices:
             return
-        images: npt.NDArray[Any] = np.stack([pictures[i].pixels for i in indices])
-        classes = rows[indices].argmax(1)
+        classes, prepare = rows[indices].argmax(1), self.run.preprocessing.tensor
         try:
-            yield from heat_maps(self._network, from_prepared, images, classes)
+            yield from heat_maps(self._network, prepare, images[indices], classes)
         except PeewitError:  # this network has no spatial feature map
             yield from [None] * len(indices)
