@@ -31,7 +31,6 @@ from peewit.export.operations import (
     Operation,
     Relu,
 )
-from peewit.export.packages import import_required
 from peewit.images.preprocessing import (
     ConvertChannels,
     CropToAspect,
@@ -41,6 +40,7 @@ from peewit.images.preprocessing import (
     Resize,
     Subtract,
 )
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.job import Content

@@ -28,7 +28,6 @@ from peewit.export.operations import (
     Residual,
     Scale,
 )
-from peewit.export.packages import import_required
 from peewit.images.preprocessing import (
     LUMA,
     ConvertChannels,
@@ -39,6 +38,7 @@ from peewit.images.preprocessing import (
     Resize,
     Subtract,
 )
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
