@@ -46,6 +46,12 @@ class _Dataset(TypedDict):
     fingerprints: NotRequired[dict[str, str]]
 
 
+class _Backbone(TypedDict):
+    file: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    features: Count
+
+
 class Facts(TypedDict):
     """The contents of ``run.json``."""
 
@@ -57,6 +63,7 @@ class Facts(TypedDict):
     environment: dict[str, str | int | float | bool | None]
     unsure_below: NotRequired[Share]
     imported: NotRequired[dict[str, Any]]
+    backbone: NotRequired[_Backbone]
 
 
 class _Bin(TypedDict):

@@ -69,7 +69,7 @@ class Contents:
     @property
     def opset(self) -> int:
         """The version of the standard operators."""
-        return max(one.version for one in self.model.opset_import if one.domain in STANDARD)
+        return max(int(one.version) for one in self.model.opset_import if one.domain in STANDARD)
 
     def with_any_batch(self) -> Contents:
         """Return the same encoder for any number of pictures, which its nodes may contradict."""
@@ -179,7 +179,9 @@ def _check_nodes(path: Path, model: Any) -> None:
         raise unsuitable(path, f"it has {nodes:,} operators, more than {MOST_NODES:,}")
     if any(one.external_data or one.data_location for one in tensors):
         raise unsuitable(
-            path, "its weights are in another file", "export it into one file, without external data"
+            path,
+            "its weights are in another file",
+            "export it into one file, without external data",
         )
 
 
@@ -231,9 +233,7 @@ def _chosen_output(path: Path, graph: Any, name: str | None) -> Any:
     )
 
 
-def _normalisation(
-    path: Path, model: Any
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _normalisation(path: Path, model: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the mean and the standard deviation in the metadata, ``image_mean`` and ``image_std``.
 
     These are the names in the preprocessor_config.json of Hugging Face.

@@ -126,7 +126,7 @@ class Encoder:
             raise ValueError("it does not give the features of each picture")
         width = int(alone.shape[1])
         if not 2 <= width <= MOST_FEATURES:
-            raise unsuitable(self.path, f"it has {width:,} features: 2 to {MOST_FEATURES:,} are usable")
+            raise unsuitable(self.path, f"it has {width:,} features, not 2 to {MOST_FEATURES:,}")
         if not np.isfinite(both).all():
             raise unsuitable(self.path, "its features are not finite numbers")
         if np.abs(both[:1] - alone).max() > TOLERANCE * max(float(np.abs(alone).max()), 1e-6):

@@ -22,7 +22,7 @@ class EncoderNetwork(nn.Module):
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.utils.skip_init(nn.Linear, encoder.width, classes)
+        self.head = nn.Linear(encoder.width, classes, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             self.head.weight.zero_()
             self.head.bias.zero_()
