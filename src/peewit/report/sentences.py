@@ -225,14 +225,19 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     kind = "grey" if rule.channels == 1 else "RGB"
     plain = not any(rule.mean) and all(value == 1 for value in rule.std)
     statistics = "the training images" if info is None or not info.normalisation else "ImageNet"
-    scaled = (
-        "with pixel values divided by 255"
-        if plain
-        else f"normalised by the mean and standard deviation of {statistics}"
-    )
+    of = f"the mean and standard deviation of {statistics}"
+    name = f"{run.recipe.model}{about}"
+    if run.backbone:
+        known = run.backbone
+        name = (
+            f"a linear layer on the {known['features']:,} features of the backbone {known['file']}"
+            f" (SHA-256 {known['sha256'][:12]}...), which is not trained"
+        )
+        of = f"the mean {shown(rule.mean)} and the standard deviation {shown(rule.std)}"
+    scaled = "with pixel values divided by 255" if plain else f"normalised by {of}"
     images = run.dataset.get("images", {})
     model = (
-        f"The model is {run.recipe.model}{about}{size}. Its input is {kind} images of "
+        f"The model is {name}{size}. Its input is {kind} images of "
         f"{rule.width} x {rule.height} pixels, {scaled}.{FITTED[rule.fit]}"
     )
     if run.status == "imported":
@@ -245,6 +250,15 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
         *_statistics(run),
         _reproducibility(run),
     ]
+
+
+def shown(values: tuple[float, ...]) -> str:
+    """Return one number per channel for a sentence.
+
+    >>> shown((0.485, 0.456, 0.4060))
+    '0.485, 0.456, 0.406'
+    """
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:

@@ -160,7 +160,7 @@ def setup_of(
     UsageError
         The recipe does not fit the data.
     """
-    if recipe.batch_size > len(training):
+    if recipe.batch_size > len(training) and not recipe.head_only:  # which has no batches
         raise UsageError(
             f"is {recipe.batch_size:,}",
             f"there are only {len(training):,} training images",
