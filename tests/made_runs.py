@@ -52,6 +52,7 @@ def make_run(
     unsure_below: float = 0.0,
     class_names: Sequence[str] = ("cat", "dog", "兔"),
     source: str = "",
+    reject_below: float | None = None,
     **changes: Any,
 ) -> Run:
     """Create a finished run of the model ``name`` in the folder ``path``."""
@@ -77,6 +78,9 @@ def make_run(
     if unsure_below:
         runfolder.write_unsure(path, unsure_below)
         metrics["single_view_accuracy"] = 0.25
+    if reject_below is not None:
+        rule = {"threshold": reject_below, "images": 100, "rejected": 0.05, "accuracy": 0.5}
+        metrics["rejection"] = rule
     runfolder.write_metrics(path, metrics)
     runfolder.write_finished(path, True)
     return Run.open(path)

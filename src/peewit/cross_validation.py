@@ -192,7 +192,7 @@ def pooled_logits(
     threshold = 0.0
     if setup.recipe.tta and not np.array_equal(results.logits, results.single):
         threshold = confidence_threshold(single)
-    return FinalLogits(logits, single, threshold, calibration, estimated_from)
+    return FinalLogits(logits, single, threshold, calibration, estimated_from, held_out=logits)
 
 
 def metrics_of(results: FoldResults) -> dict[str, Any]:

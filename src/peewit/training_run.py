@@ -13,6 +13,7 @@ from peewit.cross_validation import cross_validate, metrics_of, pooled_logits
 from peewit.data.division import Division
 from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted
+from peewit.evaluation.rejection import rejection
 from peewit.models.encoders.network import EncoderNetwork
 from peewit.report.final_test import (
     final_logits,
@@ -187,6 +188,10 @@ def _test(
         more["batch_norm_images"] = found.estimated_from
     if found.calibration is not None:
         more["temperature_scaling"] = found.calibration.to_dict()
+    if found.held_out is not None and (
+        rule := rejection(found.held_out, found.logits, data.labels)
+    ):
+        more["rejection"] = rule
     more |= without_copies(found.logits, data, split, setup.copies, callbacks.note)
     drawn = schedules.illustrated
     evaluation = write_result(path, data, found.logits, split, more, drawn=drawn)

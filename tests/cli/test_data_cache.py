@@ -8,6 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from made_pictures import folder_of_pictures
@@ -16,6 +17,7 @@ from peewit.data import caches
 from peewit.data.packing import at_size
 from peewit.data.packing.entry import BUILDING
 from peewit.data.sources import load
+from peewit.transfer.cache import FeatureCache
 
 
 @pytest.fixture
@@ -129,3 +131,14 @@ def test_an_invalid_age_is_refused(
 def test_both_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "cache", "clean", "--all", "--older-than", "3"]) == 2
     assert "--all and --older-than" in capsys.readouterr().err
+
+
+def test_features_are_listed_and_removed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    cache = FeatureCache("network-224x224", 4)
+    cache.add(np.array([1], np.uint64), np.ones((1, 4), np.float32))
+    assert main(["data", "cache", "list"]) == 0
+    assert "network-224x224" in capsys.readouterr().out
+    assert main(["data", "cache", "clean"]) == 0
+    assert cache.file.is_file()
+    assert main(["data", "cache", "clean", "--all"]) == 0
+    assert not cache.file.exists()

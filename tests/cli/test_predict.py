@@ -15,6 +15,7 @@ from PIL import Image
 import peewit.prediction.engines
 from made_runs import make_run
 from peewit.__main__ import main
+from peewit.images.scaled import read_sized
 
 NAMES = ("=night", "day/noon")
 
@@ -25,8 +26,8 @@ class Brightness:
     class_names = NAMES
     stop_after = 10**9  # batches
 
-    def prepare(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        return np.full((2, 2, 3), image.mean(), np.float32)
+    def read(self, content: Any, name: str) -> npt.NDArray[np.uint8]:
+        return read_sized(content, name, height=2, width=2)
 
     def probabilities(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if self.stop_after <= 0:
@@ -147,3 +148,47 @@ def test_a_csv_that_cannot_be_written_is_one_sentence(
 ) -> None:
     assert main(["predict", run, paint("a.png", 0), "--csv", "no/such/out.csv"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_rejected_pictures_are_of_none_of_the_classes(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "careful", class_names=NAMES, reject_below=0.9)
+    sure, unsure = paint("in/sure.png", 255), paint("in/unsure.png", 140)
+    arguments = ["predict", "careful", "in", "--reject"]
+    assert main([*arguments, "--csv", "out.csv", "--sort-into", "sorted"]) == 0
+    assert Path("sorted/none-of-these/unsure.png").is_file()
+    assert Path("sorted/day_noon/sure.png").is_file()
+    rows = table("out.csv")
+    assert [row["predicted"] for row in rows] == ["day/noon", "none of these classes"]
+    assert [row["rejected_class"] for row in rows] == ["", "day/noon"]
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert {answer["image"]: answer["rejected"] for answer in answers} == {
+        sure: False,
+        unsure: True,
+    }
+    assert main(["predict", "careful", unsure, "--reject"]) == 0
+    assert "none of these classes (day/noon" in capsys.readouterr().out
+    # only on request
+    assert main(["predict", "careful", unsure, "--json"]) == 0
+    assert "rejected" not in json.loads(capsys.readouterr().out)[0]
+
+
+def test_a_run_without_a_threshold_cannot_reject(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", run, paint("a.png", 255), "--reject", "--sort-into", "sorted"]) == 1
+    assert "cannot reject" in capsys.readouterr().err
+    assert not Path("sorted").exists()
+
+
+def test_a_class_named_like_the_folder_of_rejected_pictures_keeps_its_folder(
+    run: str, tmp_path: Path
+) -> None:
+    from peewit.prediction.sorting import Sorter
+
+    sorter = Sorter(tmp_path / "sorted", ["none-of-these", "cat"])
+    picture = Path(paint("a.png", 7))
+    assert sorter.put(picture, "none-of-these").parent != sorter.put(picture, None).parent

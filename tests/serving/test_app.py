@@ -346,3 +346,13 @@ def test_grey_and_transparent_pictures(client: TestClient) -> None:
         Image.new(mode, (20, 10)).save(stream, "PNG")
         answer = client.post("/api/predict", content=stream.getvalue(), headers=PNG)
         assert answer.status_code == 200, (mode, answer.text)
+
+
+@pytest.mark.parametrize(("threshold", "rejected"), [(0.0, False), (1.0, True), (None, None)])
+def test_the_response_says_whether_a_picture_is_of_no_class(
+    tmp_path: Path, encode: Encode, threshold: float | None, rejected: bool | None
+) -> None:
+    run = make_run(tmp_path / "run", reject_below=threshold)
+    with TestClient(create_app(run), "http://127.0.0.1") as client:
+        (row,) = client.post("/api/predict", content=encode(), headers=PNG).json()["predictions"]
+    assert row.get("rejected") is rejected

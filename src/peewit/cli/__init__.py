@@ -15,6 +15,7 @@ from peewit.cli.options import Choice, examples
 from peewit.cli.predict import predict
 from peewit.cli.runs import compare, evaluate, report, runs, summary
 from peewit.cli.serve import serve
+from peewit.cli.similar import similar
 from peewit.cli.train import train
 from peewit.cli.usage import Command, Group
 
@@ -59,6 +60,7 @@ for command in (
     data,
     evaluate,
     predict,
+    similar,
     serve,
     report,
     runs,

@@ -1,4 +1,4 @@
-"""The commands ``peewit data cache``: list and remove decoded images."""
+"""The commands ``peewit data cache``: list and remove decoded images and features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peewit.cli.usage import Command, Group
 )
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """List or remove the decoded images that Peewit keeps to start faster.
+    """List or remove the decoded images and the features that Peewit keeps to start faster.
 
     Their folder is in PEEWIT_HOME, or in your cache folder. Decoded pictures take at most
     PEEWIT_CACHE_GB gigabytes (default: 10, or half of what is free); those that have not been used
@@ -50,7 +50,7 @@ def list_(as_json: bool) -> None:
         )
         return
     if not found:
-        note(f"there are no decoded images in {folder_of_pictures().parent}")
+        note(f"there is nothing in {folder_of_pictures().parent}")
         return
     rows = [
         [
@@ -81,7 +81,8 @@ def _date(seconds: float) -> datetime:
 def clean(older_than: float | None, everything: bool) -> None:
     """Remove cached data sets that are damaged, unfinished, or whose source no longer exists.
 
-    They are decoded again when they are needed.
+    They are decoded again when they are needed. Features of pictures by pretrained networks, which
+    do not belong to one source, are removed by --older-than and --all.
     """
     from peewit.data.caches import clean as remove
 

@@ -66,6 +66,12 @@ if TYPE_CHECKING:
     "overwritten: one whose name is taken gets a number.",
 )
 @click.option("--move", is_flag=True, help="With --sort-into: move the images, do not copy them.")
+@click.option(
+    "--reject",
+    is_flag=True,
+    help='Answer "none of these classes" for images whose most probable class is less probable '
+    "than that of 95% of the held-out images. With --sort-into, they go to none-of-these.",
+)
 @json_option
 @click.pass_context
 def predict(
@@ -77,6 +83,7 @@ def predict(
     probabilities: bool,
     sort_into: Path | None,
     move: bool,
+    reject: bool,
     as_json: bool,
 ) -> None:
     """Classify each IMAGE: a file of any size and format, a folder, or - for standard input.
@@ -97,18 +104,19 @@ def predict(
     if sort_into is not None and STDIN in images:
         raise click.UsageError("--sort-into cannot sort standard input: name files")
     run = Run.open(folder)
+    reject_below = run.reject_below if reject else None
     pictures = find_pictures(images, sys.stdin.buffer, note)
     # few images: lowest latency; many: highest throughput
     engine = fastest(run, 1 if len(pictures) < 32 else 64)
     sorter = None if sort_into is None else Sorter(sort_into, run.class_names, move)
     listed = csv_file is None and sorter is None and not as_json
-    job = _Job(sorter, min(top, len(run.class_names)), as_json, listed)
+    job = _Job(sorter, min(top, len(run.class_names)), as_json, listed, reject_below)
     stopped: BaseException | None = None
     with ExitStack() as stack:
         if csv_file is not None:
             from peewit.system.tables import csv_writer, text_cell
 
-            columns = _columns(job.top)
+            columns = _columns(job.top) + ["rejected_class"] * reject
             if probabilities:
                 job.classes = run.class_names
                 columns += [text_cell(name) for name in run.class_names]
@@ -151,8 +159,16 @@ def _columns(top: int) -> list[str]:
 class _Job:
     """What is done with each prediction, and what has been done."""
 
-    def __init__(self, sorter: Sorter | None, top: int, as_json: bool, listed: bool) -> None:
+    def __init__(
+        self,
+        sorter: Sorter | None,
+        top: int,
+        as_json: bool,
+        listed: bool,
+        reject_below: float | None,
+    ) -> None:
         self.sorter, self.top, self.as_json, self.listed = sorter, top, as_json, listed
+        self.reject_below = reject_below
         self.write_row: Row | None = None
         self.classes: Sequence[str] = ()  # whose probabilities are in the table
         self.answers: list[dict[str, Any]] = []
@@ -165,7 +181,7 @@ class _Job:
         from peewit.prediction.predict import predict as predict_pictures
 
         top = len(self.classes) or self.top
-        answers = predict_pictures(engine, pictures, top)
+        answers = predict_pictures(engine, pictures, top, self.reject_below)
         with contextlib.closing(answers):  # type: ignore[type-var]
             for picture, answer in zip(pictures, answers, strict=True):
                 if isinstance(answer, PeewitError):
@@ -188,22 +204,25 @@ class _Job:
         if self.write_row is not None:
             from peewit.system.tables import file_cell, text_cell
 
-            empty = [""] * (2 * self.top + len(self.classes))
+            rejecting = self.reject_below is not None
+            empty = [""] * (2 * self.top + rejecting + len(self.classes))
             self.write_row([file_cell(picture.name), *empty, text_cell(str(error))])
 
     def _use(self, picture: Source, answer: Prediction) -> None:
+        from peewit.evaluation.rejection import NONE
+
         best, _ = answer.labels[0]
         if self.sorter is not None:
             from peewit.prediction.sorting import UnreadablePicture
 
             assert isinstance(picture.content, Path), "standard input was refused"
             try:
-                self.sorter.put(picture.content, best)
+                self.sorter.put(picture.content, None if answer.rejected else best)
             except UnreadablePicture as error:
                 self._fail(picture, error)
                 return
             self.sorted += 1
-        self.counts[best] += 1
+        self.counts[NONE if answer.rejected else best] += 1
         if self.as_json:
             shown = answer.to_dict()
             self.answers.append(shown | {"labels": shown["labels"][: self.top]})
@@ -216,4 +235,8 @@ class _Job:
             row: list[object] = [file_cell(picture.name)]
             for name, share in answer.labels[: self.top]:
                 row += [text_cell(name), f"{share:.6f}"]
+            if answer.rejected is not None:
+                row.append(text_cell(best) if answer.rejected else "")
+            if answer.rejected:
+                row[1] = NONE
             self.write_row([*row, *(f"{found[name]:.6f}" for name in self.classes), ""])

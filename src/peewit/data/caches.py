@@ -1,4 +1,4 @@
-"""The caches of decoded images on disk: what is in them, their limit, and removing entries."""
+"""The caches on disk, of decoded images and of features: their entries, limit and removal."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _BUSY = 3_600
 # Names of entries: whatever else a user puts there is left alone
 _NAME = re.compile(rf"[0-9a-f]+-[0-9a-f]+(-[0-9a-f]+)?(-facts)?$|{re.escape(BUILDING)}")
 
+FEATURES = ".features"
 COMPLETE, UNFINISHED, DAMAGED = "complete", "unfinished", "damaged"
 
 
@@ -38,9 +39,9 @@ class Cached:
     Parameters
     ----------
     path : Path
-        Its folder.
+        Its folder, or its file.
     content : str
-        "pictures" of a folder, table or archive, or an "archive" of CIFAR.
+        "pictures" of a folder, table or archive, an "archive" of CIFAR, or "features" of pictures.
     source : str
         Where they come from; empty if that is not known.
     size : str
@@ -74,10 +75,25 @@ def folder_of_archives() -> Path:
     return home() / "decoded"
 
 
+def folder_of_features() -> Path:
+    """Return the folder of the features of pictures by pretrained networks, which need not exist.
+
+    A file ``NAME.features`` has those of all pictures by one network and engine.
+    """
+    return home() / "features"
+
+
 def entries() -> list[Cached]:
     """Return all entries, the most recently used first."""
     places = {"pictures": folder_of_pictures(), "archive": folder_of_archives()}
     found = [one for content, folder in places.items() for one in _entries(folder, content)]
+    for file in folder_of_features().glob(f"*{FEATURES}"):
+        with suppress(OSError):  # another process may remove it now
+            facts = file.stat()
+            name, size = file.name.removesuffix(FEATURES), facts.st_size
+            found.append(
+                Cached(file, "features", name, "features", 0, size, facts.st_mtime, COMPLETE)
+            )
     return sorted(found, key=lambda one: one.used, reverse=True)
 
 
@@ -141,13 +157,19 @@ def clean(*, older_than: float | None = None, everything: bool = False) -> list[
     now = time.time()
     for entry in entries():
         age = now - entry.used
-        if entry.state == UNFINISHED:
+        if entry.content == "features":
+            useless = False
+        elif entry.state == UNFINISHED:
             useless = age > _BUSY
         else:
             useless = entry.state == DAMAGED or not os.path.lexists(entry.source)
         old = older_than is not None and age > 86_400 * older_than
         if useless or old or everything:
-            remove(entry.path)
+            if entry.content == "features":
+                with suppress(OSError):  # Windows does not remove a file that is in use
+                    entry.path.unlink()
+            else:
+                remove(entry.path)
             if not entry.path.exists():
                 removed.append(entry)
     return removed

@@ -182,7 +182,9 @@ def contents(run: Run, raw: bool) -> Content:
 def metadata(run: Run) -> dict[str, str]:
     """Return class names and provenance: model, data, date, result and version of Peewit."""
     keep = ("accuracy", "accuracy_interval", "images", "split")
-    return {
+    # pictures whose most probable class has a lower probability are of none of the classes
+    rule = run.metrics.get("rejection")
+    return ({"reject_below": str(rule["threshold"])} if rule else {}) | {
         "class_names": json.dumps(run.class_names, ensure_ascii=False),
         "preprocessing": json.dumps(run.preprocessing.to_dict()),
         "model": run.recipe.model,

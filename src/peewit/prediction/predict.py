@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from peewit.errors import PeewitError, UsageError, reason_of
 from peewit.evaluation.inference import BATCH
+from peewit.evaluation.rejection import NONE
 from peewit.images.reader import SUFFIXES
 from peewit.system.cpu import usable_cores
 from peewit.system.text import printable
@@ -42,21 +43,28 @@ class Prediction:
         The picture's path.
     labels : tuple of (str, float)
         The most likely classes with their probabilities, in descending order.
+    rejected : bool or None
+        Whether it is probably a picture of none of the classes; None if that was not asked.
     """
 
     name: str
     labels: tuple[tuple[str, float], ...]
+    rejected: bool | None = None
 
     def __str__(self) -> str:
         labels = ", ".join(f"{name} {share:.1%}" for name, share in self.labels)
+        if self.rejected:
+            labels = f"{NONE} ({labels})"
         # a file name may contain control characters, or forge a line
         return printable(f"{self.name}: {labels}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name and the labels, ready for JSON."""
+        asked = {} if self.rejected is None else {"rejected": self.rejected}
         return {
             "image": self.name,
             "labels": [{"class": name, "probability": share} for name, share in self.labels],
+            **asked,
         }
 
 
@@ -109,7 +117,10 @@ def find_pictures(
 
 
 def predict(
-    run: Run | Engine, sources: Iterable[Source | str | Path], top: int = 1
+    run: Run | Engine,
+    sources: Iterable[Source | str | Path],
+    top: int = 1,
+    reject_below: float | None = None,
 ) -> Iterator[Prediction | PeewitError]:
     """Predict the classes of pictures, and yield each result as soon as it is available.
 
@@ -124,6 +135,9 @@ def predict(
         Pictures, as :func:`find_pictures` returns them, or their paths.
     top : int
         Number of classes to return for each picture; all classes if there are fewer.
+    reject_below : float, optional
+        The probability that the most probable class must have, or else the picture is rejected as
+        one of none of the classes: ``Run.reject_below``.
 
     Returns
     -------
@@ -137,11 +151,14 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"top is {top}", "it must be at least 1")
-    return _predict(run, sources, top)
+    return _predict(run, sources, top, reject_below)
 
 
 def _predict(
-    run: Run | Engine, sources: Iterable[Source | str | Path], top: int
+    run: Run | Engine,
+    sources: Iterable[Source | str | Path],
+    top: int,
+    reject_below: float | None,
 ) -> Iterator[Prediction | PeewitError]:
     from peewit.prediction.engines import Torch
     from peewit.runs.run import Run
@@ -155,7 +172,8 @@ def _predict(
         if images:
             probabilities = engine.probabilities(np.stack(images))
             for name, row in zip(names, probabilities, strict=True):
-                yield Prediction(name, _most_likely(row, engine.class_names, top))
+                rejected = None if reject_below is None else bool(row.max() < reject_below)
+                yield Prediction(name, _most_likely(row, engine.class_names, top), rejected)
             names.clear()
             images.clear()
 

@@ -16,6 +16,8 @@ from peewit.system.files import cannot_write
 
 LONGEST_NAME = 255  # bytes, on most file systems
 LONGEST_SUFFIX = 20  # bytes of a file name that are kept at its end
+# Of pictures of no class
+REJECTED = "none-of-these"
 # Names that Windows does not allow, with any suffix
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10)}
 
@@ -51,14 +53,16 @@ class Sorter:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"cannot sort pictures into {folder}", "it is not a folder")
         _make(folder)
-        self._folders = {
-            name: folder / part
-            for name, part in zip(class_names, folder_names(class_names), strict=True)
+        parts = folder_names([*class_names, REJECTED])
+        self._folders: dict[str | None, Path] = {
+            name: folder / part for name, part in zip([*class_names, None], parts, strict=True)
         }
         self._move = move
 
-    def put(self, picture: Path, class_name: str) -> Path:
+    def put(self, picture: Path, class_name: str | None) -> Path:
         """Copy or move ``picture`` into the folder of its class; return the new path.
+
+        The class None is that of rejected pictures.
 
         Raises
         ------

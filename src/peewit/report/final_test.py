@@ -53,6 +53,9 @@ class FinalLogits(NamedTuple):
     estimated_from : int
         The number of training images from which batch normalisation's statistics were estimated;
         0 if the moving statistics were kept.
+    held_out : float32 array, shape (M, classes), or None
+        The logits of the validation images, computed in the same way; None if the run validates on
+        the test set.
     """
 
     logits: Logits
@@ -60,6 +63,7 @@ class FinalLogits(NamedTuple):
     threshold: float
     calibration: Calibration | None
     estimated_from: int = 0
+    held_out: Logits | None = None
 
 
 def final_logits(
@@ -104,20 +108,32 @@ def final_logits(
             validated /= np.float32(calibration.temperature)
     known = validated if data is validation else None
     single = setup.logits(data, callbacks.check_stop) if known is None else known
-    if not recipe.tta or not decide_augmentation(time.perf_counter() - began):
-        return FinalLogits(single, single, 0.0, calibration, estimated_from)
-    # the threshold comes from images that were not trained on and, if possible, are not tested on
-    if validated is None:
+    augmented = recipe.tta and decide_augmentation(time.perf_counter() - began)
+    apart = recipe.validate_on == "holdout"
+    # thresholds come from images that were not trained on and, if possible, are not tested on
+    if validated is None and (augmented or apart):
         validated = single if data is validation else setup.logits(validation, callbacks.check_stop)
+    if validated is None or not augmented:
+        held_out = validated if apart else None
+        return FinalLogits(single, single, 0.0, calibration, estimated_from, held_out)
     threshold = confidence_threshold(validated)
-    logits = augment_uncertain(
-        forward_of(setup.model),
-        lambda chosen: rule.tensor(data.images[chosen]).permute(0, 2, 3, 1).numpy(),
-        *(single, threshold),
-        mirror=recipe.flip != "none",
-        before_batch=callbacks.check_stop,
+
+    def augment(part: Dataset, logits: Logits) -> Logits:
+        return augment_uncertain(
+            forward_of(setup.model),
+            lambda chosen: rule.tensor(part.images[chosen]).permute(0, 2, 3, 1).numpy(),
+            *(logits, threshold),
+            mirror=recipe.flip != "none",
+            before_batch=callbacks.check_stop,
+        )
+
+    logits = held_out = augment(data, single)
+    if data is not validation:
+        held_out = augment(validation, validated) if apart else None
+    return FinalLogits(
+        *(logits, single, threshold, calibration, estimated_from),
+        held_out=held_out if apart else None,
     )
-    return FinalLogits(logits, single, threshold, calibration, estimated_from)
 
 
 def estimate_statistics(setup: TrainSetup, callbacks: CallbackList) -> int:

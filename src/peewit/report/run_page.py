@@ -10,7 +10,7 @@ import numpy as np
 
 from peewit.evaluation.metrics import evaluate
 from peewit.models.registry import MODELS
-from peewit.report import links, pictures, sentences
+from peewit.report import data_findings, links, pictures, sentences
 from peewit.report.charts import Series, line_chart, reliability_chart
 from peewit.report.evidence import Evidence, Explanation
 from peewit.report.sentences import percent
@@ -64,6 +64,8 @@ def contents(
         "metrics": run.metrics,
         "untested": sentences.untested(run),
         "trained": run.status != "imported",
+        # the only row of a pretrained network whose last layer was fitted is no curve
+        "drawn_curves": run.status != "imported" and [row["epoch"] for row in run.history] != [0],
         "names": run.class_names,
         "recipe": sentences.recipe(run, parameters),
         "cost": sentences.cost(run),
@@ -71,6 +73,7 @@ def contents(
         "missing": missing or "the images were not loaded",
         "files": _files(run) if evidence is None else {},
         "data": _data(run),
+        "findings": data_findings.contents(run, evidence),
         "environment": _environment(run),
         "command": sentences.command(run),
         "source": run.source,
@@ -182,6 +185,7 @@ def _test_results(run: Run, evidence: Evidence | None) -> dict[str, Any]:
         values["reliability"] = reliability_chart(bins)
         values["calibration"] = sentences.calibration(bins)
         values["temperature"] = sentences.temperature(run)
+        values["rejection"] = sentences.rejection(run.metrics)
         width = 100 / len(bins)
         values["bins"] = [
             {
@@ -310,7 +314,7 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     tested = bool(values["metrics"])
     sections = [
         ("recipe", "Training" if values["trained"] else "Model", True),
-        ("curves", "Curves", values["trained"]),
+        ("curves", "Curves", values["drawn_curves"]),
         ("confusion", "Confusion matrix", tested),
         ("classes", "Classes", tested),
         ("mistakes", "Mistakes", tested),

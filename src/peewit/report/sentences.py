@@ -7,8 +7,9 @@ from typing import Any
 
 from peewit.data.duplicates import also_training
 from peewit.evaluation.metrics import imbalance
-from peewit.models.registry import MODELS
+from peewit.report.network_sentence import model_sentence
 from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
+from peewit.runs.folder import SPLIT
 from peewit.runs.run import Run
 from peewit.system import text
 from peewit.system.text import counted, duration, minutes
@@ -17,15 +18,11 @@ from peewit.training.optimizers import OPTIMIZERS
 
 # metrics["split"] of a run that was tested by cross-validation
 CROSS_VALIDATION = "cross-validation"
-# by Preprocessing.fit; that images are resized goes without saying
-FITTED = {
-    "stretch": "",
-    "crop": " Pictures with another aspect ratio are cropped in their longer side.",
-    "pad": " Pictures with another aspect ratio are padded with grey on their shorter side.",
-}
 # From this ratio of the largest class to the smallest on, the accuracy mainly tells about the
 # larger classes, and the balanced accuracy is shown as well
 IMBALANCED = 1.5
+# Unreadable pictures that a sentence names
+NAMED = 10
 
 
 def percent(value: float) -> str:
@@ -135,6 +132,19 @@ def cautions(run: Run) -> list[str]:
     return found
 
 
+def unreadable(run: Run) -> str:
+    """Return which pictures could not be read; empty if all could, or if nothing is recorded."""
+    for found in run.findings.get("kinds", []):
+        if found["kind"] == "unreadable":
+            names = [text.printable(name) for one in found["sets"] for name in one][:NAMED]
+            rest = found["pictures"] > len(names)
+            more = f", ... (all are in {SPLIT})" if rest else ""
+            were = "was" if found["pictures"] == 1 else "were"
+            count = counted(found["pictures"], "picture")
+            return f"{count} could not be read and {were} left out: {', '.join(names)}{more}"
+    return ""
+
+
 def no_better_than_baseline(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], lr: float | None
 ) -> str:
@@ -218,28 +228,9 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     parameters : int or None
         Number of trainable parameters; None if the run has no weights yet.
     """
-    values, rule = run.recipe.to_dict(), run.preprocessing
-    info = MODELS.get(run.recipe.model)
-    about = f" ({info.description})" if info else ""
-    size = f", with {parameters:,} trainable parameters" if parameters else ""
-    kind = "grey" if rule.channels == 1 else "RGB"
-    plain = not any(rule.mean) and all(value == 1 for value in rule.std)
-    statistics = "the training images" if info is None or not info.normalisation else "ImageNet"
-    of = f"the mean and standard deviation of {statistics}"
-    name = f"{run.recipe.model}{about}"
-    if run.backbone:
-        known = run.backbone
-        name = (
-            f"a linear layer on the {known['features']:,} features of the backbone {known['file']}"
-            f" (SHA-256 {known['sha256'][:12]}...), which is not trained"
-        )
-        of = f"the mean {shown(rule.mean)} and the standard deviation {shown(rule.std)}"
-    scaled = "with pixel values divided by 255" if plain else f"normalised by {of}"
+    values = run.recipe.to_dict()
     images = run.dataset.get("images", {})
-    model = (
-        f"The model is {name}{size}. Its input is {kind} images of "
-        f"{rule.width} x {rule.height} pixels, {scaled}.{FITTED[rule.fit]}"
-    )
+    model = model_sentence(run, parameters)
     if run.status == "imported":
         return [model, "The weights were imported; how they were trained is not known."]
     return [
@@ -250,15 +241,6 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
         *_statistics(run),
         _reproducibility(run),
     ]
-
-
-def shown(values: tuple[float, ...]) -> str:
-    """Return one number per channel for a sentence.
-
-    >>> shown((0.485, 0.456, 0.4060))
-    '0.485, 0.456, 0.406'
-    """
-    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _training(run: Run, values: dict[str, Any], images: dict[str, int]) -> str:
@@ -447,6 +429,32 @@ def temperature(run: Run) -> str:
             " The results here are on the same images: expect a slightly larger error on others."
         )
     return sentences
+
+
+def rejection(metrics: Mapping[str, Any]) -> str:
+    """Return what rejecting pictures of no class costs; empty without a threshold.
+
+    >>> print(rejection({"split": "test", "images": 500, "accuracy": 0.92, "rejection":
+    ...     {"threshold": 0.5, "images": 200, "rejected": 0.052, "accuracy": 0.95}}))
+    ... # doctest: +NORMALIZE_WHITESPACE
+    Pictures of none of the classes: with --reject, peewit predict rejects those whose most probable
+    class has less than 50.0%, which 95% of the 200 held-out images reach. 5.2% of the 500 test
+    images would be rejected; of the others, 95.0% are classified correctly.
+    """
+    found = metrics.get("rejection")
+    if not found:
+        return ""
+    sentence = (
+        "Pictures of none of the classes: with --reject, peewit predict rejects those whose most "
+        f"probable class has less than {percent(found['threshold'])}, which 95% of the "
+        f"{found['images']:,} held-out images reach. {percent(found['rejected'])} of the "
+        f"{images_tested(metrics)} would be rejected"
+    )
+    if found["accuracy"] is not None:
+        sentence += f"; of the others, {percent(found['accuracy'])} are classified correctly"
+    if metrics["split"] != "test":
+        sentence += ". The threshold was chosen on the same images"
+    return sentence + "."
 
 
 def command(run: Run) -> str:

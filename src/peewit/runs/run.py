@@ -19,6 +19,7 @@ from peewit.evaluation.inference import (
     logits_in_batches,
     softmax,
 )
+from peewit.evaluation.rejection import FEWEST
 from peewit.images.preprocessing import Preprocessing, from_prepared
 from peewit.runs import folder as runfolder
 from peewit.runs import schema
@@ -74,6 +75,9 @@ class Run:
         ``tta`` and the run is finished.
     backbone : dict
         The file name, SHA-256 and number of features of the backbone; empty without one.
+    findings : dict
+        What the start of the training found in its pictures: notes, imbalance, and kinds as in
+        ``peewit data check``. Empty for a run that was trained on arrays.
     """
 
     path: Path
@@ -88,6 +92,7 @@ class Run:
     status: str
     unsure_below: float = 0.0
     backbone: dict[str, Any] = field(default_factory=dict)
+    findings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -132,6 +137,7 @@ class Run:
             status=status,
             unsure_below=facts.get("unsure_below", 0.0) if finished else 0.0,
             backbone=dict(facts.get("backbone", {})),
+            findings=dict(facts.get("findings", {})),
         )
 
     @property
@@ -165,6 +171,26 @@ class Run:
             except PeewitError as error:
                 broken.append(error)
         return runs, broken
+
+    @property
+    def reject_below(self) -> float:
+        """The probability that the most probable class of a picture of no class does not reach.
+
+        It comes from held-out images, of which 95 % reach it.
+
+        Raises
+        ------
+        PeewitError
+            The run has no such threshold.
+        """
+        if "rejection" not in self.metrics:
+            raise PeewitError(
+                f"the run {self.path} cannot reject pictures",
+                "it has no threshold: that needs a finished training by this version, with at "
+                f"least {FEWEST} held-out images",
+                "train it again",
+            )
+        return float(self.metrics["rejection"]["threshold"])
 
     def model(self) -> nn.Module:
         """Return a new network with the trained weights, in evaluation mode.

@@ -52,6 +52,18 @@ class _Backbone(TypedDict):
     features: Count
 
 
+class _Kind(TypedDict):
+    kind: str
+    pictures: Images
+    sets: list[list[str]]
+
+
+class _Findings(TypedDict):
+    notes: list[str]
+    imbalance: Quantity
+    kinds: list[_Kind]
+
+
 class Facts(TypedDict):
     """The contents of ``run.json``."""
 
@@ -62,6 +74,8 @@ class Facts(TypedDict):
     dataset: _Dataset
     environment: dict[str, str | int | float | bool | None]
     unsure_below: NotRequired[Share]
+    # Missing in older runs, and in those trained on arrays
+    findings: NotRequired[_Findings]
     imported: NotRequired[dict[str, Any]]
     backbone: NotRequired[_Backbone]
 
@@ -86,6 +100,13 @@ class _Scaling(TypedDict):
     images: Images
     error_before: Quantity
     error_after: Quantity
+
+
+class _Rejection(TypedDict):
+    threshold: Share
+    images: Count
+    rejected: Share
+    accuracy: Share | None
 
 
 class _Copies(TypedDict):
@@ -121,6 +142,7 @@ class Metrics(TypedDict):
     share_of_best: NotRequired[Quantity]
     single_view_accuracy: NotRequired[Share]
     temperature_scaling: NotRequired[_Scaling]
+    rejection: NotRequired[_Rejection]
     also_in_training: NotRequired[_Copies]
     fold_accuracies: NotRequired[list[Share]]
 

@@ -65,6 +65,11 @@ class Prediction(BaseModel):
     width: int | None = Field(None, description="of the picture as sent, in pixels")
     height: int | None = Field(None, description="of the picture as sent, in pixels")
     labels: list[Label] | None = Field(None, description="most probable class first")
+    rejected: bool | None = Field(
+        None,
+        description="whether it is probably a picture of none of the classes; missing if the run "
+        "has no threshold for it",
+    )
     heat_map: list[list[float]] | None = Field(
         None, description="rows of values, 0 to 1: support for the most probable class"
     )

@@ -37,6 +37,7 @@ class Service:
     def __init__(self, run: Run, limits: Limits) -> None:
         self.limits = limits
         self.engine = Engine(run)
+        self.reject_below = run.reject_below if "rejection" in run.metrics else None
         self.description = describe_model(run, limits)
         self.batcher: Batcher[Prepared, Output] = Batcher(self._compute, size=self.engine.batch)
         self.metrics = Metrics(lambda: self.batcher.waiting)
@@ -118,12 +119,14 @@ class Service:
         names = self.engine.run.class_names
         best = np.argsort(-output.probabilities, kind="stable")[:top].tolist()
         values = output.probabilities.tolist()
-        row = {
+        row: dict[str, Any] = {
             "name": upload.name,
             "width": picture.width,
             "height": picture.height,
             "labels": [{"class": names[index], "probability": values[index]} for index in best],
         }
+        if self.reject_below is not None:
+            row["rejected"] = max(values) < self.reject_below
         if output.heat is not None:
             row["heat_map"] = np.round(output.heat.astype(np.float64), 3).tolist()
             part = self.engine.run.preprocessing.region(picture.height, picture.width)

@@ -10,14 +10,9 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.places import home
+from peewit.data.caches import FEATURES, folder_of_features
 
 Floats = npt.NDArray[np.float32]
-
-
-def folder() -> Path:
-    """Return the folder of the cached features, which need not exist."""
-    return home() / "features"
 
 
 class FeatureCache:
@@ -43,7 +38,7 @@ class FeatureCache:
     """
 
     def __init__(self, name: str, width: int, place: Path | None = None) -> None:
-        self.file = (place or folder()) / f"{name}.features"
+        self.file = (place or folder_of_features()) / f"{name}{FEATURES}"
         self._type = np.dtype([("hash", "<u8"), ("crc", "<u4"), ("features", "<f4", (width,))])
         self._stored: npt.NDArray[np.void] = self._read()
         self._added: list[tuple[npt.NDArray[np.uint64], Floats]] = []

@@ -15,10 +15,12 @@ from peewit.transfer.engine import measured_speed
 
 # Pictures whose shorter side has fewer pixels are not photographs that ImageNet's features suit
 LEAST_SIDE = 64
-# Pictures per second whose features a slow core certainly computes
+# Pictures of 224 x 224 pixels per second whose features a slow core certainly computes
 SLOWEST = 20.0
-# The features of all pictures may take this share of the budget
-SHARE = 0.5
+# The features of all pictures may take this share of the budget; and at which smaller sizes they
+# are computed if they would take longer. The last layer alone has 86.8 % of held-out flowers at 128
+# pixels and 89.1 % at 224; a network that is trained from scratch for two minutes has 79.3 %.
+SHARE, SMALLER = 0.7, (160, 128)
 
 
 def choose_start(recipe: Recipe, dataset: Dataset, test: Dataset | None, note: Note) -> Recipe:
@@ -76,14 +78,24 @@ def _chosen(recipe: Recipe, dataset: Dataset, test: Dataset | None, note: Note) 
         )
         return scratch
     count = len(dataset) + (0 if test is None else len(test))
-    seconds = count / SLOWEST
-    if recipe.minutes is not None and seconds > SHARE * 60 * recipe.minutes:
-        seconds = count / measured_speed(network, find(network).native_size)
-    if recipe.minutes is not None and seconds > SHARE * 60 * recipe.minutes:
-        note(
-            f"training from scratch: the features of {counted(count, 'picture')} by a pretrained "
-            f"network take about {duration(seconds)}, too much of the budget"
-        )
-        return scratch
+    size = native = find(network).native_size
+    if recipe.minutes is not None and count / SLOWEST > SHARE * 60 * recipe.minutes:
+        whole = count / measured_speed(network, native)  # seconds
+        sizes = [recipe.image_size] if recipe.image_size else [native, *SMALLER]
+        fitting = [
+            one for one in sizes if whole * (one / native) ** 2 <= SHARE * 60 * recipe.minutes
+        ]
+        if not fitting:
+            note(
+                f"training from scratch: the features of {counted(count, 'picture')} by a "
+                f"pretrained network take about {duration(whole)}, too much of the budget"
+            )
+            return scratch
+        size = fitting[0]
     kept = {name: value for name, value in changes.items() if name not in ("name", "model")}
-    return PRESETS["pretrained"].budgeted(**kept)
+    chosen = PRESETS["pretrained"].budgeted(**{"image_size": size, **kept})
+    note(
+        f"starting from {network}, pretrained on ImageNet, at {chosen.image_size} x "
+        f"{chosen.image_size} pixels (--recipe fast trains from scratch)"
+    )
+    return chosen

@@ -83,7 +83,8 @@ class Encoder:
             except PeewitError:
                 raise
             except Exception as error:  # those of the engines have no common base class
-                why = " ".join(str(error).split())[-200:] or type(error).__name__
+                text = "" if isinstance(error, UnicodeError) else str(error)  # of a damaged name
+                why = " ".join(text.split())[-200:] or type(error).__name__
         raise unsuitable(path, f"the engine {self.engine} cannot compute it: {why}")
 
     def features(self, x: Floats) -> Floats:

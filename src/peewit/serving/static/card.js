@@ -56,6 +56,7 @@ export class Card {
     const name = this.file.name;
     if (this.failure) return text("failed", { name, error: this.errorText() });
     const [first] = this.prediction.labels;
+    if (this.prediction.rejected) return text("announcement-none", { name });
     return text("announcement", { name, label: first.class, share: percent(first.probability) });
   }
 
@@ -71,7 +72,8 @@ export class Card {
       parts.push(element("p", "", this.errorText()));
     } else if (this.prediction) {
       const labels = this.prediction.labels;
-      parts.push(element("h3", "", labels[0].class), element("p", "muted file", this.file.name));
+      const answer = this.prediction.rejected ? text("none") : labels[0].class;
+      parts.push(element("h3", "", answer), element("p", "muted file", this.file.name));
       parts.push(this.bars(labels.slice(0, TOP_CLASSES)));
       if (labels.length > TOP_CLASSES) {
         const more = element("details");

@@ -127,7 +127,7 @@ def _choose(dataset: Dataset, recipe: Recipe, machine: Machine, settled: bool) -
     recipe = recipe if recipe.model == first else recipe.replace(model=first)
     automatic = bool(flops)
     speed = machine.measure_speed(dataset, recipe, each)
-    if try_bfloat16 and find(first).family == "fast" and has_time(speed):
+    if try_bfloat16 and find(first).family and has_time(speed):
         lower = recipe.replace(precision="bfloat16")
         other = machine.measure_speed(dataset, lower, each)
         if speed.step >= WORTH_BFLOAT16 * other.step:

@@ -71,7 +71,7 @@ OPTIMIZERS: dict[str, OptimizerInfo] = {
     "adam": OptimizerInfo(title="Adam", default_lr=1e-3, make=_adam),  # Keras's rate
     "adamw": OptimizerInfo(
         title="AdamW",
-        default_lr=1e-3,
+        default_lr=3e-4,
         families=frozenset({PRETRAINED}),
         make=_adamw,
     ),
