@@ -12,6 +12,7 @@ import torch
 from made_encoders import FEATURES, encoder, saved
 from made_pictures import folder_of_pictures
 from peewit import report
+from peewit.data.packing import at_size
 from peewit.data.sources import load
 from peewit.errors import Interrupted, PeewitError, UsageError
 from peewit.export import onnx
@@ -23,6 +24,7 @@ from peewit.models.encoders.encoder import Encoder
 from peewit.models.registry import build
 from peewit.prediction.engines import fastest
 from peewit.prediction.runtimes import write_network
+from peewit.prediction.similar import SimilarImages
 from peewit.runs.run import Run
 from peewit.trainer import train
 from peewit.training.callbacks import Callback
@@ -201,3 +203,11 @@ def test_a_file_that_is_no_encoder_leaves_no_run(pictures: Path, tmp_path: Path)
     with pytest.raises(PeewitError, match="not an ONNX file"):
         trained(pictures, tmp_path / "run", file)
     assert not (tmp_path / "run").exists()
+
+
+def test_similar_training_images(run: Run, pictures: Path) -> None:
+    training = load(str(pictures)).train
+    training = at_size(training, 16, 16, "stretch", lambda text: None, lambda progress: None)
+    found = SimilarImages(run, training).of(training.images[:1], 1)
+    assert found[0][0].index == 0
+    assert found[0][0].similarity == pytest.approx(1.0, abs=1e-5)

@@ -75,36 +75,6 @@ class Recipe:
         "initial weights: random ones (scratch), or those of a network pretrained on ImageNet "
         "(auto: pretrained for photographs, if its weights are installed and the budget allows)",
     )
-    backbone: str | None = setting(
-        None,
-        "ONNX file of an image encoder, whose features are classified instead of training a model",
-        "a path",
-        lambda path: bool(path) and is_unicode(path),
-        metavar="FILE.onnx",
-    )
-    backbone_mean: str | None = setting(
-        None,
-        "mean of each channel that the backbone's input is normalised by, from 0 to 1 (default: "
-        "from the file, or else ImageNet's)",
-        "three numbers from 0 to 1, such as 0.485,0.456,0.406",
-        lambda text: all(0 <= value <= 1 for value in per_channel(text)),
-        metavar="R,G,B",
-    )
-    backbone_std: str | None = setting(
-        None,
-        "standard deviation of each channel that the backbone's input is normalised by (default: "
-        "from the file, or else ImageNet's)",
-        "three numbers above 0, such as 0.229,0.224,0.225",
-        lambda text: all(0 < value < 1e6 for value in per_channel(text)),
-        metavar="R,G,B",
-    )
-    backbone_output: str | None = setting(
-        None,
-        "output of the backbone that the features are (default: the first that is suitable)",
-        "a name",
-        lambda name: bool(name) and is_unicode(name),
-        metavar="NAME",
-    )
     epochs: int | None = setting(
         10,
         "number of passes over the training images (0, for a pretrained network: fit only its last "
@@ -140,6 +110,36 @@ class Recipe:
     fine_tune: Literal["auto", "none", "all"] = setting(
         "auto",
         "train all layers of a pretrained network after its last one (auto: if the budget allows)",
+    )
+    backbone: str | None = setting(
+        None,
+        "ONNX file of an image encoder, whose features are classified instead of training a model",
+        "a path",
+        lambda path: bool(path) and is_unicode(path),
+        metavar="FILE.onnx",
+    )
+    backbone_mean: str | None = setting(
+        None,
+        "mean of each channel that the backbone's input is normalised by, from 0 to 1 (default: "
+        "from the file, or else ImageNet's)",
+        "three numbers from 0 to 1, such as 0.485,0.456,0.406",
+        lambda text: all(0 <= value <= 1 for value in per_channel(text)),
+        metavar="R,G,B",
+    )
+    backbone_std: str | None = setting(
+        None,
+        "standard deviation of each channel that the backbone's input is normalised by (default: "
+        "from the file, or else ImageNet's)",
+        "three numbers above 0, such as 0.229,0.224,0.225",
+        lambda text: all(0 < value < 1e6 for value in per_channel(text)),
+        metavar="R,G,B",
+    )
+    backbone_output: str | None = setting(
+        None,
+        "output of the backbone that the features are (default: the first that is suitable)",
+        "a name",
+        lambda name: bool(name) and is_unicode(name),
+        metavar="NAME",
     )
     label_smoothing: float = setting(
         0.0,

@@ -205,3 +205,11 @@ def test_an_endless_loop_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(trial, "BYTES_PER_SECOND", 2**40)
     with pytest.raises(PeewitError, match="took longer"):
         try_encoder(saved(tmp_path))
+
+
+def test_a_batch_size_that_the_nodes_contradict(tmp_path: Path, engine: str) -> None:
+    model = encoder("tokens")
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([1, 6, 16]), "flat"))
+    found = Encoder(saved(tmp_path, model))
+    assert found.contents.batch == 1
+    np.testing.assert_allclose(found.features(PICTURES), reference(PICTURES), atol=1e-5)

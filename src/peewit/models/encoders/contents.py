@@ -71,17 +71,23 @@ class Contents:
         """The version of the standard operators."""
         return max(int(one.version) for one in self.model.opset_import if one.domain in STANDARD)
 
-    def with_any_batch(self) -> Contents:
-        """Return the same encoder for any number of pictures, which its nodes may contradict."""
+    def with_batch(self, count: int | None) -> Contents:
+        """Return the same encoder for ``count`` pictures at a time, None for any number.
+
+        Its nodes may contradict that: this changes the shapes of input and output only.
+        """
         model = type(self.model)()
         model.CopyFrom(self.model)
         for value in (*model.graph.input, *model.graph.output):
             dims = value.type.tensor_type.shape.dim
             if dims and value.name in (self.input, self.output):
                 dims[0].Clear()
-                dims[0].dim_param = "N"
+                if count is None:
+                    dims[0].dim_param = "N"
+                else:
+                    dims[0].dim_value = count
         del model.graph.value_info[:]
-        return replace(self, model=model, batch=None)
+        return replace(self, model=model, batch=count)
 
 
 def unsuitable(path: Path, why: str, todo: str = "") -> PeewitError:

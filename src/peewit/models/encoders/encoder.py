@@ -73,10 +73,11 @@ class Encoder:
         contents = read_contents(path, output, size, sha256)
         self.engine, why = engine_name(), ""
         self.pooling: Pooling = "none"
-        # most files for one picture at a time can compute several too
-        forms = [contents.with_any_batch(), *([contents] if contents.batch else [])]
-        for form in forms:
+        # most files for one picture at a time can compute several too, and some that leave the
+        # number open have nodes for only one
+        for count in (None, contents.batch or 1):
             try:
+                form = contents.with_batch(count)
                 self.contents, self._compute = form, _load(form)
                 self.width = self._try_out()
                 return
