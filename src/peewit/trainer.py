@@ -51,6 +51,7 @@ from peewit.training.resume import (
     recipe_to_resume,
 )
 from peewit.training_run import train_and_test
+from peewit.transfer.backbone import with_backbone
 from peewit.transfer.choice import choose_start
 
 
@@ -164,6 +165,10 @@ def _begin(
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
     machine = Machine(began)
+    backbone: dict[str, Any] = {}
+    if recipe.backbone is not None:
+        recipe, facts = with_backbone(recipe, callbacks.note)
+        backbone = {"backbone": facts}
     recipe = choose_start(recipe, dataset, test, callbacks.note)
     recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
     listed = [name for part in (dataset, test) if part is not None for name in part.names or ()]
@@ -199,6 +204,7 @@ def _begin(
         "source": source,
         "dataset": describe_data(dataset, test, setup),
         "environment": environment.describe(recipe.threads or 1),
+        **backbone,
         **findings,
     }
     stop.check("nothing was saved yet", "start it again")

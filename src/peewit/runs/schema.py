@@ -46,6 +46,12 @@ class _Dataset(TypedDict):
     fingerprints: NotRequired[dict[str, str]]
 
 
+class _Backbone(TypedDict):
+    file: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    features: Count
+
+
 class _Kind(TypedDict):
     kind: str
     pictures: Images
@@ -71,6 +77,7 @@ class Facts(TypedDict):
     # Missing in older runs, and in those trained on arrays
     findings: NotRequired[_Findings]
     imported: NotRequired[dict[str, Any]]
+    backbone: NotRequired[_Backbone]
 
 
 class _Bin(TypedDict):
