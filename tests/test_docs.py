@@ -34,6 +34,7 @@ from PIL import Image
 
 import pages
 import peewit
+from made_encoders import saved as saved_encoder
 from peewit import plots, report
 from peewit.__main__ import main
 from peewit.data.cifar import layouts
@@ -200,6 +201,7 @@ def equipped(small_cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     shutil.unpack_archive(saved, workdir, filter="data")
     (workdir / "model").rename(workdir / "saved_model_folder")
     (workdir / "names.txt").write_text("cat\ndog\nhare\n")
+    saved_encoder(workdir, name="encoder.onnx")
     shutil.copytree(first, workdir / "runs" / "A")
     shutil.copytree(first, workdir / "runs" / "B")
     return workdir

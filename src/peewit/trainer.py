@@ -8,6 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from peewit.data.audit.quick import quick_findings
 from peewit.data.dataset import Dataset
 from peewit.data.division import (
     LEFT_OUT,
@@ -15,10 +19,12 @@ from peewit.data.division import (
     as_recorded,
     divide,
     named,
+    near_groups,
     with_near_duplicates,
 )
 from peewit.data.packing import at_size
 from peewit.data.packing.decoding import Progress
+from peewit.data.pictures import files_of
 from peewit.errors import PeewitError, UsageError
 from peewit.report.final_test import write_missing
 from peewit.runs import folder as runfolder
@@ -45,6 +51,7 @@ from peewit.training.resume import (
     recipe_to_resume,
 )
 from peewit.training_run import train_and_test
+from peewit.transfer.backbone import with_backbone
 from peewit.transfer.choice import choose_start
 
 
@@ -158,10 +165,19 @@ def _begin(
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
     machine = Machine(began)
+    backbone: dict[str, Any] = {}
+    if recipe.backbone is not None:
+        recipe, facts = with_backbone(recipe, callbacks.note)
+        backbone = {"backbone": facts}
     recipe = choose_start(recipe, dataset, test, callbacks.note)
     recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
-    listed = dataset.names or ()
-    dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
+    listed = [name for part in (dataset, test) if part is not None for name in part.names or ()]
+    files = files_of(dataset.images)
+    dataset, test, near = _prepared(dataset, test, recipe, callbacks, stop)
+    findings = {}
+    if near is not None:
+        left_out = () if files is None else files[0].listing.notes
+        findings = {"findings": quick_findings(listed, left_out, dataset, test, near)}
     division = divide(
         *(dataset, test),
         seed=recipe.seed,
@@ -188,6 +204,8 @@ def _begin(
         "source": source,
         "dataset": describe_data(dataset, test, setup),
         "environment": environment.describe(recipe.threads or 1),
+        **backbone,
+        **findings,
     }
     stop.check("nothing was saved yet", "start it again")
     while True:
@@ -202,8 +220,8 @@ def _begin(
     with runfolder.locked(path):
         if rows := division.rows():
             kept = {name for name, _ in rows}
-            left_out = [(name, LEFT_OUT) for name in listed if name not in kept]
-            runfolder.write_split(path, [*rows, *left_out])
+            unreadable = [(name, LEFT_OUT) for name in listed if name not in kept]
+            runfolder.write_split(path, [*rows, *unreadable])
         return train_and_test(path, setup, division, callbacks, schedules)
 
 
@@ -213,10 +231,11 @@ def _prepared(
     recipe: Recipe,
     callbacks: CallbackList,
     stop: StopRequest,
-) -> tuple[Dataset, Dataset | None]:
+) -> tuple[Dataset, Dataset | None, npt.NDArray[np.int64] | None]:
     """Return the data with all pictures decoded at the size of the recipe's network.
 
-    Near-duplicates among the pictures of files are grouped. Arrays are returned unchanged.
+    Near-duplicates among the pictures of files are grouped; they are returned too. Arrays are
+    returned unchanged.
     """
 
     def show(progress: Progress) -> None:
@@ -226,11 +245,10 @@ def _prepared(
     size, form = network_size(dataset, recipe), chosen_fit(recipe)
     dataset = at_size(dataset, *size, form, callbacks.note, show)
     test = None if test is None else at_size(test, *size, form, callbacks.note, show)
-    return (
-        (dataset, test)
-        if dataset.names is None
-        else with_near_duplicates(dataset, test, callbacks.note)
-    )
+    if dataset.names is None:
+        return dataset, test, None
+    near = near_groups(dataset, test, callbacks.note)
+    return *with_near_duplicates(dataset, test, callbacks.note, near), near
 
 
 def _validation_fraction(recipe: Recipe) -> float | None:
@@ -273,7 +291,7 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
-        dataset, test = _prepared(dataset, test, recipe, callbacks, stop)
+        dataset, test, _ = _prepared(dataset, test, recipe, callbacks, stop)
         division = _division_to_resume(run, dataset, test, note)
         dataset, test = division.dataset, division.test
         setup = build_setup(dataset, test, recipe, note, division)

@@ -18,6 +18,7 @@ from peewit.data.packing.decoding import Progress
 from peewit.errors import Interrupted
 from peewit.evaluation.distance import ClassDistances
 from peewit.evaluation.rejection import by_score, rejection
+from peewit.models.encoders.network import EncoderNetwork
 from peewit.report.final_test import (
     final_logits,
     training_costs,
@@ -105,7 +106,9 @@ def _with_features(
         callbacks.check_stop()
         callbacks.on_decoding(progress)
 
-    features = Features(setup.recipe.model, setup.preprocessing, show)
+    network = setup.model
+    encoder = network.encoder if isinstance(network, EncoderNetwork) else None
+    features = Features(setup.recipe.model, setup.preprocessing, show, encoder)
     if not file.is_file() or not checkpoint.read_state(file).seen:
         try:
             with environment.isolated(setup.recipe.threads or 1), freed_memory_kept():

@@ -16,10 +16,10 @@ from made_runs import pictures
 from peewit.export import int8_onnx, int8_openvino
 from peewit.export.job import FORMATS, Content, find_format
 from peewit.export.keras import LayerNames, preprocessing_layers
-from peewit.export.openvino_runtime import compile_network
 from peewit.export.operations import Conv, Dense, Flatten
 from peewit.images.fitting import fit_picture
 from peewit.images.preprocessing import CropToAspect, PadToAspect, Preprocessing, Resize
+from peewit.system.openvino_runtime import compile_network
 
 Prepare = Callable[[np.ndarray], np.ndarray]  # uint8 (N, H, W, C) -> (N, height, width, channels)
 

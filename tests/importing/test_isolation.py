@@ -122,7 +122,7 @@ def test_four_gigabytes_end_in_a_sentence(gigabytes: Path, tmp_path: Path) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory")
 def test_the_memory_of_the_child_is_limited() -> None:
-    code = "from peewit.importing import isolation as i; i._limit_memory(2**29); bytearray(2**29)"
+    code = "from peewit.system import child_limits as i; i.limit_memory(2**29); bytearray(2**29)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.stderr.endswith(b"MemoryError" + os.linesep.encode())
 

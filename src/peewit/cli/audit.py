@@ -61,8 +61,9 @@ def check(
 ) -> None:
     """Look for errors in SOURCE: a folder, table or archive of pictures.
 
-    Finds unreadable, misnamed, identical, similar, tiny, dark, constant and blurred pictures; above
-    all those that are in two parts of the data or have two labels. Nothing is changed.
+    Finds unreadable, misnamed, identical, similar, tiny, dark, constant and blurred pictures, and
+    outliers; above all copies that are in two parts of the data or have two labels. Nothing is
+    changed.
     """
     from peewit.data.audit import check as work
     from peewit.data.audit.plan import write_plan

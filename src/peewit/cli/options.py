@@ -158,7 +158,7 @@ def recipe_flags(command: Decorated) -> Decorated:
             f"{flag}/{flag.replace('--', '--no-', 1)}" if hints[field.name] is bool else flag,
             field.name,
             default=None,
-            metavar="NAME" if field.name == "model" else None,
+            metavar="NAME" if field.name == "model" else field.metadata.get("metavar"),
             type=_click_type(hints[field.name]),
             help=text,
             shell_complete=complete(_models) if field.name == "model" else None,

@@ -57,8 +57,11 @@ def print_json(value: Any) -> None:
 
 
 def print_run(run: Run) -> None:
-    """Print the accuracy of a finished run and its folder, if there is somebody to read them."""
-    from peewit.report.sentences import images_tested, imbalanced_result
+    """Print the accuracy of a finished run and its folder, if there is somebody to read them.
+
+    Pictures that could not be read are named again: the note of the start has scrolled away.
+    """
+    from peewit.report.sentences import images_tested, imbalanced_result, unreadable
 
     with reader_may_leave():
         if run.metrics:
@@ -70,6 +73,8 @@ def print_run(run: Run) -> None:
             if sentence := imbalanced_result(run.metrics):
                 click.echo(sentence)
         click.echo(run.path)
+    if sentence := unreadable(run):
+        note(sentence)
 
 
 @contextmanager

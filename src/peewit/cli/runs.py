@@ -41,20 +41,21 @@ def summary(model: str, explain: bool, as_json: bool) -> None:
     from peewit.models.registry import MODELS, build, find, native_size
     from peewit.models.summary import summarise
     from peewit.runs.run import Run
+    from peewit.training.network import build_network
     from peewit.training.optimizers import default_optimizer
 
     if model not in MODELS and Path(model).exists():
         run = Run.open(model)
-        model, classes = run.recipe.model, len(run.class_names)
         optimizer: str = run.recipe.optimizer
         rule = run.preprocessing
         shape = (rule.height, rule.width, rule.channels)
+        # built, not loaded: a run without weights has layers too
+        network = build_network(run.recipe, shape, len(run.class_names))
     else:
-        size, classes = native_size(model), 10
+        size = native_size(model)
         shape = (size, size, 3)
         optimizer = default_optimizer(find(model).family)
-    # built, not loaded: a run without weights has layers too
-    network = build(model, shape, classes, seed=0)
+        network = build(model, shape, 10, seed=0)
     result = summarise(network, shape, optimizer)
     if as_json:
         print_json(result.to_dict())

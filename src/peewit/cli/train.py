@@ -124,7 +124,9 @@ def train(
             settings, place = _resumed(resume, place, recipe, out, changes)
         elif source is None:
             raise click.UsageError("SOURCE is missing: cifar10, cifar100, digits or a path")
-        elif recipe is not None or source in SOURCES:
+        elif "backbone" in changes and "model" in changes:
+            raise click.UsageError("--backbone and --model are both given: give one of them")
+        elif recipe is not None or source in SOURCES or "backbone" in changes:
             settings = _settings(recipe, changes, pictures=False)
     continued = logged is None and resume is not None and is_logged(resume)
     logged = logged or continued
@@ -174,7 +176,9 @@ def _settings(recipe: str | None, changes: dict[str, Any], pictures: bool) -> Re
 
     on_time = "minutes" in changes or "until_accuracy" in changes
     default = "auto" if pictures else "fast" if on_time else "tutorial"
-    if changes.get("model") in MODELS and find(changes["model"]).family == PRETRAINED:
+    if "backbone" in changes or (
+        changes.get("model") in MODELS and find(changes["model"]).family == PRETRAINED
+    ):
         default = "pretrained"
     return find_recipe(recipe or default).budgeted(**changes)
 

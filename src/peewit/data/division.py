@@ -158,8 +158,37 @@ def as_recorded(parts: Mapping[str, str], train: Dataset, test: Dataset | None) 
     )
 
 
-def with_near_duplicates(
+def near_groups(
     dataset: Dataset, test: Dataset | None, note: Callable[[str], None]
+) -> npt.NDArray[np.int64]:
+    """Return the groups of near-duplicates among the images of both parts, shape (N + M,).
+
+    Parameters
+    ----------
+    dataset, test : Dataset
+        Decoded.
+    note : callable
+        Called with a sentence if there are too many pictures to look for near-duplicates; then
+        only identical ones are in one group.
+    """
+    parts = [part for part in (dataset, test) if part is not None]
+    if sum(map(len, parts)) > COMPARED:
+        note(
+            f"more than {COMPARED:,} pictures: only identical ones are kept on one side of a "
+            "split, because looking for near-duplicates would take long"
+        )
+        hashes = np.concatenate([part.image_hashes for part in parts])
+        return np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+    if test is None:
+        return near_duplicates(dataset.images)
+    return near_duplicates(Concatenation(dataset.images, test.images))
+
+
+def with_near_duplicates(
+    dataset: Dataset,
+    test: Dataset | None,
+    note: Callable[[str], None],
+    near: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Dataset, Dataset | None]:
     """Return the data with near-duplicates, in both parts, joined to the groups that there are.
 
@@ -170,19 +199,10 @@ def with_near_duplicates(
     note : callable
         Called with a sentence if near-duplicates would link these into one that is too large, or
         if there are too many pictures to look for near-duplicates.
+    near : int64 array, shape (N + M,), optional
+        The result of `near_groups`, if it is known.
     """
-    parts = [part for part in (dataset, test) if part is not None]
-    if sum(map(len, parts)) > COMPARED:
-        note(
-            f"more than {COMPARED:,} pictures: only identical ones are kept on one side of a "
-            "split, because looking for near-duplicates would take long"
-        )
-        hashes = np.concatenate([part.image_hashes for part in parts])
-        near = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
-    elif test is None:
-        near = near_duplicates(dataset.images)
-    else:
-        near = near_duplicates(Concatenation(dataset.images, test.images))
+    near = near_groups(dataset, test, note) if near is None else near
     given = [part.groups for part in (dataset, test) if part is not None]
     if given[0] is not None:
         own = np.concatenate([groups for groups in given if groups is not None])

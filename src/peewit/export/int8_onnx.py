@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peewit.export import onnx
-from peewit.export.packages import import_required
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.agreement import Images

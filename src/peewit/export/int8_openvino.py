@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from peewit.export import openvino
 from peewit.export.int8_onnx import network_input
-from peewit.export.openvino_runtime import preserved_signal_stack
-from peewit.export.packages import import_required
+from peewit.system.openvino_runtime import preserved_signal_stack
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.agreement import Images

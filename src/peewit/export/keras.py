@@ -30,8 +30,8 @@ from peewit.export.operations import (
     Norm,
     Operation,
     Relu,
+    refuse_encoder,
 )
-from peewit.export.packages import import_required
 from peewit.images.preprocessing import (
     ConvertChannels,
     CropToAspect,
@@ -41,6 +41,7 @@ from peewit.images.preprocessing import (
     Resize,
     Subtract,
 )
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
@@ -59,6 +60,7 @@ def write(content: Content, stem: Path) -> list[Path]:
     TensorFlow 2.4 has no layer that resizes as Peewit does, so its file expects, as the tutorial's
     own does, images that are already divided by 255.
     """
+    refuse_encoder(content.operations, "Keras")
     archive, legacy = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     rule = content.preprocessing
     shape: list[int | None] = [rule.height, rule.width, rule.channels]

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from peewit.errors import PeewitError
 from peewit.export.agreement import Predictor
 from peewit.export.operations import (
     Array,
     Conv,
     Dense,
     Dropout,
+    Encode,
     Flatten,
     GeluTanh,
     GlobalMax,
@@ -28,7 +30,6 @@ from peewit.export.operations import (
     Residual,
     Scale,
 )
-from peewit.export.packages import import_required
 from peewit.images.preprocessing import (
     LUMA,
     ConvertChannels,
@@ -39,14 +40,17 @@ from peewit.images.preprocessing import (
     Resize,
     Subtract,
 )
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.job import Content
+    from peewit.models.encoders.encoder import Encoder
 
 SUFFIXES = (".onnx",)
 NOTE = ""
 # Gelu is an operator since opset 20, which ONNX Runtime 1.18 and OpenVINO 2024.4 support
 OPSET, IR_VERSION = 20, 9
+PREFIX = "backbone/"  # of the names of an encoder's nodes and tensors
 RAW_INPUT, RAW_OUTPUT = "input", "logits"
 INPUT, OUTPUT = "pictures", "probabilities"
 FLOAT = 1  # onnx.TensorProto.FLOAT
@@ -105,6 +109,9 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        # those of an encoder that is included
+        self.opset, self.ir_version = OPSET, IR_VERSION
+        self.is_own = True
 
     def add(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -143,13 +150,14 @@ class Graph:
         outputs = [helper.make_tensor_value_info(output[0], FLOAT, output[1])]
         model = helper.make_model(
             helper.make_graph(self.nodes, "peewit", inputs, outputs, self.constants),
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=self.ir_version,
             producer_name="peewit",
             producer_version=__version__,
         )
         helper.set_model_props(model, metadata)
-        onnx.checker.check_model(model, full_check=True)
+        # the shapes of other people's nodes are left to the runtimes
+        onnx.checker.check_model(model, full_check=self.is_own)
         return model
 
 
@@ -294,6 +302,8 @@ def _add_operations(
                 channels = weight.shape[0]
                 height = (height + pads[0] + pads[2] - weight.shape[2]) // stride + 1
                 width = (width + pads[1] + pads[3] - weight.shape[3]) // stride + 1
+            case Encode(encoder=encoder):
+                x = add_encoder(graph, x, encoder)
             case Residual(operations=inner):
                 added, (channels, height, width) = _add_operations(
                     graph, x, inner, (channels, height, width)
@@ -335,6 +345,49 @@ def _add_operations(
             case Dropout():
                 pass
     return x, (channels, height, width)
+
+
+def add_encoder(graph: Graph, x: str, encoder: Encoder) -> str:
+    """Add an image encoder: prepared float32 images (N, 3, H, W) -> features (N, D).
+
+    The graph gets its version of the operators, so it must be the first of the network.
+
+    Raises
+    ------
+    PeewitError
+        It computes a fixed number of pictures at a time.
+    """
+    from onnx import compose, helper
+
+    contents = encoder.contents
+    if contents.batch is not None:
+        raise PeewitError(
+            "cannot export this network",
+            f"its backbone computes {contents.batch:,} pictures at a time, no more and no fewer",
+            "train with a backbone that was exported with a dynamic batch size",
+        )
+    if contents.dtype == np.uint8:
+        x = graph.add("Round", graph.add("Mul", x, graph.constant(255.0)))
+        x = graph.add("Max", graph.add("Min", x, graph.constant(255.0)), graph.constant(0.0))
+    if contents.channels_last:
+        x = graph.add("Transpose", x, perm=[0, 2, 3, 1])
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(contents.dtype))
+    graph.add("Cast", x, output=f"{PREFIX}{contents.input}", to=kind)
+    model = compose.add_prefix(contents.model, PREFIX)
+    graph.nodes.extend(model.graph.node)
+    graph.constants.extend(model.graph.initializer)
+    graph.opset, graph.is_own = contents.opset, False
+    graph.ir_version = max(IR_VERSION, model.ir_version)
+    x = graph.add("Cast", f"{PREFIX}{contents.output}", to=FLOAT)
+    match encoder.pooling:
+        case "mean of positions":
+            x = graph.add("Flatten", graph.add("GlobalAveragePool", x), axis=1)
+        case "mean of tokens":
+            tokens = graph.add("Transpose", x, perm=[0, 2, 1])  # (N, D, tokens)
+            x = graph.add("Flatten", graph.add("GlobalAveragePool", tokens), axis=1)
+        case "class token":
+            x = graph.add("Gather", x, graph.constant(0, np.int64), axis=1)
+    return x
 
 
 def _channels_first(weight: Array, shape: tuple[int, int, int]) -> Array:

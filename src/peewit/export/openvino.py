@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from peewit.export import onnx
 from peewit.export.agreement import Predictor
-from peewit.export.openvino_runtime import compile_network
-from peewit.export.packages import import_required
+from peewit.system.openvino_runtime import compile_network
+from peewit.system.packages import import_required
 
 if TYPE_CHECKING:
     from peewit.export.job import Content

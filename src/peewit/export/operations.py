@@ -8,6 +8,7 @@ Run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Literal
@@ -19,6 +20,8 @@ from torch import nn
 
 from peewit.errors import PeewitError
 from peewit.models.efficientnet_lite import ConvRelu6, EfficientNetLite, InvertedResidual
+from peewit.models.encoders.encoder import Encoder
+from peewit.models.encoders.network import EncoderNetwork
 from peewit.models.fast import LOGITS_SCALE, ConvPoolNormGelu, Fast, WhiteningConv
 from peewit.models.layers import ConvReluNormPool, FlattenHWC, GlobalMaxPool
 from peewit.models.tutorial import Tutorial
@@ -134,8 +137,16 @@ class Scale:
     by: float
 
 
+@dataclass(frozen=True, eq=False)
+class Encode:
+    """The features of an image encoder, an ONNX file."""
+
+    encoder: Encoder
+
+
 Operation = (
     Conv
+    | Encode
     | Norm
     | Dense
     | Relu
@@ -217,6 +228,11 @@ def _(model: EfficientNetLite) -> list[Operation]:
 
 
 @operations_of.register
+def _(model: EncoderNetwork) -> list[Operation]:
+    return [Encode(model.encoder), *operations_of(model.head)]
+
+
+@operations_of.register
 def _(block: InvertedResidual) -> list[Operation]:
     parts = [block.depthwise, block.project]
     if block.expand is not None:
@@ -278,6 +294,23 @@ def _(layer: nn.Dropout) -> list[Operation]:
 @operations_of.register
 def _(layer: FlattenHWC) -> list[Operation]:
     return [Flatten()]
+
+
+def refuse_encoder(operations: Sequence[Operation], to: str) -> None:
+    """Raise PeewitError if the network is on an image encoder, whose operations are those of ONNX.
+
+    Parameters
+    ----------
+    operations : sequence of Operation
+    to : str
+        The format.
+    """
+    if any(isinstance(operation, Encode) for operation in operations):
+        raise PeewitError(
+            f"cannot export this network to {to}",
+            "its backbone is an ONNX file",
+            "export to onnx or openvino instead",
+        )
 
 
 def _array(tensor: torch.Tensor) -> Array:

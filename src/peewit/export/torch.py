@@ -31,6 +31,7 @@ from peewit.export.operations import (
     RepeatEdge,
     Residual,
     Scale,
+    refuse_encoder,
 )
 from peewit.images.preprocessing import (
     ConvertChannels,
@@ -55,6 +56,7 @@ sym_min: Callable[[Any, Any], Any] = torch.sym_min
 
 def write(content: Content, stem: Path) -> list[Path]:
     """Write ``stem.pt2``, which ``torch.export.load`` reads; it contains no pickle."""
+    refuse_encoder(content.operations, "PyTorch")
     file = stem.with_name(stem.name + SUFFIXES[0])
     network: nn.Module = PlainNetwork(content.operations)
     rule = content.preprocessing

@@ -13,7 +13,6 @@ time is limited.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import json
 import os
 import subprocess
@@ -28,6 +27,7 @@ import numpy as np
 from peewit.errors import PeewitError
 from peewit.importing.architecture import MAX_VALUES, Architecture, Array, Layer, damaged
 from peewit.importing.reading import KerasModel, check_there, read_model
+from peewit.system.child_limits import limit_memory, limit_time
 
 READY = b"ready\n"
 # Reading the tutorial's network takes 0.1 s and 10 MB, and sound files are read at more than
@@ -82,8 +82,8 @@ def read_isolated(path: Path) -> KerasModel:
 def child(path: str, seconds: float, memory: int) -> None:
     """Read the model at ``path`` within the limits, and write it to stdout; never returns."""
     # later than the parent's limit, which has a sentence
-    faulthandler.dump_traceback_later(seconds + 5, exit=True)
-    _limit_memory(memory)
+    limit_time(seconds + 5)
+    limit_memory(memory)
     sys.stdout.buffer.write(READY)
     sys.stdout.buffer.flush()
     try:
@@ -126,19 +126,6 @@ def _parse(content: memoryview) -> KerasModel:
     parts = np.split(values, ends[:-1]) if shapes else []
     arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
     return KerasModel(architecture, arrays, facts["format"])
-
-
-def _limit_memory(memory: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    # macOS refuses limits below what is reserved already
-    with contextlib.suppress(OSError, ValueError):
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        if hard != resource.RLIM_INFINITY:
-            memory = min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
 
 
 def _size(path: Path) -> int:

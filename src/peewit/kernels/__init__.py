@@ -15,10 +15,15 @@ installation, or ``PEEWIT_KERNELS=off``) everything works, only more slowly.
     3x3 convolution by Winograd's minimal filtering F(4x4, 3x3), tile by tile. Start reading at
     ``winograd_transforms.h``, which explains the algorithm. ``winograd_tiles.c`` transforms whole
     tiles, ``matmul.c`` multiplies the matrices in between; each has a bfloat16 variant.
+``inverted_residual.py``, ``inverted_residual.c``
+    The block of EfficientNet-Lite, a few channels and rows at a time, forward and backward, in
+    float32 and bfloat16. ``inverted_residual_work.h`` is compiled for each type of processor.
+``first_convolution.py``, ``first_convolution.c``
+    Its first convolution, with ReLU6.
 ``library.py``, ``native.c``, ``common.h``
     Loading the compiled library; the extension module; what the C files share.
 
-The first three Python files have the same parts: the public function, its readable reference in
+The first five Python files have the same parts: the public function, its readable reference in
 PyTorch (``reference``), which the kernel is tested against, the check whether the kernel applies,
 and the autograd function that calls the C code.
 """

@@ -1,5 +1,5 @@
-/* The inverted residual block of EfficientNet-Lite, forward and backward: expand by 1x1, bias, ReLU6;
- * depthwise convolution, bias, ReLU6; project by 1x1, bias; add the input.
+/* The inverted residual block of EfficientNet-Lite, forward and backward: expand by 1x1, bias,
+ * ReLU6; depthwise convolution, bias, ReLU6; project by 1x1, bias; add the input.
  *
  * The inner activations are six times as large as the block's input and output, and do not fit into
  * the cache. But a channel of them depends on no other: so a group of 16 to 48 channels of a few
@@ -58,7 +58,8 @@ const Work *inverted_residual_work(int version) {
 static Block plan(const ptrdiff_t *shape, int version) {
     Block p = {.images = shape[0], .height = shape[1], .width = shape[2], .inputs = shape[3],
                .inner = shape[4], .outputs = shape[5], .kernel = shape[6], .stride = shape[7],
-               .expands = shape[8] != 0, .residual = shape[9] != 0, .pairs = version == BFLOAT16 ? 2 : 1};
+               .expands = shape[8] != 0, .residual = shape[9] != 0,
+               .pairs = version == BFLOAT16 ? 2 : 1};
     p.out_height = ceil_div(p.height, p.stride);
     p.out_width = ceil_div(p.width, p.stride);
     p.top = larger((p.out_height - 1) * p.stride + p.kernel - p.height, 0) / 2;

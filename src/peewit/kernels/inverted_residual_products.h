@@ -1,5 +1,5 @@
-/* Vectors, matrix products with fused results, and their operands: part of inverted_residual_work.h.
- */
+/* Vectors, matrix products with fused results, and their operands: part of
+ * inverted_residual_work.h. */
 #define ALWAYS static inline __attribute__((always_inline))
 #define MOST 48 /* columns of a product's block */
 #if defined(__clang__)
@@ -120,8 +120,7 @@ ALWAYS void all_rows(const int what, const int most, const int vecs, ptrdiff_t r
 
 /* a (rows, depth) b (depth, width), width 16, 32 or 48 */
 ALWAYS void product(const int what, ptrdiff_t rows, ptrdiff_t depth, const float *a,
-                    ptrdiff_t row_step, ptrdiff_t depth_step, const float *b, ptrdiff_t width,
-                    const Result *to) {
+                    ptrdiff_t row_step, ptrdiff_t depth_step, const float *b, ptrdiff_t width, const Result *to) {
 #if LANES == 16
     if (width == 48)
         all_rows(what, 8, 3, rows, depth, a, row_step, depth_step, b, 48, to, 0);
@@ -135,13 +134,13 @@ ALWAYS void product(const int what, ptrdiff_t rows, ptrdiff_t depth, const float
 #endif
 }
 
-static void product_activate(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
-                   const Result *to) {
+static void product_activate(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b,
+                             ptrdiff_t width, const Result *to) {
     product(ACTIVATE, rows, depth, a, depth, 1, b, width, to);
 }
 
-static void product_mask(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
-                   const Result *to) {
+static void product_mask(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b,
+                         ptrdiff_t width, const Result *to) {
     product(MASK, rows, depth, a, depth, 1, b, width, to);
 }
 
@@ -150,8 +149,8 @@ static void product_add(ptrdiff_t rows, ptrdiff_t depth, const float *a, ptrdiff
     product(ADD, rows, depth, a, row_step, depth_step, b, width, to);
 }
 
-static void product_set(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b, ptrdiff_t width,
-                const Result *to) {
+static void product_set(ptrdiff_t rows, ptrdiff_t depth, const float *a, const float *b,
+                        ptrdiff_t width, const Result *to) {
     product(SET, rows, depth, a, depth, 1, b, width, to);
 }
 

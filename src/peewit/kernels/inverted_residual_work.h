@@ -116,12 +116,15 @@ static void strip_backward(const Block *p, const Strip *s, const float *x, const
     move_spread(p, s, m);
     const Result to_spread = {m->spread + (p->kernel - 1) * p->columns * group, group,
                               m->spread_place, NULL, m->filtered};
-    product_mask(some, p->outputs / PAIRS, o->grad_rows + start * (p->outputs / PAIRS), w->project_back,
+    product_mask(some, p->outputs / PAIRS, o->grad_rows + start * (p->outputs / PAIRS),
+                 w->project_back,
            group, &to_spread);
     const Result to_project = {sums->project + g * p->outputs * group, group, NULL, NULL, NULL};
-    product_add(p->outputs, (some + PAIRS - 1) / PAIRS, o->grad_columns + start / PAIRS * p->outputs, 1,
+    product_add(p->outputs, (some + PAIRS - 1) / PAIRS, o->grad_columns + start / PAIRS * p->outputs,
+                1,
         p->outputs, as_columns(m->filtered, some, group, m->columns), group, &to_project);
-    CALL(depthwise_weights, p, s, m, sums->filters + g * taps * group, sums->filter_bias + g * group);
+    CALL(depthwise_weights, p, s, m, sums->filters + g * taps * group,
+         sums->filter_bias + g * group);
     const ptrdiff_t pixels = s->images * (s->to - s->from) * p->width, first = s->from * p->width;
     if (!p->expands) {
         float unused[MOST] = {0};

@@ -122,6 +122,26 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 
+# the model of a recipe with a backbone: a layer on the features of an image encoder
+ENCODER = "onnx"
+
+
+def _not_by_name(input_shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
+    raise UsageError(
+        f"the model {ENCODER} is the file of an image encoder",
+        todo="name it: --backbone FILE.onnx",
+    )
+
+
+_ENCODER = ModelInfo(
+    description="the features of an image encoder, an ONNX file",
+    minimum_size=1,
+    native_size=224,
+    make=_not_by_name,
+    family=PRETRAINED,
+)
+
+
 def find(name: str) -> ModelInfo:
     """Return the entry of the network ``name``.
 
@@ -130,6 +150,8 @@ def find(name: str) -> ModelInfo:
     UsageError
         There is no network of this name.
     """
+    if name == ENCODER:
+        return _ENCODER
     if name not in MODELS:
         known = ", ".join(sorted(MODELS))
         raise UsageError(f"there is no model {name!r}", todo=f"choose one of: {known}")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from peewit.export.openvino_runtime import compile_network
-from peewit.export.packages import import_quietly
 from peewit.system.cpu import own_cores, usable_cores
 from peewit.system.files import replacing
+from peewit.system.openvino_runtime import compile_network
+from peewit.system.packages import import_quietly
 
 if TYPE_CHECKING:
     from peewit.runs.run import Run

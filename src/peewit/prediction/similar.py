@@ -17,6 +17,7 @@ from peewit.evaluation.inference import BATCH
 from peewit.evaluation.temperature import head
 from peewit.models import pretrained
 from peewit.models.efficientnet_lite import EfficientNetLite
+from peewit.models.encoders.network import EncoderNetwork
 from peewit.system.text import printable
 from peewit.transfer.engine import fastest
 from peewit.transfer.features import Features
@@ -103,8 +104,10 @@ class SimilarImages:
     ) -> None:
         self.training, self._features = training, last_features(run)
         tuned = run.recipe.start != "pretrained" or any(row["epoch"] for row in run.history)
-        if not tuned and pretrained.available(run.recipe.model):
-            features = Features(run.recipe.model, run.preprocessing, show).of(training)
+        network = run.model()
+        encoder = network.encoder if isinstance(network, EncoderNetwork) else None
+        if not tuned and (encoder is not None or pretrained.available(run.recipe.model)):
+            features = Features(run.recipe.model, run.preprocessing, show, encoder).of(training)
         else:
             features = self._of_all(show)
         self._mean, scale = features.mean(0), features.std(0)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from peewit.data.audit import KINDS, Audit, Finding
 from peewit.data.audit.findings import PARTS
+from peewit.data.audit.quick import together
 from peewit.errors import PeewitError
 from peewit.images.scaled import probe, read_sized
 from peewit.system.text import counted
@@ -36,7 +37,7 @@ def contents(audit: Audit) -> dict[str, Any]:
         "tiles": [
             ("pictures", f"{len(listing):,}", ""),
             ("classes", f"{len(listing.class_names):,}", _imbalance(audit)),
-            ("shorter side", f"{min(sides):,} to {max(sides):,}", "pixels"),
+            ("shorter side", _between(min(sides), max(sides)), "pixels"),
             ("formats", ", ".join(audit.formats) or "-", ""),
             ("pixel formats", ", ".join(audit.modes) or "-", "as Pillow names them"),
         ],
@@ -49,10 +50,10 @@ def contents(audit: Audit) -> dict[str, Any]:
                 "kind": kind,
                 "meaning": KINDS[kind],
                 "count": counted(count, "picture"),
-                "hidden": max(0, len(_together(audit.of(kind))) - SHOWN),
+                "single": not any(finding.others for finding in audit.of(kind)),
+                "hidden": max(0, len(together(audit.of(kind))) - SHOWN),
                 "rows": [
-                    _row(audit, finding, thumbnails)
-                    for finding in _together(audit.of(kind))[:SHOWN]
+                    _row(audit, finding, thumbnails) for finding in together(audit.of(kind))[:SHOWN]
                 ],
             }
             for kind, count in audit.counts.items()
@@ -60,21 +61,14 @@ def contents(audit: Audit) -> dict[str, Any]:
     }
 
 
+def _between(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def _imbalance(audit: Audit) -> str:
     if audit.imbalance < IMBALANCED:
         return "about equally many pictures"
     return f"the largest has {audit.imbalance:.1f} times as many pictures as the smallest"
-
-
-def _together(findings: list[Finding]) -> list[Finding]:
-    """Return one finding of each set of related pictures."""
-    seen: set[int] = set()
-    found = []
-    for finding in findings:
-        if finding.row not in seen:
-            found.append(finding)
-        seen.update((finding.row, *finding.others))
-    return found
 
 
 def _row(audit: Audit, finding: Finding, thumbnails: dict[int, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from peewit.evaluation.metrics import evaluate
 from peewit.models.registry import MODELS
-from peewit.report import links, pictures, sentences
+from peewit.report import data_findings, links, pictures, sentences
 from peewit.report.charts import Series, line_chart, reliability_chart
 from peewit.report.evidence import Evidence, Explanation
 from peewit.report.sentences import percent
@@ -73,6 +73,7 @@ def contents(
         "missing": missing or "the images were not loaded",
         "files": _files(run) if evidence is None else {},
         "data": _data(run),
+        "findings": data_findings.contents(run, evidence),
         "environment": _environment(run),
         "command": sentences.command(run),
         "source": run.source,

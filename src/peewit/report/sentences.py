@@ -7,8 +7,9 @@ from typing import Any
 
 from peewit.data.duplicates import also_training
 from peewit.evaluation.metrics import imbalance
-from peewit.models.registry import MODELS
+from peewit.report.network_sentence import model_sentence
 from peewit.runs.comparison import VALIDATED_ON_TEST_SET, validated_on_test_set
+from peewit.runs.folder import SPLIT
 from peewit.runs.run import Run
 from peewit.system import text
 from peewit.system.text import counted, duration, minutes
@@ -17,15 +18,11 @@ from peewit.training.optimizers import OPTIMIZERS
 
 # metrics["split"] of a run that was tested by cross-validation
 CROSS_VALIDATION = "cross-validation"
-# by Preprocessing.fit; that images are resized goes without saying
-FITTED = {
-    "stretch": "",
-    "crop": " Pictures with another aspect ratio are cropped in their longer side.",
-    "pad": " Pictures with another aspect ratio are padded with grey on their shorter side.",
-}
 # From this ratio of the largest class to the smallest on, the accuracy mainly tells about the
 # larger classes, and the balanced accuracy is shown as well
 IMBALANCED = 1.5
+# Unreadable pictures that a sentence names
+NAMED = 10
 
 
 def percent(value: float) -> str:
@@ -135,6 +132,19 @@ def cautions(run: Run) -> list[str]:
     return found
 
 
+def unreadable(run: Run) -> str:
+    """Return which pictures could not be read; empty if all could, or if nothing is recorded."""
+    for found in run.findings.get("kinds", []):
+        if found["kind"] == "unreadable":
+            names = [text.printable(name) for one in found["sets"] for name in one][:NAMED]
+            rest = found["pictures"] > len(names)
+            more = f", ... (all are in {SPLIT})" if rest else ""
+            were = "was" if found["pictures"] == 1 else "were"
+            count = counted(found["pictures"], "picture")
+            return f"{count} could not be read and {were} left out: {', '.join(names)}{more}"
+    return ""
+
+
 def no_better_than_baseline(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], lr: float | None
 ) -> str:
@@ -218,23 +228,9 @@ def recipe(run: Run, parameters: int | None) -> list[str]:
     parameters : int or None
         Number of trainable parameters; None if the run has no weights yet.
     """
-    values, rule = run.recipe.to_dict(), run.preprocessing
-    info = MODELS.get(run.recipe.model)
-    about = f" ({info.description})" if info else ""
-    size = f", with {parameters:,} trainable parameters" if parameters else ""
-    kind = "grey" if rule.channels == 1 else "RGB"
-    plain = not any(rule.mean) and all(value == 1 for value in rule.std)
-    statistics = "the training images" if info is None or not info.normalisation else "ImageNet"
-    scaled = (
-        "with pixel values divided by 255"
-        if plain
-        else f"normalised by the mean and standard deviation of {statistics}"
-    )
+    values = run.recipe.to_dict()
     images = run.dataset.get("images", {})
-    model = (
-        f"The model is {run.recipe.model}{about}{size}. Its input is {kind} images of "
-        f"{rule.width} x {rule.height} pixels, {scaled}.{FITTED[rule.fit]}"
-    )
+    model = model_sentence(run, parameters)
     if run.status == "imported":
         return [model, "The weights were imported; how they were trained is not known."]
     return [

@@ -37,6 +37,7 @@ from peewit.training.state import HISTORY_COLUMNS, read_row
 # Increase with every change that makes older versions misread the folder
 FORMAT = 1
 FACTS, RECIPE, HISTORY, METRICS = "run.json", "recipe.yaml", "history.csv", "metrics.json"
+BACKBONE = "backbone.onnx"
 WEIGHTS, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 UNCERTAIN, RELIABILITY, SAMPLES = "uncertain.png", "reliability.png", "samples.png"
@@ -56,6 +57,8 @@ MOST_SPLIT = 1_000_000_000
 def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
     """Create the run folder ``path`` with ``run.json`` and ``recipe.yaml``, atomically.
 
+    The file of a backbone is copied into it.
+
     Raises
     ------
     PeewitError
@@ -68,6 +71,8 @@ def create(path: Path, facts: Mapping[str, Any], recipe: Recipe) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
+        if recipe.backbone is not None:
+            shutil.copyfile(recipe.backbone, partial / BACKBONE)
         write_recipe(partial, recipe)
         write_facts(partial, {"format": FORMAT, "finished": False, **facts})
         if os.name == "nt" and path.is_dir():  # Windows cannot replace a folder by renaming
@@ -179,7 +184,9 @@ def write_unsure(path: Path, below: float) -> None:
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write ``recipe.yaml`` into the folder ``path``."""
+    """Write ``recipe.yaml`` into the folder ``path``, with the backbone that is there."""
+    if recipe.backbone is not None:
+        recipe = recipe.replace(backbone=BACKBONE)
     write_text(path / RECIPE, recipe.to_yaml())
 
 
@@ -256,7 +263,10 @@ def read_recipe(path: Path) -> Recipe:
     if not (path / RECIPE).is_file():
         raise missing(path / RECIPE)
     try:
-        return Recipe.from_yaml(path / RECIPE)
+        recipe = Recipe.from_yaml(path / RECIPE)
+        # in this folder, whatever the recipe says
+        kept = {} if recipe.backbone is None else {"backbone": str(path / BACKBONE)}
+        return recipe.replace(**kept)
     except UsageError as error:
         # The value comes from a file, so this is not an error of usage
         raise PeewitError(str(error)) from error

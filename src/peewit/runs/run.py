@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,11 @@ class Run:
         Images whose most probable class has a lower probability get test-time augmentation
         (``peewit.evaluation.inference.augment_uncertain``). 0, for none, unless the recipe says
         ``tta`` and the run is finished.
+    backbone : dict
+        The file name, SHA-256 and number of features of the backbone; empty without one.
+    findings : dict
+        What the start of the training found in its pictures: notes, imbalance, and kinds as in
+        ``peewit data check``. Empty for a run that was trained on arrays.
     """
 
     path: Path
@@ -86,6 +91,8 @@ class Run:
     dataset: dict[str, Any]
     status: str
     unsure_below: float = 0.0
+    backbone: dict[str, Any] = field(default_factory=dict)
+    findings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -129,6 +136,8 @@ class Run:
             dataset=dict(facts["dataset"]),
             status=status,
             unsure_below=facts.get("unsure_below", 0.0) if finished else 0.0,
+            backbone=dict(facts.get("backbone", {})),
+            findings=dict(facts.get("findings", {})),
         )
 
     @property
@@ -191,8 +200,8 @@ class Run:
         PeewitError
             There are no weights yet, or their file is damaged or of another model.
         """
-        from peewit.models.registry import build
         from peewit.training.checkpoint import load_weights, read_tensors
+        from peewit.training.network import build_network
 
         file = self.path / runfolder.WEIGHTS
         if not file.is_file() and self.status != "finished":
@@ -203,7 +212,8 @@ class Run:
             )
         rule = self.preprocessing
         shape = (rule.height, rule.width, rule.channels)
-        network = build(self.recipe.model, shape, len(self.class_names), self.recipe.seed)
+        sha256 = self.backbone.get("sha256")
+        network = build_network(self.recipe, shape, len(self.class_names), sha256)
         load_weights(file, network, read_tensors(file)[0])
         return network.eval()
 

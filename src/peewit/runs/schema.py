@@ -46,6 +46,24 @@ class _Dataset(TypedDict):
     fingerprints: NotRequired[dict[str, str]]
 
 
+class _Backbone(TypedDict):
+    file: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    features: Count
+
+
+class _Kind(TypedDict):
+    kind: str
+    pictures: Images
+    sets: list[list[str]]
+
+
+class _Findings(TypedDict):
+    notes: list[str]
+    imbalance: Quantity
+    kinds: list[_Kind]
+
+
 class Facts(TypedDict):
     """The contents of ``run.json``."""
 
@@ -56,7 +74,10 @@ class Facts(TypedDict):
     dataset: _Dataset
     environment: dict[str, str | int | float | bool | None]
     unsure_below: NotRequired[Share]
+    # Missing in older runs, and in those trained on arrays
+    findings: NotRequired[_Findings]
     imported: NotRequired[dict[str, Any]]
+    backbone: NotRequired[_Backbone]
 
 
 class _Bin(TypedDict):

@@ -20,12 +20,14 @@ from peewit.images.preprocessing import Preprocessing
 from peewit.models.efficientnet_lite import EfficientNetLite
 from peewit.models.flops import TrainingFlops
 from peewit.models.pretrained import load_weights
-from peewit.models.registry import build, find
+from peewit.models.registry import find
 from peewit.models.whitening import whitening_filters
 from peewit.training.augment import Augment
 from peewit.training.defaults import chosen_fit, network_size
+from peewit.training.fields import per_channel
 from peewit.training.imbalance import POWERS, loss_weights
 from peewit.training.loop import TrainSetup
+from peewit.training.network import build_network
 from peewit.training.optimizers import make_optimizer
 from peewit.training.recipe import Recipe
 from peewit.training.sampler import HardExamples
@@ -158,7 +160,7 @@ def setup_of(
     UsageError
         The recipe does not fit the data.
     """
-    if recipe.batch_size > len(training):
+    if recipe.batch_size > len(training) and not recipe.head_only:  # which has no batches
         raise UsageError(
             f"is {recipe.batch_size:,}",
             f"there are only {len(training):,} training images",
@@ -182,7 +184,7 @@ def setup_of(
         training = replace(training, images=resized(training.images, *size, fit))
     rule = _preprocessing(training, recipe, *size, fit)
     shape = (rule.height, rule.width, rule.channels)
-    model: nn.Module = build(recipe.model, shape, len(training.class_names), recipe.seed)
+    model = build_network(recipe, shape, len(training.class_names))
     hard_examples = None
     if recipe.skip_easy:
         hard_examples = HardExamples(
@@ -308,6 +310,9 @@ def _whiten(model: nn.Module, training: Dataset, rule: Preprocessing) -> None:
 def _preprocessing(
     dataset: Dataset, recipe: Recipe, height: int, width: int, fit: Fit
 ) -> Preprocessing:
+    if recipe.backbone_mean is not None and recipe.backbone_std is not None:
+        given_mean, given_std = map(per_channel, (recipe.backbone_mean, recipe.backbone_std))
+        return Preprocessing(height, width, 3, given_mean, given_std, fit)
     given = find(recipe.model).normalisation
     if given is not None:
         return Preprocessing(height, width, 3, (given[0],) * 3, (given[1],) * 3, fit)

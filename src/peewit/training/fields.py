@@ -43,6 +43,19 @@ def at_least(lowest: int) -> tuple[str, Callable[[Any], bool]]:
     return f"at least {lowest}", lambda value: value >= lowest
 
 
+def per_channel(text: str) -> tuple[float, ...]:
+    """Return the numbers of a text such as 0.5,0.5,0.5; three NaN if it is not three numbers.
+
+    >>> per_channel("0.5,0.25,1"), per_channel("0.5")
+    ((0.5, 0.25, 1.0), (nan, nan, nan))
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    return values if len(values) == 3 else (math.nan,) * 3
+
+
 def is_unicode(text: str) -> bool:
     """Return whether ``text`` can be written in UTF-8: YAML allows halves of surrogate pairs.
 

@@ -12,9 +12,17 @@ from typing import Any, Literal
 import yaml
 
 from peewit.errors import UsageError
-from peewit.models.registry import PRETRAINED, ModelInfo, find
+from peewit.models.registry import ENCODER, PRETRAINED, ModelInfo, find
 from peewit.training.budget.frontier import NETWORKS
-from peewit.training.fields import at_least, is_unicode, read_values, setting, shown, typed
+from peewit.training.fields import (
+    at_least,
+    is_unicode,
+    per_channel,
+    read_values,
+    setting,
+    shown,
+    typed,
+)
 from peewit.training.optimizers import OPTIMIZERS
 
 # they do not affect the trained weights, but the results: after a change a run is tested again
@@ -102,6 +110,36 @@ class Recipe:
     fine_tune: Literal["auto", "none", "all"] = setting(
         "auto",
         "train all layers of a pretrained network after its last one (auto: if the budget allows)",
+    )
+    backbone: str | None = setting(
+        None,
+        "ONNX file of an image encoder, whose features are classified instead of training a model",
+        "a path",
+        lambda path: bool(path) and is_unicode(path),
+        metavar="FILE.onnx",
+    )
+    backbone_mean: str | None = setting(
+        None,
+        "mean of each channel that the backbone's input is normalised by, from 0 to 1 (default: "
+        "from the file, or else ImageNet's)",
+        "three numbers from 0 to 1, such as 0.485,0.456,0.406",
+        lambda text: all(0 <= value <= 1 for value in per_channel(text)),
+        metavar="R,G,B",
+    )
+    backbone_std: str | None = setting(
+        None,
+        "standard deviation of each channel that the backbone's input is normalised by (default: "
+        "from the file, or else ImageNet's)",
+        "three numbers above 0, such as 0.229,0.224,0.225",
+        lambda text: all(0 < value < 1e6 for value in per_channel(text)),
+        metavar="R,G,B",
+    )
+    backbone_output: str | None = setting(
+        None,
+        "output of the backbone that the features are (default: the first that is suitable)",
+        "a name",
+        lambda name: bool(name) and is_unicode(name),
+        metavar="NAME",
     )
     label_smoothing: float = setting(
         0.0,
@@ -220,6 +258,7 @@ class Recipe:
             raise UsageError(
                 "the recipe has no length", todo="give epochs, minutes or until_accuracy"
             )
+        self._check_backbone()
         pretrained = self._info.family == PRETRAINED
         if self.epochs == 0 and not pretrained:
             raise UsageError("is 0", "it must be at least 1", fields=["epochs"])
@@ -249,6 +288,23 @@ class Recipe:
                 f"the model {self.model} needs at least {least}",
                 fields=["image_size"],
             )
+
+    def _check_backbone(self) -> None:
+        """Set what follows from a backbone: only the layer on its features is trained."""
+        if self.backbone is not None:
+            if self.fine_tune == "all":
+                raise UsageError(
+                    "is all", "the layers of a backbone are not trained", fields=["fine_tune"]
+                )
+            object.__setattr__(self, "model", ENCODER)
+            object.__setattr__(self, "fine_tune", "none")
+            return
+        given = [name for name in self.to_dict() if name.startswith("backbone_")]
+        given = [name for name in given if getattr(self, name) is not None]
+        if given:
+            raise UsageError("is given without a backbone", fields=given[:1])
+        if self.model == ENCODER:
+            raise UsageError("is missing", f"the model {ENCODER} needs one", fields=["backbone"])
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Recipe:
@@ -295,7 +351,8 @@ class Recipe:
     def from_yaml(cls, path: str | Path) -> Recipe:
         """Read a recipe from a YAML file; missing fields have their default values.
 
-        Without ``name`` the recipe is named after the file.
+        Without ``name`` the recipe is named after the file. The path of a backbone is relative to
+        the folder of the file.
 
         Raises
         ------
@@ -306,6 +363,8 @@ class Recipe:
         """
         path = Path(path)
         values = read_values(path, typing.get_type_hints(cls))
+        if isinstance(values.get("backbone"), str):
+            values["backbone"] = str(path.parent / values["backbone"])
         try:
             return cls(name=values.pop("name", path.stem)).replace(**values)
         except UsageError as error:

@@ -45,7 +45,7 @@ def choose_start(recipe: Recipe, dataset: Dataset, test: Dataset | None, note: N
         recipe = _chosen(recipe, dataset, test, note)
     if recipe.start == "scratch":
         return recipe
-    if not pretrained.available(recipe.model):
+    if recipe.backbone is None and not pretrained.available(recipe.model):
         pretrained.read_weights(recipe.model)  # raises the error
     if recipe.image_size is None:
         recipe = recipe.replace(image_size=find(recipe.model).native_size)

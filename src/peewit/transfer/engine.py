@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 
 from peewit.export import onnx
-from peewit.export.openvino_runtime import compile_network
 from peewit.export.operations import Dense, operations_of
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.efficientnet_lite import FEATURES, EfficientNetLite
 from peewit.models.registry import build, find
 from peewit.system.cpu import usable_cores
+from peewit.system.openvino_runtime import compile_network
 
 Floats = npt.NDArray[np.float32]
 # Pictures at a time: on two cores 16, 32 and 64 are equally fast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from peewit.data.packing.decoding import Progress
 from peewit.data.store import prefetch
 from peewit.images.preprocessing import Preprocessing
 from peewit.models.efficientnet_lite import FEATURES, EfficientNetLite
+from peewit.models.encoders.encoder import Encoder
 from peewit.models.pretrained import PACKAGES, load_weights
 from peewit.models.registry import build
 from peewit.transfer.cache import FeatureCache
@@ -36,15 +38,20 @@ class Features:
         Of the network's input.
     show : callable
         Called several times a second with the progress; may raise.
+    encoder : Encoder, optional
+        The network, if it is a backbone.
     """
 
     name: str
     rule: Preprocessing
     show: Callable[[Progress], None] = lambda progress: None
+    encoder: Encoder | None = None
 
     @cached_property
     def _engine(self) -> Engine:
         """Compiling it takes a second, which is only needed for pictures that are not cached."""
+        if (encoder := self.encoder) is not None:
+            return lambda pictures: encoder.features(self.rule.array(pictures))
         shape = (self.rule.height, self.rule.width, self.rule.channels)
         network = build(self.name, shape, 2, seed=0).eval()
         assert isinstance(network, EfficientNetLite)
@@ -53,11 +60,19 @@ class Features:
 
     @cached_property
     def _cache(self) -> FeatureCache:
+        if (encoder := self.encoder) is not None:
+            return FeatureCache(f"backbone-{self._identity(encoder)}", encoder.width)
         weights, size = PACKAGES[self.name].sha256[:8], f"{self.rule.height}x{self.rule.width}"
         return FeatureCache(f"{self.name}-{weights}-{size}-{engine_name()}", FEATURES)
 
+    def _identity(self, encoder: Encoder) -> str:
+        """Return a hash of everything that the features depend on besides the pixels."""
+        known = encoder.contents
+        parts = (known.sha256, known.output, encoder.pooling, encoder.engine, self.rule.to_dict())
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
     def of(self, dataset: Dataset) -> Floats:
-        """Return the features of all images, float32, (N, 1280)."""
+        """Return the features of all images, float32, (N, features)."""
         hashes = dataset.image_hashes
         missing = np.flatnonzero(~self._cache.known(hashes))
         _, first = np.unique(hashes[missing], return_index=True)

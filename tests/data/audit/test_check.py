@@ -120,3 +120,17 @@ def test_imbalance(clean: Path) -> None:
     for number in range(50, 62):
         scene(number).save(clean / f"train/dog/{number}.png")
     assert audited(clean).imbalance == 3
+
+
+def test_an_icon_among_photographs(clean: Path) -> None:
+    for number in range(100, 160):
+        scene(number).save(clean / "train" / "cat" / f"{number}.png")
+    icon = Image.new("RGB", (96, 96), "white")
+    icon.paste((200, 30, 30), (20, 20, 60, 60))
+    icon.save(clean / "train" / "dog" / "icon.png")
+    Image.new("RGB", (96, 96)).save(clean / "train" / "dog" / "black.png")
+    audit = audited(clean)
+    assert "train/dog/icon.png" in found(audit, "outlier")
+    # named once, by the graver finding
+    assert found(audit, "constant") == ["train/dog/black.png"]
+    assert "train/dog/black.png" not in found(audit, "outlier")

@@ -10,9 +10,11 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from peewit.data.audit.findings import KINDS, PARTS, Audit, Finding
+from peewit.data.audit.copies import copies
+from peewit.data.audit.findings import KINDS, Audit, Finding
+from peewit.data.audit.outliers import outliers
 from peewit.data.dataset import Dataset
-from peewit.data.listing import TEST, TRAIN, VALIDATION, Listing
+from peewit.data.listing import Listing
 from peewit.data.near_duplicates import near_duplicates
 from peewit.data.packing import at_size
 from peewit.data.packing.decoding import Show
@@ -79,7 +81,8 @@ def check(
     rows = np.array([place[name] for name in decoded.names], np.int64)
     found = [*_unreadable(listing, infos, rows), *_headers_odd(listing, infos)]
     if len(rows):
-        found += _copies(listing, rows, decoded)
+        near = near_duplicates(decoded.images)
+        found += copies(listing, rows, decoded.image_hashes, near)
         found += _pixels(rows, decoded)
     if predictions:
         found += _suspicious(listing, place, predictions)
@@ -134,60 +137,8 @@ def _headers_odd(listing: Listing, infos: list[PictureInfo | PeewitError]) -> It
             yield Finding(kind="tiny", row=row, detail=f"{info.width} x {info.height} pixels")
 
 
-def _copies(listing: Listing, rows: npt.NDArray[np.int64], decoded: Dataset) -> Iterator[Finding]:
-    """Yield identical pictures and near-duplicates: across parts, under two labels, or neither."""
-    alike = np.unique(decoded.image_hashes, return_inverse=True)[1]
-    groups: dict[int, list[int]] = {}
-    hashes = dict(zip(rows.tolist(), alike.tolist(), strict=True))
-    for row, group in zip(rows.tolist(), near_duplicates(decoded.images).tolist(), strict=True):
-        groups.setdefault(group, []).append(row)
-    for group in groups.values():
-        for row in group:
-            similar = [other for other in group if other != row]
-            identical = [other for other in similar if hashes[other] == hashes[row]]
-            both = (("identical", identical), ("similar", similar))
-            # identical pictures are near-duplicates too, but need not be named twice
-            parts = [_in_two_parts(listing, row, others, what) for what, others in both]
-            labels = [_with_two_labels(listing, row, others, what) for what, others in both]
-            graver = [*filter(None, parts)][:1] + [*filter(None, labels)][:1]
-            again = [_again(row, others, what) for what, others in both]
-            yield from graver or [*filter(None, again)][:1]
-
-
-def _in_two_parts(listing: Listing, row: int, others: list[int], what: str) -> Finding | None:
-    own = int(listing.parts[row])
-    apart = sorted({int(listing.parts[other]) for other in others} - {own})
-    if not apart or not {own, *apart} & {TEST, VALIDATION}:
-        return None
-    detail = "also in " + " and ".join(PARTS[part] for part in apart)
-    # the parts for testing stay as they are, so that accuracies stay comparable; and whether a
-    # near-duplicate shows the same thing is for a person to say
-    action = "remove" if own == TRAIN and what == "identical" else "keep"
-    kind = f"{what} in two parts"
-    return Finding(kind=kind, row=row, detail=detail, others=tuple(others), action=action)
-
-
-def _with_two_labels(listing: Listing, row: int, others: list[int], what: str) -> Finding | None:
-    labels = {int(listing.labels[other]) for other in others} - {int(listing.labels[row])}
-    if not labels:
-        return None
-    detail = "also " + ", ".join(listing.class_names[label] for label in sorted(labels))
-    # which label is right is not known, and no classifier can get both right
-    action = "remove" if what == "identical" else "keep"
-    kind = f"{what} with two labels"
-    return Finding(kind=kind, row=row, detail=detail, others=tuple(others), action=action)
-
-
-def _again(row: int, others: list[int], what: str) -> Finding | None:
-    if not others:
-        return None
-    # of identical pictures the first stays
-    action = "remove" if what == "identical" and row > min(others) else "keep"
-    return Finding(kind=what, row=row, others=tuple(others), action=action)
-
-
 def _pixels(rows: npt.NDArray[np.int64], decoded: Dataset) -> Iterator[Finding]:
-    """Yield constant, dark and blurred pictures."""
+    """Yield constant, dark and blurred pictures, and outliers that are none of these."""
     details = np.empty(len(rows))
     plain: set[int] = set()
     for start in range(0, len(rows), AT_ONCE):
@@ -205,7 +156,12 @@ def _pixels(rows: npt.NDArray[np.int64], decoded: Dataset) -> Iterator[Finding]:
     least = BLURRED * float(np.median(details))
     for place in np.flatnonzero(details < least).tolist():
         if place not in plain:
+            plain.add(place)
             yield Finding(kind="blurred", row=int(rows[place]))
+    for place, times in outliers(decoded.images).items():
+        if place not in plain:
+            detail = f"{times:.1f} times the usual distance from others"
+            yield Finding(kind="outlier", row=int(rows[place]), detail=detail)
 
 
 def _suspicious(

@@ -18,13 +18,14 @@ KINDS: Mapping[str, str] = {
     "identical with two labels": "the same picture has two labels",
     "similar with two labels": "a near-duplicate has another label",
     "suspicious label": "a classifier that was not trained on it is sure of another class",
-    "identical": "the same picture is there twice",
+    "identical": "the same picture is there more than once",
     "similar": "a near-duplicate is there",
     "misnamed": "the suffix says another format than the content",
     "tiny": "the shorter side has few pixels",
     "constant": "all pixels have nearly the same colour",
     "dark": "nearly black",
     "blurred": "far fewer details than in the other pictures",
+    "outlier": "unlike all others in layout, edges and colours",
 }
 # The parts of a data set by their numbers in a listing
 PARTS = ("", "train", "validation", "test")

@@ -26,9 +26,12 @@ def for_pretrained_network(model: nn.Module, lr: float) -> torch.optim.Optimizer
     .. [2] J. Howard, S. Ruder, "Universal Language Model Fine-tuning for Text Classification",
        ACL 2018, section 3.2 (discriminative fine-tuning).
     """
-    assert isinstance(model, EfficientNetLite)
+    # of a network on a backbone only the last layer can be trained
+    parts: list[nn.Module] = [model]
+    if isinstance(model, EfficientNetLite):
+        parts = [model.head, model.top, *reversed(model.blocks), model.stem]
     groups = []
-    for depth, part in enumerate([model.head, model.top, *reversed(model.blocks), model.stem]):
+    for depth, part in enumerate(parts):
         trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
         if trained:
             groups.append({"params": trained, "lr": lr * DECAY**depth, "warm_up": WARM_UP})

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no signal s
 SCRIPT = """
 import ctypes, mmap, signal
 from contextlib import nullcontext
-from peewit.export.openvino_runtime import preserved_signal_stack
+from peewit.system.openvino_runtime import preserved_signal_stack
 
 class Stack(ctypes.Structure):
     fields = [("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]

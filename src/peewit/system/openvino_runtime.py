@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peewit.export.packages import import_quietly
+from peewit.system.packages import import_quietly
 
 
 def compile_network(network: Path | bytes, **properties: str) -> Any:

@@ -19,7 +19,7 @@ def test_nothing_is_written_to_the_users_folders(package: str, tmp_path: Path, p
     job.export(make_run(tmp_path / "run"), "onnx", out=network)
     program = (
         "import sys\n"
-        "from peewit.export.packages import import_quietly\n"
+        "from peewit.system.packages import import_quietly\n"
         f"found = import_quietly({package!r})\n"
         f"assert import_quietly({package!r}) is found\n"
         "if found.__name__ == 'onnxruntime':\n"
@@ -39,7 +39,7 @@ def test_nothing_is_written_to_the_users_folders(package: str, tmp_path: Path, p
 
 
 def test_a_missing_package_is_an_import_error() -> None:
-    from peewit.export.packages import import_quietly
+    from peewit.system.packages import import_quietly
 
     with pytest.raises(ImportError):
         import_quietly("not_there")
