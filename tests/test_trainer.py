@@ -391,7 +391,7 @@ def test_one_signal_saves_and_stops(
 def test_stop_before_training_changes_nothing(
     whole: Run, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*arguments: Any) -> None:
+    def stopped(*arguments: Any, **options: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(planner, "measure", stopped)

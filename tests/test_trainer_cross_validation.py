@@ -222,7 +222,7 @@ def test_the_minutes_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         lambda dataset, recipe, machine: replace(choice, recipe=recipe),
     )
     monkeypatch.setattr(Machine, "speed_of", lambda *_: speed)
-    monkeypatch.setattr(planner, "measure", lambda *_: measured)
+    monkeypatch.setattr(planner, "measure", lambda *_, **__: measured)
     monkeypatch.setattr("peewit.trainer.Schedules", schedules)
     monkeypatch.setattr(cross_validation, "Schedules", schedules)
     recipe = RECIPE.replace(minutes=2.0, folds=3, translate=1)

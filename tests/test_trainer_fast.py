@@ -249,7 +249,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(Augment, "batch", ticking)
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=clock, monotonic=clock))
     monkeypatch.setattr("peewit.training.resolve.choose_network", choose)
-    monkeypatch.setattr(planner, "measure", lambda *_: Measured(speed=speed, ending=ending))
+    monkeypatch.setattr(planner, "measure", lambda *_, **__: Measured(speed=speed, ending=ending))
     monkeypatch.setattr("peewit.trainer.Schedules", partial(Schedules, now=clock))
     return clock
 

@@ -14,8 +14,8 @@ from peewit.export import job
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino", "nncf"])
-def test_nothing_is_written_to_the_users_folders(package: str, tmp_path: Path, place: Path) -> None:
-    network = place / "net.onnx"
+def test_nothing_is_written_to_the_users_folders(package: str, tmp_path: Path) -> None:
+    network = tmp_path / "net.onnx"
     job.export(make_run(tmp_path / "run"), "onnx", out=network)
     program = (
         "import sys\n"
