@@ -232,13 +232,19 @@ def test_a_kill_during_the_report_loses_nothing(
 
     monkeypatch.setattr(report, "after_training", write)
     path = shutil.copytree(whole.path, tmp_path / "run")
-    for name in (runfolder.REPORT, runfolder.SAMPLES, runfolder.CURVES):
+    tables = {
+        name: (path / name).read_text()
+        for name in (runfolder.PREDICTIONS, runfolder.MISTAKES_TABLE)
+    }
+    for name in (runfolder.REPORT, runfolder.SAMPLES, runfolder.CURVES, *tables):
         (path / name).unlink()
     progress = At(9, 9, stop_here)
     run = train(data, resume=path, progress=progress)
     assert progress.notes[0] == (
-        f"{path} lacks curves.png, report.html, samples.png: writing the report and its pictures"
+        f"{path} lacks curves.png, mistakes.csv, predictions.csv, report.html, samples.png: "
+        "writing the report and its files"
     )
+    assert {name: (path / name).read_text() for name in tables} == tables
     assert run.metrics == whole.metrics
     assert {file.name for file in path.iterdir()} == {file.name for file in whole.path.iterdir()}
     assert (len(shown[0].training), len(shown[0].judged)) == (37, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from peewit.errors import PeewitError, UsageError
 from peewit.report.final_test import write_missing
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
+from peewit.system.malloc import freed_memory_kept
 from peewit.system.text import counted, resuming
 from peewit.training import checkpoint, environment
 from peewit.training.budget import planner
@@ -37,8 +39,10 @@ from peewit.training.budget.schedules import Schedules
 from peewit.training.build import build_setup, check_data, describe_data
 from peewit.training.callbacks import Callback, CallbackList
 from peewit.training.defaults import chosen_fit, network_size
+from peewit.training.distributed import Processes, connected
 from peewit.training.folds import resolve_with_folds
 from peewit.training.interrupt import StopRequest
+from peewit.training.loop import TrainSetup, follow
 from peewit.training.progress import automatic
 from peewit.training.recipe import OF_THE_TEST, Recipe
 from peewit.training.resume import (
@@ -136,12 +140,23 @@ def train(
     stop = StopRequest()
     told = CallbackList([stop, progress or automatic(), *callbacks])
     try:
-        with stop:
-            if resume is not None:
-                path = Path(resume)
-                return _resume(dataset, recipe, test, path, out, source, told, stop, began)
-            recipe = recipe or Recipe()
-            return _begin(dataset, recipe, test, out, source, told, stop, began, illustrated)
+        with stop, connected() as processes:
+            path = None if resume is None else Path(resume)
+            if processes and processes.rank:
+                return _take_part(dataset, test, path, stop, processes)
+            if path is not None:
+                run = _resume(
+                    *(dataset, recipe, test, path, out, source, told, stop, began, processes)
+                )
+            else:
+                recipe = recipe or Recipe()
+                run = _begin(
+                    *(dataset, recipe, test, out, source, told, stop, began, illustrated, processes)
+                )
+            if processes:
+                processes.end()
+                processes.text_of_first(str(run.path.absolute()))
+            return run
     finally:
         told.close()
 
@@ -156,6 +171,7 @@ def _begin(
     stop: StopRequest,
     began: float,
     illustrated: bool,
+    processes: Processes | None,
 ) -> Run:
     source = runfolder.lasting_source(source or {})
     given = test is not None
@@ -171,6 +187,8 @@ def _begin(
         backbone = {"backbone": facts}
     recipe = choose_start(recipe, dataset, test, callbacks.note)
     recipe = resolve_with_folds(recipe, dataset, test, machine, callbacks.note)
+    if processes:
+        _share_recipe(processes, recipe)
     listed = [name for part in (dataset, test) if part is not None for name in part.names or ()]
     files = files_of(dataset.images)
     dataset, test, near = _prepared(dataset, test, recipe, callbacks, stop)
@@ -192,7 +210,7 @@ def _begin(
         )
     elif test is not None and not given:
         callbacks.note(f"there is no test set: {len(test):,} images are held out for it")
-    setup = build_setup(dataset, test, recipe, callbacks.note, division)
+    setup = _divided(build_setup(dataset, test, recipe, callbacks.note, division), processes)
     measured = planner.measure(dataset, test, recipe, machine, rated=illustrated)
     setup = replace(setup, best_rate=machine.best_rate)
     schedules = Schedules(recipe, len(setup.training), callbacks.note, measured, began)
@@ -223,6 +241,48 @@ def _begin(
             unreadable = [(name, LEFT_OUT) for name in listed if name not in kept]
             runfolder.write_split(path, [*rows, *unreadable])
         return train_and_test(path, setup, division, callbacks, schedules)
+
+
+def _take_part(
+    dataset: Dataset,
+    test: Dataset | None,
+    resume: Path | None,
+    stop: StopRequest,
+    processes: Processes,
+) -> Run:
+    """Take part in the steps of rank 0, which does everything else; return its run."""
+    recipe = _share_recipe(processes)
+    quiet = CallbackList([stop])
+    dataset, test, _ = _prepared(dataset, test, recipe, quiet, stop)
+    if resume is not None:
+        division = _division_to_resume(Run.open(resume), dataset, test, quiet.note)
+    else:
+        division = divide(
+            *(dataset, test),
+            seed=recipe.seed,
+            validation_fraction=_validation_fraction(recipe),
+            folds=recipe.folds or 0,
+        )
+    setup = build_setup(division.dataset, division.test, recipe, quiet.note, division)
+    setup = _divided(setup, processes)
+    with environment.isolated(recipe.threads or 1), freed_memory_kept():
+        if resume is not None and (file := resume / runfolder.CHECKPOINT).is_file():
+            checkpoint.load(file, setup.model, setup.optimizer, setup.hard_examples)
+        follow(setup)
+    return Run.open(processes.text_of_first())
+
+
+def _share_recipe(processes: Processes, recipe: Recipe | None = None) -> Recipe:
+    """Return the recipe that rank 0 has resolved."""
+    text = processes.text_of_first(json.dumps(recipe.to_dict()) if recipe else "")
+    return Recipe(**json.loads(text))
+
+
+def _divided(setup: TrainSetup, processes: Processes | None) -> TrainSetup:
+    """Return the setup for a training whose batches are divided among ``processes``."""
+    if processes:
+        processes.synchronise(setup.model)
+    return replace(setup, processes=processes)
 
 
 def _prepared(
@@ -265,6 +325,7 @@ def _resume(
     callbacks: CallbackList,
     stop: StopRequest,
     began: float,
+    processes: Processes | None,
 ) -> Run:
     if out is not None and Path(out) != path:
         raise UsageError("a resumed run stays in its folder", todo=f"omit {out}")
@@ -291,10 +352,12 @@ def _resume(
         if run.status == "finished" or len(run.history) > 1 or imported:
             check_checkpoint(path, file)
         check_data(dataset, test, recipe)
+        if processes:
+            _share_recipe(processes, recipe)
         dataset, test, _ = _prepared(dataset, test, recipe, callbacks, stop)
         division = _division_to_resume(run, dataset, test, note)
         dataset, test = division.dataset, division.test
-        setup = build_setup(dataset, test, recipe, note, division)
+        setup = _divided(build_setup(dataset, test, recipe, note, division), processes)
         data = describe_data(dataset, test, setup)
         if imported:
             check_fits(path, run.class_names, run.preprocessing, setup, note)

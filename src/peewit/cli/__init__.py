@@ -13,6 +13,7 @@ from peewit.cli.data import data, show
 from peewit.cli.exchange import export, import_
 from peewit.cli.options import Choice, examples
 from peewit.cli.predict import predict
+from peewit.cli.reproduce import reproduce
 from peewit.cli.runs import compare, evaluate, report, runs, summary
 from peewit.cli.serve import serve
 from peewit.cli.similar import similar
@@ -65,6 +66,7 @@ for command in (
     report,
     runs,
     compare,
+    reproduce,
     export,
     import_,
     completion,

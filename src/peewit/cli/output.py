@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peewit.system.ranks import rank
 from peewit.system.streams import reader_may_leave
 from peewit.system.text import printable
 
@@ -26,8 +27,9 @@ SECONDS_UNTIL_BAR = 2.0  # what is over sooner needs no progress bar
 
 
 def note(sentence: str) -> None:
-    """Print a note on stderr."""
-    print(f"note: {printable(sentence)}", file=sys.stderr)
+    """Print a note on stderr; of several processes, only the first prints it."""
+    if rank() == 0:
+        print(f"note: {printable(sentence)}", file=sys.stderr)
 
 
 def complain(error: PeewitError) -> None:
@@ -59,8 +61,11 @@ def print_json(value: Any) -> None:
 def print_run(run: Run) -> None:
     """Print the accuracy of a finished run and its folder, if there is somebody to read them.
 
-    Pictures that could not be read are named again: the note of the start has scrolled away.
+    Pictures that could not be read are named again: the note of the start has scrolled away. Of
+    several processes, only the first prints it.
     """
+    if rank():
+        return
     from peewit.report.sentences import images_tested, imbalanced_result, unreadable
 
     with reader_may_leave():

@@ -110,6 +110,8 @@ def train(
     from peewit.data.sources import SOURCES
     from peewit.errors import PeewitError
     from peewit.report.tensorboard import TensorBoard, is_logged, summary_writer
+    from peewit.runs.folder import CHECKPOINT
+    from peewit.system.ranks import restarts
     from peewit.trainer import train as work
     from peewit.training.progress import automatic
     from peewit.training.recipe import PRESETS
@@ -118,6 +120,10 @@ def train(
     place: dict[str, Any] = {"source": source, "data": data, "coarse": coarse}
     if group is not None:
         place["group"] = group
+    if restarts() and resume is None and out is not None and (out / CHECKPOINT).is_file():
+        # torchrun repeats the first command
+        resume, source, recipe, out = out, None, None, None
+        place = {"source": None, "data": data, "coarse": False}
     settings = None
     with flags_named(changes):
         if resume is not None:

@@ -78,6 +78,9 @@ def conv_pool_norm_gelu(
     float32 tensor, shape (N, out, H // pool, W // pool)
         GELU is the tanh approximation.
     """
+    if type(norm) is not nn.BatchNorm2d and norm.training:
+        # its statistics are synchronised between processes
+        return _rest(winograd.conv3x3(x, conv.weight), norm, pool)
     if not _kernel_applies(x, conv, norm, pool):
         return reference(x, conv, norm, pool)
     if norm.training:
@@ -99,7 +102,11 @@ def conv_pool_norm_gelu(
 
 def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
     """Compute ``conv_pool_norm_gelu`` layer by layer; the kernels are tested against this."""
-    x = F.conv2d(x, conv.weight, padding=1)  # (N, in, H, W) -> (N, out, H, W)
+    # (N, in, H, W) -> (N, out, H, W)
+    return _rest(F.conv2d(x, conv.weight, padding=1), norm, pool)
+
+
+def _rest(x: torch.Tensor, norm: nn.BatchNorm2d, pool: int) -> torch.Tensor:
     if pool > 1:
         x = F.max_pool2d(x, pool)  # -> (N, out, H // 2, W // 2)
     return F.gelu(norm(x), approximate="tanh")

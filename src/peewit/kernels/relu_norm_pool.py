@@ -55,8 +55,10 @@ def reference(x: torch.Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.T
 
 
 def _kernel_applies(x: torch.Tensor, norm: nn.BatchNorm2d) -> bool:
+    if norm.training:
+        return library.usable(x) and type(norm) is nn.BatchNorm2d  # not synchronised
     # gradients in evaluation mode (heat maps) are left to PyTorch
-    return library.usable(x) and (norm.training or not torch.is_grad_enabled())
+    return library.usable(x) and not torch.is_grad_enabled()
 
 
 def _inference(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:

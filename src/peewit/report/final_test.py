@@ -335,7 +335,10 @@ def keep_test(
 def write_missing(
     run: Run, dataset: Dataset, test: Dataset | None, callbacks: CallbackList
 ) -> None:
-    """Write the report and pictures of a finished run that was killed, or out of time, before.
+    """Write the report, pictures and tables that a finished run lacks.
+
+    A run lacks them if it was killed, or out of time, before, or if it was made by an earlier
+    version.
 
     Parameters
     ----------
@@ -347,6 +350,7 @@ def write_missing(
     """
     # not every network has filters and heat maps to show
     names = {runfolder.REPORT, *runfolder.PICTURES} - {runfolder.FILTERS, runfolder.HEAT_MAPS}
+    names |= {runfolder.PREDICTIONS, runfolder.MISTAKES_TABLE}
     lacking = sorted(name for name in names if not (run.path / name).is_file())
     if not lacking:
         return
@@ -361,7 +365,7 @@ def write_missing(
     if run.dataset.get("fingerprints") != prints:
         note(f"{run.path} lacks {', '.join(lacking)}, which only the data of the run can show")
         return
-    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its pictures")
+    note(f"{run.path} lacks {', '.join(lacking)}: writing the report and its files")
     judged = found.judged
     logits = run.logits(judged.images) if found.logits is None else found.logits
     result = evaluate(logits, judged.labels, judged.class_names)
@@ -369,6 +373,8 @@ def write_missing(
     plots.save_curves(run.path / runfolder.CURVES, run.history, title)
     plots.save_confusion(run.path / runfolder.CONFUSION, result)
     mistakes = run.path / runfolder.MISTAKES
-    plots.save_mistakes(mistakes, judged.images, judged.labels, softmax(logits), judged.class_names)
+    probabilities = softmax(logits)
+    plots.save_mistakes(mistakes, judged.images, judged.labels, probabilities, judged.class_names)
+    write_prediction_tables(run.path, judged, probabilities, run.metrics["split"])
     evidence = report.Evidence(training=found.fitted, judged=judged, logits=logits)
     report.after_training(run, evidence, note)

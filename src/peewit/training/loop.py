@@ -23,6 +23,7 @@ from peewit.models import batch_norm
 from peewit.models.flops import TrainingFlops
 from peewit.training.augment import Augment
 from peewit.training.callbacks import CallbackList, StopTraining
+from peewit.training.distributed import Processes
 from peewit.training.recipe import Recipe
 from peewit.training.sampler import HardExamples, epoch_order
 from peewit.training.schedules import EpochSchedule, Schedule, set_learning_rates
@@ -60,6 +61,8 @@ class TrainSetup:
     its last layer has been trained; None if the features are no longer those, or never were."""
     best_rate: float | None = None
     """The highest rate measured on this machine, in operations per second."""
+    processes: Processes | None = None
+    """The processes that each batch is divided among; None if there is only one."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -162,6 +165,8 @@ def fit(
     def over() -> bool:
         return schedule.is_over(state) and state.epochs_begun > 0  # at least one step
 
+    if setup.processes:
+        setup.processes.begin(model)
     try:
         schedule.observe(state)
         # images that are not in the history yet still need a validation
@@ -174,6 +179,8 @@ def fit(
                 state.fraction_done = schedule.fraction_done(state)
                 if recipe.schedule == "linear":
                     set_learning_rates(optimizer, state.fraction_done)
+                if setup.processes:
+                    setup.processes.send(batch.indices, batch.visit, state.fraction_done)
                 loss, losses, correct = train_step(setup, batch)
                 if not math.isfinite(loss):
                     raise _diverged("the loss", state, state.step + 1, recipe)
@@ -223,6 +230,36 @@ def batches(setup: TrainSetup, state: TrainState) -> Iterator[Batch]:
 
 def train_step(setup: TrainSetup, batch: Batch) -> StepResult:
     """Update the weights once, by the gradient of one batch's mean loss."""
+    if setup.processes:
+        return _divided_step(setup, batch, setup.processes)
+    loss, losses, correct = _forward(setup, batch)
+    setup.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    setup.optimizer.step()
+    return StepResult(loss.item(), losses.numpy(), int(correct.sum()))
+
+
+def _divided_step(setup: TrainSetup, batch: Batch, processes: Processes) -> StepResult:
+    """Do the same with the batch divided among processes, but for rounding."""
+    count = len(batch.indices)
+    with processes.dividing(count) as part:
+        mine = Batch(batch.indices[part], batch.visit)
+        loss, losses, correct = _forward(setup, mine)
+        # so that the sum over the processes is the mean of the batch
+        loss = loss * (len(mine.indices) / count)
+        setup.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        processes.sum_gradients(setup.model)
+        setup.optimizer.step()
+        means = loss.detach().expand(len(losses)) / max(len(losses), 1)
+        means, losses, correct = processes.of_all(
+            torch.stack((means, losses, correct.float()), 1)
+        ).T
+    return StepResult(float(means.sum()), losses.numpy(), int(correct.sum()))
+
+
+def _forward(setup: TrainSetup, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the mean loss, and each image's loss and whether it was classified correctly."""
     images = setup.training.images
     if setup.augment:
         # in this thread: its time is negligible compared with the rest of the step
@@ -233,12 +270,20 @@ def train_step(setup: TrainSetup, batch: Batch) -> StepResult:
     y = torch.from_numpy(setup.training.labels[batch.indices])  # (n,)
     with torch.autocast("cpu", torch.bfloat16, enabled=setup.recipe.precision == "bfloat16"):
         logits = setup.model(x).float()  # (n, classes)
-    smoothing = setup.recipe.label_smoothing
-    loss, losses = cross_entropy(logits, y, smoothing, setup.class_weights)
-    setup.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    setup.optimizer.step()
-    return StepResult(loss.item(), losses.numpy(), int((logits.argmax(1) == y).sum()))
+    if not len(y):  # a small batch among many processes
+        return logits.sum(), logits.new_empty(0), logits.new_empty(0)
+    loss, losses = cross_entropy(logits, y, setup.recipe.label_smoothing, setup.class_weights)
+    return loss, losses, logits.argmax(1) == y
+
+
+def follow(setup: TrainSetup) -> None:
+    """Take part in the training steps of rank 0 until it ends the training."""
+    assert setup.processes is not None
+    for indices, visit, fraction_done in setup.processes.received(setup.model):
+        setup.model.train()
+        if setup.recipe.schedule == "linear":
+            set_learning_rates(setup.optimizer, fraction_done)
+        train_step(setup, Batch(indices, visit))
 
 
 def cross_entropy(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peewit.data.packing.decoding import Progress
+from peewit.system.ranks import rank
 from peewit.system.terminal import NotebookOutput, console_err
 from peewit.system.text import printable
 from peewit.training.callbacks import Callback, TrainInfo
@@ -237,7 +238,12 @@ class Notebook(Lines):
 
 
 def automatic() -> Callback:
-    """Return the progress output for a notebook, a terminal, or a file or pipe."""
+    """Return the progress output for a notebook, a terminal, or a file or pipe.
+
+    Of several processes, only the first shows it.
+    """
+    if rank():
+        return Callback()
     console = console_err()
     if console.is_jupyter:
         return Notebook()
