@@ -10,7 +10,7 @@ well-known Keras tutorial from beginning to end, in Peewit on a CPU. It then ans
 open questions with numbers, classifies images of your own, and exports the classifier.
 
 Install what it needs with `pip install 'peewit[notebooks,pretrained]'`. On two cores, it runs for
-about 35 minutes; reduce `EPOCHS` and `minutes` for a shorter run.
+about 25 minutes; reduce `EPOCHS` and `minutes` for a shorter run.
 """,
         """
 # CIFAR-10 教程，以及它没有回答的问题
@@ -18,7 +18,7 @@ about 35 minutes; reduce `EPOCHS` and `minutes` for a shorter run.
 加载数据、查看图片、搭建网络、训练、绘图、测试：本 notebook 用 Peewit 在 CPU 上完整复现那篇经典的
 Keras 教程，再用实验数据回答教程遗留的问题，最后对你自己的图片做分类，并导出分类器。
 
-安装依赖：`pip install 'peewit[notebooks,pretrained]'`。在双核机器上完整运行约需 35 分钟；调小
+安装依赖：`pip install 'peewit[notebooks,pretrained]'`。在双核机器上完整运行约需 25 分钟；调小
 `EPOCHS` 和 `minutes` 可以缩短时间。
 """,
     ),
@@ -27,7 +27,7 @@ DATA = None  # path of a CIFAR-10 archive; by default, Peewit finds or downloads
 IMAGES = None  # use only this many images of each set, for a quick try
 EPOCHS = 10  # as in the tutorial
 BUDGET = {"minutes": 5}  # for the recipe `fast`
-FINE_TUNING = {"minutes": 20}  # for the recipe `pretrained`
+FINE_TUNING = {"minutes": 10}  # for the recipe `pretrained`
 PART = 10_000  # training images for the test set experiment: a fifth, to save time
 """,
     (

@@ -59,6 +59,7 @@ NOT_RUN = {
     "peewit COMMAND --help": "COMMAND is a placeholder",
     "peewit serve runs/NAME --host 0.0.0.0 --allow-host classifier.example": "opens to the network",
     ".venv/bin/pytest tests/test_cli.py": "runs as a test of its own",
+    "peewit reproduce runs/NAME": "this run has been resumed with more epochs",
 }
 # these download packages, or run this test; tests/test_wheel.py installs the wheel
 INSTALLS = ("make ", "pip install ", "uv tool install ")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     short_help="Train a run again from its own record, and compare.",
-    epilog=examples("peewit reproduce runs/NAME", "peewit reproduce runs/NAME --data photos.zip"),
+    epilog=examples("peewit reproduce runs/NAME"),
 )
 @run_argument
 @click.option(
