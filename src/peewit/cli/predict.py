@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         "peewit predict runs/NAME holiday/ --csv holiday.csv",
         "peewit predict runs/NAME holiday/ --sort-into sorted/",
         "cat photo.jpg | peewit predict runs/NAME -",
+        "peewit predict runs/NAME holiday/ --out predictions",
     ),
 )
 @run_argument
@@ -73,6 +74,27 @@ if TYPE_CHECKING:
     help='Answer "none of these classes" for images that are less like any class than 95% of the '
     "held-out images. With --sort-into, they go to none-of-these.",
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="For very many images: write a Parquet file to DIR for each archive, or for a thousand "
+    "files. A job that was stopped goes on with those that are missing.",
+)
+@click.option(
+    "--features", is_flag=True, help="With --out: add the features that the last layer classifies."
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="With --out: do the I-th of N equal parts of the work, for N jobs of any scheduler.",
+)
+@click.option(
+    "--ray",
+    "address",
+    metavar="ADDRESS",
+    help="With --out: let the workers of a Ray cluster do it (auto, local, or ray://host:port).",
+)
 @json_option
 @click.pass_context
 def predict(
@@ -85,12 +107,17 @@ def predict(
     sort_into: Path | None,
     move: bool,
     reject: bool,
+    out: Path | None,
+    features: bool,
+    shard: str | None,
+    address: str | None,
     as_json: bool,
 ) -> None:
     """Classify each IMAGE: a file of any size and format, a folder, or - for standard input.
 
     Images that cannot be read are named and skipped; the exit code is then 1. Ctrl-C writes the
-    table of the images so far.
+    table of the images so far. With --out, an IMAGE may also be a tar or zip archive, a folder of
+    tar archives, or the address of one (s3://...), and unreadable images are rows of the tables.
     """
     from peewit.errors import Interrupted, PeewitError
     from peewit.prediction.engines import fastest
@@ -105,6 +132,13 @@ def predict(
         raise click.UsageError("--probabilities is only for --csv: name a file")
     if sort_into is not None and STDIN in images:
         raise click.UsageError("--sort-into cannot sort standard input: name files")
+    if out is None and (features or shard or address):
+        raise click.UsageError("--features, --shard and --ray are only for --out: name a folder")
+    if out is not None:
+        if csv_file or sort_into or reject or as_json or top > 1:
+            raise click.UsageError("--out is not for --csv, --sort-into, --reject, --json or --top")
+        _in_bulk(folder, images, out, features, shard, address)
+        return
     run = Run.open(folder)
     rejector = Rejector(run) if reject else None
     pictures = find_pictures(images, sys.stdin.buffer, note)
@@ -144,6 +178,48 @@ def predict(
         raise stopped
     if job.failures:
         context.exit(1)
+
+
+def _in_bulk(
+    folder: Path,
+    images: tuple[str, ...],
+    out: Path,
+    features: bool,
+    part: str | None,
+    address: str | None,
+) -> None:
+    """Write a Parquet file for each shard of the images, and print how many were classified."""
+    from peewit.prediction import bulk
+    from peewit.prediction.engines import fastest
+    from peewit.runs.run import Run
+
+    bulk.check_pyarrow(out)
+    run = Run.open(folder)
+    shards = bulk.find_shards(images, note)
+    if part is not None:
+        shards = bulk.share(shards, part)
+    out.mkdir(parents=True, exist_ok=True)
+    missing = [one for one in shards if not bulk.output(one, out).is_file()]
+    if len(missing) < len(shards):
+        note(f"{len(shards) - len(missing):,} of {len(shards):,} shards are finished already")
+    # the fastest engine is measured and stored before workers share the run
+    engine = fastest(run)
+    classified = unreadable = 0
+    with progress_shown(len(missing), "shards") as advance:
+
+        def done(shard: bulk.Shard, counts: bulk.Counts) -> None:
+            nonlocal classified, unreadable
+            classified, unreadable = classified + counts.classified, unreadable + counts.unreadable
+            advance()
+
+        if address is None:
+            for one in missing:
+                done(one, bulk.classify(run, engine, one, out, features=features))
+        else:
+            from peewit.prediction.cluster import classify_on_ray
+
+            classify_on_ray(address, folder, missing, out, features=features, done=done)
+    click.echo(f"classified {classified:,} images, {unreadable:,} could not be read: {out}")
 
 
 def _columns(top: int) -> list[str]:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -164,17 +164,49 @@ def _predict(
     from peewit.runs.run import Run
 
     engine = Torch(run) if isinstance(run, Run) else run
-    # the next batch: pictures already resized to the network's input
+    given = (
+        item if isinstance(item, Source) else Source(str(item), Path(item)) for item in sources
+    )
+    for batch in batches(engine, given):
+        if isinstance(batch, Unreadable):
+            yield batch.error
+            continue
+        probabilities = engine.probabilities(batch.pixels)
+        rejected = reject(batch.pixels, probabilities) if reject else [None] * len(batch.names)
+        for name, row, strange in zip(batch.names, probabilities, rejected, strict=True):
+            yield Prediction(name, _most_likely(row, engine.class_names, top), strange)
+
+
+class Batch(NamedTuple):
+    """Pictures of the size of a network's input: names, and uint8 pixels (N, H, W, C)."""
+
+    names: list[str]
+    pixels: npt.NDArray[np.uint8]
+
+
+class Unreadable(NamedTuple):
+    """A picture that cannot be read, and why."""
+
+    name: str
+    error: PeewitError
+
+
+def batches(engine: Engine, sources: Iterable[Source]) -> Iterator[Batch | Unreadable]:
+    """Read pictures in batches, and name those that cannot be read in their place.
+
+    Parameters
+    ----------
+    engine : Engine
+        Decodes the pictures at the size of its network's input.
+    sources : iterable of Source
+        Taken as they are needed.
+    """
     names: list[str] = []
     images: list[npt.NDArray[np.uint8]] = []
 
-    def predict_batch() -> Iterator[Prediction]:
+    def batch() -> Iterator[Batch]:
         if images:
-            pixels = np.stack(images)
-            probabilities = engine.probabilities(pixels)
-            rejected = reject(pixels, probabilities) if reject else [None] * len(pixels)
-            for name, row, strange in zip(names, probabilities, rejected, strict=True):
-                yield Prediction(name, _most_likely(row, engine.class_names, top), strange)
+            yield Batch(names.copy(), np.stack(images))
             names.clear()
             images.clear()
 
@@ -184,19 +216,16 @@ def _predict(
         except PeewitError as error:
             return source.name, error
 
-    given = (
-        item if isinstance(item, Source) else Source(str(item), Path(item)) for item in sources
-    )
-    for name, image in _map_in_order(prepared, given):
+    for name, image in _map_in_order(prepared, sources):
         if isinstance(image, PeewitError):
-            yield from predict_batch()
-            yield image
+            yield from batch()
+            yield Unreadable(name, image)
             continue
         if len(images) == BATCH:
-            yield from predict_batch()
+            yield from batch()
         names.append(name)
         images.append(image)
-    yield from predict_batch()
+    yield from batch()
 
 
 def _map_in_order(work: Callable[[Source], R], sources: Iterable[Source]) -> Iterator[R]:
