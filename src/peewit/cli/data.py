@@ -159,3 +159,38 @@ def verify(name: str, place: str | None) -> None:
     from peewit.data.cifar.verify import verify
 
     click.echo(verify(name, place))
+
+
+@data.command(
+    short_help="Write a source as tar shards.",
+    epilog=examples("peewit data shard my-pictures shards"),
+)
+@click.argument("source", shell_complete=complete_source)
+@click.argument("out", type=click.Path(path_type=Path))
+@data_options
+@click.option(
+    "--size",
+    type=Integer(1),
+    default=256,
+    show_default=True,
+    metavar="MB",
+    help="The most megabytes in a shard.",
+)
+def shard(source: str, out: Path, data: str | None, coarse: bool, size: int) -> None:
+    """Write the pictures of SOURCE to tar archives in the new folder OUT, in WebDataset's layout.
+
+    They are shuffled, so that each archive is a sample of the whole. OUT is a source for all
+    commands, and other programs for WebDataset can read it.
+    """
+    from peewit.cli.output import progress_shown
+    from peewit.data.shards import write_shards
+    from peewit.data.sources import load
+
+    with download_shown() as progress:
+        splits = load(source, data=data, coarse=coarse, progress=progress)
+    for sentence in splits.notes:
+        note(sentence)
+    count = len(splits.train) + (0 if splits.test is None else len(splits.test))
+    with progress_shown(count, "pictures") as advance:
+        written = write_shards(splits, out, size * 10**6, advance)
+    click.echo(f"{written.pictures:,} pictures in {written.shards:,} shards: {out}")

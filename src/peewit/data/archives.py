@@ -47,13 +47,16 @@ class _NotPicturesError(Exception):
     """An archive is CIFAR, or not an archive of pictures, whatever else it is."""
 
 
-class _Entry(NamedTuple):
-    """A member of an archive: ``kind`` is "file", "folder", "link" or another."""
+class Entry(NamedTuple):
+    """A member of an archive: ``kind`` is "file", "folder", "link" or another.
+
+    ``start`` returns its first bytes, as many as requested.
+    """
 
     name: str
     kind: str
     member: Member
-    start: Callable[[], bytes]
+    start: Callable[[int], bytes]
     target: str = ""
 
 
@@ -96,11 +99,11 @@ def list_archive(path: Path) -> Listing | None:
             if zipped:
                 collected.collect(_zip_entries(path, file))
             elif stream is None:
-                collected.collect(_tar_entries(path, file, "r:"))
+                collected.collect(tar_entries(path, file, "r:"))
             else:
                 metered = _Metered(path, stream, max(MOST_BYTES, MOST_TIMES * state.st_size))
                 collected.metered = metered
-                collected.collect(_tar_entries(path, metered, "r|"))
+                collected.collect(tar_entries(path, metered, "r|"))
                 metered.finish()
     except _NotPicturesError:
         return None
@@ -149,12 +152,12 @@ class _Collected:
         self.found = Tree()
         self.metered: _Metered | None = None
 
-    def collect(self, entries: Iterable[_Entry]) -> None:
+    def collect(self, entries: Iterable[Entry]) -> None:
         cifar = {name for layout in layouts.LAYOUTS for name in layout.files}
         for entry in entries:
             if entry.kind == "file" and entry.name.rpartition("/")[2] in cifar:
                 raise _NotPicturesError
-            name = _clean(self.path, entry.name)
+            name = clean_name(self.path, entry.name)
             if not name or not all(is_meant(part) for part in name.split("/")):
                 continue
             member = entry.member
@@ -162,7 +165,7 @@ class _Collected:
                 self.folders.add(name)
                 continue
             if entry.kind == "link" and entry.target:
-                target = self.members.get(_clean(self.path, entry.target))
+                target = self.members.get(clean_name(self.path, entry.target))
                 if target is not None:
                     self.members[name] = target
                     continue
@@ -180,12 +183,12 @@ class _Collected:
                 if self.metered is not None:
                     self.metered.found()
 
-    def is_picture(self, name: str, entry: _Entry) -> bool:
+    def is_picture(self, name: str, entry: Entry) -> bool:
         _, dot, suffix = name.rpartition("/")[2].rpartition(".")
         suffix = f".{suffix.lower()}" if dot else ""
         if suffix in TABLES:
             self.found.tables.append(name)
-        return suffix in self.suffixes or (not suffix and begins_as_a_picture(entry.start()))
+        return suffix in self.suffixes or (not suffix and begins_as_a_picture(entry.start(12)))
 
     def tree(self, version: tuple[int, int]) -> Tree:
         """Return the folders. ``version``: size and time of the archive."""
@@ -202,7 +205,7 @@ class _Collected:
         return self.found
 
 
-def _clean(path: Path, name: str) -> str:
+def clean_name(path: Path, name: str) -> str:
     """Return the name of a member without "./"; refuse one that points outside the archive."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:/", name):
@@ -216,7 +219,7 @@ def _clean(path: Path, name: str) -> str:
     return clean
 
 
-def _zip_entries(path: Path, file: BinaryIO) -> Iterator[_Entry]:
+def _zip_entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             # some programs on Windows write backslashes
@@ -234,11 +237,11 @@ def _zip_entries(path: Path, file: BinaryIO) -> Iterator[_Entry]:
                 how = _METHODS.get(info.compress_type, f"method {info.compress_type}")
                 raise PeewitError(f"cannot read {path}", f"it is compressed with {how}", _EXTRACT)
 
-            def start(info: zipfile.ZipInfo = info) -> bytes:
+            def start(count: int, info: zipfile.ZipInfo = info) -> bytes:
                 with archive.open(info) as content:
-                    return content.read(12)
+                    return content.read(count)
 
-            yield _Entry(name, kind, member, start)
+            yield Entry(name, kind, member, start)
 
 
 class _TarInfo(tarfile.TarInfo):
@@ -255,7 +258,8 @@ class _TarInfo(tarfile.TarInfo):
             raise ValueError("a header is damaged") from error
 
 
-def _tar_entries(path: Path, file: Any, mode: Any) -> Iterator[_Entry]:
+def tar_entries(path: Path, file: Any, mode: Any) -> Iterator[Entry]:
+    """Yield the members of the open tar archive ``path``; ``mode`` is that of ``tarfile.open``."""
     with tarfile.open(fileobj=file, mode=mode, tarinfo=_TarInfo) as tar:
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # or it keeps 1,000,000 of them
@@ -266,12 +270,12 @@ def _tar_entries(path: Path, file: Any, mode: Any) -> Iterator[_Entry]:
                 kind = "sparse file"
             member = Member(info.offset_data, info.size, info.size, False, -1)
 
-            def start(info: tarfile.TarInfo = info) -> bytes:
+            def start(count: int, info: tarfile.TarInfo = info) -> bytes:
                 content = tar.extractfile(info)
-                return content.read(12) if content else b""
+                return content.read(count) if content else b""
 
             target = info.linkname if info.islnk() else ""
-            yield _Entry(info.name, kind, member, start, target)
+            yield Entry(info.name, kind, member, start, target)
 
 
 class _Metered:

@@ -18,8 +18,8 @@ def listing_of(path: Path) -> Listing | None:
     Parameters
     ----------
     path : Path
-        A folder of class folders, or one with ``metadata.csv`` or Parquet files; a CSV or Parquet
-        table; a zip archive or a tar archive, compressed or not.
+        A folder of class folders, or one with ``metadata.csv``, Parquet files or tar shards; a CSV
+        or Parquet table; a zip archive or a tar archive, compressed or not.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def is_npz(path: Path) -> bool:
 
 
 def _folder(path: Path) -> Listing | None:
-    from peewit.data import folder, parquet, table
+    from peewit.data import folder, parquet, shards, table
 
     cifar = {file for layout in layouts.LAYOUTS for file in layout.files}
     if any((path / file).is_file() for file in cifar):
@@ -63,6 +63,9 @@ def _folder(path: Path) -> Listing | None:
     try:
         listing = table.list_metadata(path) or folder.list_folder(path)
         paths = parquet.parquet_files(path) if listing is None else []
+        archives = shards.tar_files(path) if listing is None and not paths else []
     except OSError as error:
         raise PeewitError(f"cannot read {path}", reason_of(error)) from error
+    if archives:
+        return shards.list_shards(path, archives)
     return parquet.list_parquet(path, paths) if paths else listing
