@@ -180,7 +180,7 @@ def _begin(
     if recipe.threads is not None:
         environment.check_threads(recipe.threads)
     check_data(dataset, test, recipe)
-    machine = Machine(began)
+    machine = Machine(began, processes=_count(processes))
     backbone: dict[str, Any] = {}
     if recipe.backbone is not None:
         recipe, facts = with_backbone(recipe, callbacks.note)
@@ -276,6 +276,10 @@ def _share_recipe(processes: Processes, recipe: Recipe | None = None) -> Recipe:
     """Return the recipe that rank 0 has resolved."""
     text = processes.text_of_first(json.dumps(recipe.to_dict()) if recipe else "")
     return Recipe(**json.loads(text))
+
+
+def _count(processes: Processes | None) -> int:
+    return processes.size if processes else 1
 
 
 def _divided(setup: TrainSetup, processes: Processes | None) -> TrainSetup:
@@ -374,7 +378,7 @@ def _resume(
                 "accuracy biases it upwards"
             )
         note_differences(run.recipe, recipe, asked != done, note)
-        machine = Machine(began)
+        machine = Machine(began, processes=_count(processes))
         measured = planner.measure(dataset, test, recipe, machine)
         setup = replace(setup, best_rate=machine.best_rate)
         schedules = Schedules(recipe, len(setup.training), note, measured, began)

@@ -57,6 +57,9 @@ class Machine:
         When the command started, on the clock ``now``: budgets count from there.
     now : callable
         Returns seconds.
+    processes : int
+        How many processes will divide each batch. The speed of one is measured, and taken to grow
+        with their number: the schedule follows the clock if the network between them is slow.
 
     Attributes
     ----------
@@ -69,6 +72,7 @@ class Machine:
 
     began: float
     now: Callable[[], float] = time.perf_counter
+    processes: int = 1
     best_rate: float | None = field(init=False, default=None)
     count: int | None = field(init=False, default=None)
     _speeds: dict[tuple[object, ...], Speed] = field(init=False, default_factory=dict)
@@ -111,6 +115,8 @@ class Machine:
     def measure_speed(self, dataset: Dataset, recipe: Recipe, seconds: float) -> Speed:
         """Measure the recipe's network and remember it; see ``measure``."""
         speed = measure(dataset, recipe, seconds, self.now)
+        if self.processes > 1:
+            speed = replace(speed, step=speed.step / self.processes)
         self._speeds[measured_as(recipe)] = speed
         return speed
 
