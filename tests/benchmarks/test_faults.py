@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import faults
 import pytest
 
-import faults
 from peewit.runs.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
