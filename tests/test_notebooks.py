@@ -120,6 +120,7 @@ def test_the_tutorial_runs(archive: Path, decoded: dict[str, str], tmp_path: Pat
         "IMAGES": 200,
         "EPOCHS": 2,
         "BUDGET": {"epochs": 1, "model": "fast-xs"},
+        "FINE_TUNING": {"epochs": 0},
         "PART": 100,
     }
     found = make.run(make.notebook("tutorial", 0), tmp_path, changes, decoded)

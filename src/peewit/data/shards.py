@@ -132,15 +132,6 @@ def list_shards(folder: Path, paths: Sequence[Path]) -> Listing:
     )
 
 
-def of_rank(paths: Sequence[Path], rank: int, size: int) -> list[Path]:
-    """Return the shards of one of ``size`` processes.
-
-    >>> [path.name for path in of_rank([Path("a"), Path("b"), Path("c")], 0, 2)]
-    ['a', 'c']
-    """
-    return list(paths[rank::size])
-
-
 class Written(NamedTuple):
     """How many shards and pictures were written."""
 
