@@ -332,6 +332,8 @@ EfficientNet-Lite0 的最后一层，再微调整个网络；CIFAR-10 的图片�
     """
 recipe = peewit.Recipe.preset("pretrained", image_size=96, **FINE_TUNING)
 fine_tuned = peewit.train(train, recipe, test=test, source=SOURCE)
+""",
+    """
 for one in (run, better, fine_tuned):
     print(f"{one.recipe.name:10}  {one.metrics['accuracy']:.2%}")
 """,

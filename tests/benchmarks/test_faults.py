@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -50,8 +51,11 @@ def test_a_full_disk_ends_in_a_sentence_and_loses_nothing(work: Path, reference:
 
 def test_differences_are_noticed(work: Path, reference: Run) -> None:
     training = faults.Training(work, work / "pictures", "head")
-    assert training.finish() == ""
-    assert training.problems(reference) != ""
+    assert training.problems(reference) != ""  # it has not begun
+    shutil.copytree(reference.path, training.run)
+    assert training.problems(reference) == ""
+    (training.run / ".weights.part").touch()
+    assert ".weights.part" in training.problems(reference)
     assert faults.failed_badly(1, "Traceback (most recent call last):\n") != ""
     assert faults.failed_badly(1, "note: nothing\n") != ""
     assert faults.failed_badly(1, "peewit: the disk is full\n") == ""
