@@ -8,7 +8,8 @@ undisturbed one: weights, history and metrics must be identical.
 kill       SIGKILL at a random moment (--kills times), between the start and the end of the command
 stop       SIGSTOP, and SIGCONT two seconds later
 hangup     SIGHUP, as from a closed terminal
-fail       each write, flush to disk and rename fails once, as with a full disk (faults_child.py)
+fail       each file made for writing, flush to disk and rename fails once, as with a full disk
+           (faults_child.py)
 twice      two processes resume the same run: one of them is refused
 
 A training that cannot be resumed, another result, a traceback and a file left behind are failures.
@@ -155,7 +156,7 @@ def disturbed(kind, training, reference, seconds, draw):
             process.send_signal(signal.SIGKILL if kind == "kill" else signal.SIGHUP)
         _, errors = process.communicate()
         if kind != "kill":
-            wrong = failed_badly(process.returncode, errors)
+            wrong = wrong or failed_badly(process.returncode, errors)
         if draw.random() < 0.5:
             break  # or it is disturbed again
     return {"wrong": wrong or training.finish() or training.problems(reference), "phases": phases}

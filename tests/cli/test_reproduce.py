@@ -13,6 +13,7 @@ import torch
 from made_pictures import folder_of_pictures
 from peewit.__main__ import main
 from peewit.runs import folder as runfolder
+from peewit.runs.repetition import compare
 from peewit.runs.run import Run
 from peewit.training import checkpoint
 
@@ -79,3 +80,16 @@ def test_runs_that_cannot_be_repeated(
     (other / runfolder.RECIPE).write_text(recipe.to_yaml())
     assert main(["reproduce", str(other)]) == 1
     assert "the clock" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.0])
+def test_every_bit_counts(value: float, run: Path, tmp_path: Path) -> None:
+    runs = [Run.open(shutil.copytree(run, tmp_path / name)) for name in ("one", "two")]
+    for one, first in zip(runs, (0.0, value), strict=True):
+        weights = one.model().state_dict()
+        weights["head.weight"][0, 0] = first
+        checkpoint.write_tensors(one.path / runfolder.WEIGHTS, weights, {})
+    assert compare(runs[0], runs[0]).identical
+    assert not compare(*runs).identical
+    assert compare(runs[1], runs[1]).identical
+    json.dumps(compare(*runs).to_dict(), allow_nan=False)

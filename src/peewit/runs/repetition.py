@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
 
 from peewit.runs import folder as runfolder
 from peewit.runs.run import Run
@@ -13,6 +16,8 @@ from peewit.training.checkpoint import read_tensors
 TIMES = frozenset(
     {"seconds", "images_per_second", "training_seconds", "gflops", "share_of_best", "best_gflops"}
 )
+# Stands for a difference in bits alone
+SMALLEST = math.ulp(0.0)
 # What may change the results: other facts about the environment, such as the date, cannot
 RELEVANT = (
     "peewit",
@@ -34,8 +39,8 @@ class Repetition:
     Parameters
     ----------
     largest_difference : float
-        Of a weight, absolute: 0 if all weights are identical, bit for bit; NaN if the networks are
-        different.
+        Of a weight, absolute: 0 if all weights are identical, bit for bit; infinite if one is not a
+        number; NaN if the networks are different.
     history : tuple of str
         The columns of the history that differ, without those that contain times.
     metrics : tuple of str
@@ -59,9 +64,9 @@ class Repetition:
         return self.largest_difference == 0 and not self.history and not self.metrics
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and ``identical``, ready for JSON; None for a NaN."""
+        """Return the fields and ``identical``, ready for JSON; None for NaN and infinity."""
         values = {"identical": self.identical, **asdict(self)}
-        if self.largest_difference != self.largest_difference:
+        if not math.isfinite(self.largest_difference):
             values["largest_difference"] = None
         return values
 
@@ -100,10 +105,17 @@ def _column(run: Run, name: str) -> list[float | None]:
 
 def _largest_difference(run: Run, again: Run) -> float:
     first, second = (read_tensors(one.path / runfolder.WEIGHTS)[0] for one in (run, again))
-    shapes = [{name: tensor.shape for name, tensor in one.items()} for one in (first, second)]
-    if shapes[0] != shapes[1]:
-        return float("nan")
-    return max(
-        ((first[name].double() - second[name].double()).abs().max().item() for name in first),
-        default=0.0,
-    )
+    kinds = [
+        {name: (one.shape, one.dtype) for name, one in each.items()} for each in (first, second)
+    ]
+    if kinds[0] != kinds[1]:
+        return math.nan
+    return max((_difference(first[name], second[name]) for name in first), default=0.0)
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the largest absolute difference: 0 only if the bits are the same."""
+    if one.numpy().tobytes() == other.numpy().tobytes():
+        return 0.0
+    difference = (one.double() - other.double()).abs().nan_to_num(nan=math.inf).max().item()
+    return max(difference, SMALLEST)  # 0 and -0 are different bits
